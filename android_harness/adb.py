@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from android_harness import parse, physical
+from android_harness import parse, physical_phones
 from android_harness.adb_states import NO_DEVICE, adb_state_advice
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
 from android_harness.records import Completed, DeviceEntry
@@ -92,13 +92,13 @@ def _adb_phone(name: str | None) -> AdbDevice:
         entries = list_adb_devices()
     usable = [AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
     if name is None and len(usable) > 1:
-        phones = physical.distinct_physical(usable)
+        phones = physical_phones.distinct_physical(usable)
         return phones[0] if len(phones) == 1 else AdbDevice(choose_adb_device(entries, None).serial)
     if name is not None and name not in {entry.serial for entry in entries}:
-        by_serial = {device.serial: device for device in physical.distinct_physical(usable)}
+        by_serial = {device.serial: device for device in physical_phones.distinct_physical(usable)}
         if name in by_serial:
             return by_serial[name]
-    return physical.distinct_physical((AdbDevice(choose_adb_device(entries, name).serial),))[0]
+    return physical_phones.distinct_physical((AdbDevice(choose_adb_device(entries, name).serial),))[0]
 
 
 def connect_adb_address(address: str) -> None:

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from android_harness import bench, build, idle, launch, lease, parse, push, readiness, settings
+from android_harness import (
+    bench,
+    build,
+    idle_temperature,
+    launch,
+    lease,
+    parse,
+    phone_settings,
+    push,
+    readiness,
+)
 from android_harness import identity as identities
 from android_harness.bench import Failed, Measured, Observer, Programs
 from android_harness.errors import DeviceError, HarnessError
@@ -237,14 +247,14 @@ def _outcome_of_all_devices(
         with _leased_for_all_devices(device, config, observer, stop, owned) as own:
             with contextlib.suppress(DeviceError):
                 launch.kill_launched_runner(device)  # that a killed run left
-            settings.recover_settings(device)
+            phone_settings.recover_settings(device)
             push.prune(device)
             _wake(device, observer)
             identity = identities.identify_device(device)
             runners = programs(device, identity)
             renewing = _renewing_for_all_devices(observer, own)
             _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
-            with settings.changed_settings(device, _settings_for_all_devices(config)) as refused:
+            with phone_settings.changed_settings(device, _settings_for_all_devices(config)) as refused:
                 for problem in refused:
                     observer(device.serial, f"{problem} The phone is measured all the same.")
                 results = bench.measure_bench(
@@ -259,7 +269,7 @@ def _outcome_of_all_devices(
 
 def _settings_for_all_devices(config: BenchConfig) -> Mapping[tuple[str, str], str]:
     """Return the settings to change: an app finds the brightness as the user likes it, and a lit screen."""
-    return settings.STAY_ON if config.app_like else settings.WANTED
+    return phone_settings.STAY_ON if config.app_like else phone_settings.WANTED
 
 
 @contextlib.contextmanager
@@ -316,7 +326,7 @@ def _wait_until_one_of_all_ready(
 ) -> None:
     need = sum(task.path.stat().st_size + _input_bytes_for_all_devices(task) for task in tasks)
 
-    baseline = idle.idle_baseline(device.serial)
+    baseline = idle_temperature.idle_baseline(device.serial)
     celsius: list[float | None] = []
 
     def read() -> State:
@@ -334,7 +344,7 @@ def _wait_until_one_of_all_ready(
     try:
         readiness.wait_for_readiness(read, check, config.wait_s, notify, _pausing_for_all_devices(stop))
     finally:
-        idle.note_idle_temperature(device.serial, celsius[-1] if celsius else None)
+        idle_temperature.note_idle_temperature(device.serial, celsius[-1] if celsius else None)
 
 
 def _input_bytes_for_all_devices(task: BenchTask) -> int:

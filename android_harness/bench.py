@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from android_harness import energy, limits, saved_launches
+from android_harness import energy, saved_launches, session_limits
 from android_harness import identity as identities
 from android_harness.errors import DeviceError, Disconnected, HarnessError
 from android_harness.launch import (
@@ -114,7 +114,7 @@ def measure_bench(
             device,
             files,
             config,
-            (*identities.identity_watch_paths(identity), limits.SMAPS, *energy.ENERGY_FILES),
+            (*identities.identity_watch_paths(identity), session_limits.SMAPS, *energy.ENERGY_FILES),
             Path(folder),
         )
         progress = [_begun_bench(prepared, identity, task, saved, observer) for task in tasks]

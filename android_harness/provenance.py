@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from android_harness import clocks, energy, limits, socs, stats
+from android_harness import cpu_clocks, energy, latency_stats, session_limits, socs
 from android_harness.identity import ARM_IMPLEMENTERS
 from android_harness.records import (
     HOST,
@@ -59,8 +59,8 @@ def latency_with_provenance(
         "figures": replace(figures, flags=(*figures.flags, *_uncertain_provenance(session, check))),
         "max_error": check.max_error,
         "problem": check.problem,
-        "exceeded": limits.exceeded_limits(session.config, figures),
-        "peak_pss_bytes": limits.peak_pss_bytes_for_limit(session),
+        "exceeded": session_limits.exceeded_limits(session.config, figures),
+        "peak_pss_bytes": session_limits.peak_pss_bytes_for_limit(session),
         "energy_mj": energy_mj,
         "energy_problem": energy_problem,
         "operators": session.operators,
@@ -121,8 +121,8 @@ def _device_of_provenance(session: Session) -> dict[str, Any]:
         "power": session.before.plugged,
         # An app may be scheduled differently, especially with several threads.
         "context": APP_LIKE if session.config.app_like else "shell",
-        "launch_spread": round(stats.launch_spread(session), 5),
-        "clock_state": clocks.clock_state(session),
+        "launch_spread": round(latency_stats.launch_spread(session), 5),
+        "clock_state": cpu_clocks.clock_state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
         "threads": session.config.threads,
@@ -140,7 +140,7 @@ def verdict_by_provenance(latency: Latency) -> Verdict:
         return "not_measured"
     if latency.problem or latency.exceeded:
         return "fail"
-    verdict_of_interval = stats.stats_verdict(latency.figures.p90_ci_ms, latency.budget_ms)
+    verdict_of_interval = latency_stats.stats_verdict(latency.figures.p90_ci_ms, latency.budget_ms)
     if verdict_of_interval == "pass" and (latency.figures.flags or not _is_enough_to_pass(latency)):
         return "inconclusive"
     return verdict_of_interval

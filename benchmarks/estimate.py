@@ -25,11 +25,11 @@ import numpy as np
 from benchmarks import estimate_fit, estimate_nets, estimate_rows
 from benchmarks.estimate_fit import Subject
 from benchmarks.estimate_rows import Row
-from exporter.emulated import cores, parts
-from exporter.estimate import count, model, parameters
-from exporter.estimate import plugin as counting
-from exporter.estimate.count import Counts
-from exporter.estimate.model import Work
+from exporter.emulated import arm_tools, cores
+from exporter.estimate import instruction_counts, latency_model, parameters
+from exporter.estimate import qemu_plugin as counting
+from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.latency_model import Work
 from exporter.estimate.parameters import Fit, Parameters, Spread
 from exporter.pipeline.cache import default_cache_root
 
@@ -81,7 +81,9 @@ def main() -> None:
         for name in dict.fromkeys(_group(s.row) for s in subjects)
     }
     speedups = {name: _published_speedup(options.rows, name, groups[name]) for name in groups}
-    groups = {name: [s for s in group if s.row.threads in model.THREADS] for name, group in groups.items()}
+    groups = {
+        name: [s for s in group if s.row.threads in latency_model.THREADS] for name, group in groups.items()
+    }
     judged = {}
     for split, label in (("model", "one model"), ("source", "one source")):
         print(f"Leaving out {label} at a time:")
@@ -144,14 +146,14 @@ def gathered_works(
 
 def _counted(row: Row) -> dict[str, object]:
     cache = default_cache_root()
-    ready = parts.prepare_emulated_parts(cache)
+    ready = arm_tools.prepare_emulated_parts(cache)
     plugin = counting.make_plugin(ready.folder)
     target = estimate_fit.REFERENCE
-    root = parts.root_of_emulated_parts(target, ready)
+    root = arm_tools.root_of_emulated_parts(target, ready)
     with tempfile.TemporaryDirectory() as name:
         path, shape = estimate_nets.write_network(row.model, row.precision, Path(name))
         sample = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        counts = count.count_instructions(
+        counts = instruction_counts.count_instructions(
             ready, plugin, root, cores.emulated_core(target), "onnxruntime", path, (sample,), Path(name)
         )
         return {

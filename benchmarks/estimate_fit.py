@@ -11,8 +11,8 @@ from scipy import optimize
 
 from benchmarks.estimate_rows import Row
 from exporter.config.targets import get_target
-from exporter.estimate import model
-from exporter.estimate.count import Counts
+from exporter.estimate import latency_model
+from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.parameters import Fit, Parameters, Scaling, Spread
 from exporter.records import Precision
 
@@ -32,7 +32,7 @@ class Subject:
     """A row, and what its network executes."""
 
     row: Row
-    work: model.Work
+    work: latency_model.Work
 
 
 def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -> Fit:
@@ -58,7 +58,7 @@ def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -
     return Fit(cycles, call_ms, scaling, {}, graph, {}, seen, max(others, default=1.0), caveat)
 
 
-def _other_share(work: model.Work, cycles: Mapping[str, float]) -> float:
+def _other_share(work: latency_model.Work, cycles: Mapping[str, float]) -> float:
     """Return the share of other instructions in a model's time."""
     counts = work.counts
     assert counts is not None
@@ -110,7 +110,7 @@ def _scaling(
     return Scaling(float(math.exp(solved[0])), float(solved[1]))
 
 
-def _one_thread_ms(work: model.Work, cycles: Mapping[str, float]) -> float:
+def _one_thread_ms(work: latency_model.Work, cycles: Mapping[str, float]) -> float:
     counts = work.counts
     assert counts is not None
     others = counts.simd + counts.scalar + counts.branch
@@ -137,13 +137,15 @@ def predicted_ms(subject: Subject, fit: Fit, counted: bool = True) -> float:
     work = (
         subject.work
         if counted
-        else model.Work(None, subject.work.flops, subject.work.weight_bytes, subject.work.kernels)
+        else latency_model.Work(None, subject.work.flops, subject.work.weight_bytes, subject.work.kernels)
     )
     blank = {str(threads): Spread(1.0, 0.0, 0) for threads in (1, 4)}
     whole = replace(fit, spread=blank, graph_spread=blank)
     precision: Precision = "int8" if subject.row.precision == "int8" else "fp32"
     parameters = Parameters(CORE, MHZ, {}, ())
-    return model.estimate_latency(work, REFERENCE, parameters, whole, precision, subject.row.threads).p50_ms
+    return latency_model.estimate_latency(
+        work, REFERENCE, parameters, whole, precision, subject.row.threads
+    ).p50_ms
 
 
 def conformal_factor(misses: Sequence[float], coverage: float = COVERAGE) -> Spread:

@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy import insert, text
 
 from android_harness import history
-from android_harness.history import rows
+from android_harness.history import table_rows
 from android_harness.history.records import Filter, StoredSession
 from android_harness.history.store import History
 from android_harness.history.tables import INDEXES, SESSIONS
@@ -63,7 +63,7 @@ def columns(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         day, line = divmod(number, LINES)
         if day % UPDATE == 0:
-            common[line] = rows.row_columns(session(number))
+            common[line] = table_rows.row_columns(session(number))
         unstable = number % 7 == 0
         yield common[line] | {
             "key": f"key-{number}",

@@ -543,9 +543,9 @@ def bounded(read: Callable[[], object]) -> object:
     """Read within the bounds that a job has, and turn a stop into the refusal that a job makes of it."""
     from exporter import sandbox
     from exporter.errors import BoundsError
-    from exporter.sandbox import limits
+    from exporter.sandbox import resource_limits
 
-    limits.enter_limits(sandbox.Confinement(seconds=sandbox.confinement_seconds(0)))
+    resource_limits.enter_limits(sandbox.Confinement(seconds=sandbox.confinement_seconds(0)))
     try:
         return read()
     except MemoryError:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from android_harness import stats
+from android_harness import latency_stats
 
 Array: TypeAlias = NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
@@ -64,7 +64,7 @@ MODELS: dict[str, Model] = {"plain": plain, "throttled": throttled}
 def candidates(launches: tuple[Array, ...]) -> dict[str, Interval]:
     return {
         "Student t": student(launches),
-        "chosen": stats.p90_interval_stats(launches),
+        "chosen": latency_stats.p90_interval_stats(launches),
     }
 
 

@@ -19,7 +19,7 @@ from benchmarks.subjects import Subject
 from exporter import data
 from exporter.formats import FORMATS, VARIANTS
 from exporter.records import Preprocessing, Runner, Sample, TensorSpec
-from exporter.verify import compare, reference_io
+from exporter.verify import compare_outputs, reference_io
 
 TIMED_SAMPLES = 8
 
@@ -115,7 +115,7 @@ def judge(row: Row, path: Path, variant_name: str, evidence: Evidence) -> Row:
     run, _ = module.load(path, variant, 1)
     known = evidence.read()
     outputs = reference_io.stack_reference([run(sample) for sample in known.samples()])
-    comparison = compare.compare_outputs(known.reference, outputs)
+    comparison = compare_outputs.compare_outputs(known.reference, outputs)
     return replace(
         row,
         status="ran",

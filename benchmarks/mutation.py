@@ -44,7 +44,7 @@ COPIED = (
 )
 FILES = "exporter/verify/*,exporter/capture/*"
 TESTS = (
-    "tests/verify,tests/capture,tests/test_gate_faults.py,tests/formats/test_half.py,"
+    "tests/verify,tests/capture,tests/test_gate_faults.py,tests/formats/test_half_precision.py,"
     "tests/formats/test_simulation.py"
 )
 LEFT_OUT = (

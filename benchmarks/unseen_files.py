@@ -99,18 +99,18 @@ def split_choosing_scenes(job: Job) -> tuple[tuple[Sample, ...], tuple[Sample, .
 
 
 def _mixed_file_result(subject: subjects.Subject, job: Job, folder: Path) -> FileResult:
-    from exporter.quantize import choice, int8, mixed, search, sensitivity
+    from exporter.quantize import int8, int8_scheme, mixed_precision, operator_ranking, sensitivity
 
     calibrate, choose = split_choosing_scenes(job)
     program = _int8_program_of_file(subject, calibrate)
     samples = [int8.int8_tensors(sample) for sample in calibrate]
     choosing = [int8.int8_tensors(sample) for sample in choose]
     expected = sensitivity.run_for_sensitivity(subject.load(), choosing)  # type: ignore[arg-type]
-    activations, prices = search.measure_for_search(program.module, program.float_weights, samples)
+    activations, prices = operator_ranking.measure_for_search(program.module, program.float_weights, samples)
     module = program.module
-    for mix in search.search_candidates(activations, prices):
-        module = mixed.keep_mixed_float(program.module, program.float_weights, mix.float_ops)
-        if choice.sqnr_for_choice(expected, module, choosing) >= ENOUGH_DB:
+    for mix in operator_ranking.search_candidates(activations, prices):
+        module = mixed_precision.keep_mixed_float(program.module, program.float_weights, mix.float_ops)
+        if int8_scheme.sqnr_for_choice(expected, module, choosing) >= ENOUGH_DB:
             break
     variant = VARIANTS[MIXED[job.method]]
     path = _emit_file(subject, replace(program, module=module).program(), variant, folder)

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from exporter import held
+from exporter import temporary_files
 from exporter.errors import VerificationError
 from exporter.records import Precision
 
@@ -85,12 +85,12 @@ def write_text_file(path: Path, text: str) -> None:
     Temporary files of killed runs are removed.
     """
     prefix = f".{path.name}.partial-"
-    for left_over in held.abandoned_not_held(path.parent, prefix):
+    for left_over in temporary_files.abandoned_temporary_files(path.parent, prefix):
         left_over.unlink(missing_ok=True)
     aside = path.with_name(f"{prefix}{secrets.token_hex(4)}")
     try:
         with aside.open("x", encoding="utf-8") as stream:
-            held.hold_file(stream)
+            temporary_files.hold_temporary_file(stream)
             stream.write(text)
             stream.flush()
             aside.replace(path)

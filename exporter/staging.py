@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter import held
+from exporter import temporary_files
 from exporter.errors import OutputError, SeveralPartsError
 from exporter.files import DEVICE, LOG, MANIFEST, PAGE
 
@@ -56,7 +56,9 @@ def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Sta
     with contextlib.ExitStack() as stack:
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            root = stack.enter_context(held.held_folder(destination.parent, _staging_prefix(destination)))
+            root = stack.enter_context(
+                temporary_files.temporary_folder(destination.parent, _staging_prefix(destination))
+            )
             stack.callback(_settle_staging_quietly, root, destination)
             stage = Staging(root / "out", root / "work", root / "out" / LOG)
             stage.work.mkdir()
@@ -239,7 +241,7 @@ def recover_staging(destination: Path) -> None:
     Raises:
         OutputError: OUT holds other files by now, and a killed run had moved an export out of it.
     """
-    for root in held.abandoned_not_held(destination.parent, _staging_prefix(destination)):
+    for root in temporary_files.abandoned_temporary_files(destination.parent, _staging_prefix(destination)):
         with contextlib.suppress(OSError):
             _settle_staging(root, destination)
 

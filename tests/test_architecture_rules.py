@@ -34,7 +34,13 @@ TIERS = (
     },
     {"exporter.capture", "exporter.checkpoints", "exporter.config"},
     {"exporter.android", "exporter.quantize", "exporter.verify"},
-    {"exporter.array_file", "exporter.files", "exporter.held", "exporter.records", "exporter.staging"},
+    {
+        "exporter.array_file",
+        "exporter.files",
+        "exporter.temporary_files",
+        "exporter.records",
+        "exporter.staging",
+    },
     {"exporter.errors", "exporter.sandbox"},
 )
 """First to last: a module imports only from its own tier and from later ones.
@@ -45,11 +51,11 @@ MAX_TIERS = 9
 
 TORCH_AT_THE_TOP = {
     "exporter.architectures.detector_heads",
-    "exporter.architectures.huggingface.cached_modules",
-    "exporter.architectures.huggingface.modules",
+    "exporter.architectures.huggingface.key_value_cache",
+    "exporter.architectures.huggingface.wrapper_modules",
     "exporter.capture.calls",
     "exporter.capture.digest",
-    "exporter.capture.clocks",
+    "exporter.capture.replaced_clocks",
     "exporter.capture.explicit_state",
     "exporter.capture.forced_draws",
     "exporter.capture.generators",
@@ -75,21 +81,21 @@ TORCH_AT_THE_TOP = {
     "exporter.formats.coreml.interpreter.table",
     "exporter.formats.lookalikes",
     "exporter.formats.simulation",
-    "exporter.quantize.choice",
+    "exporter.quantize.int8_scheme",
     "exporter.quantize.dynamic",
-    "exporter.quantize.equalise",
+    "exporter.quantize.cross_layer_equalization",
     "exporter.quantize.graphs",
     "exporter.quantize.integer",
-    "exporter.quantize.mixed",
-    "exporter.quantize.movement",
-    "exporter.quantize.norms",
-    "exporter.quantize.probes",
+    "exporter.quantize.mixed_precision",
+    "exporter.quantize.data_movement",
+    "exporter.quantize.batch_norms",
+    "exporter.quantize.error_probes",
     "exporter.quantize.ranges",
     "exporter.quantize.recurrent",
     "exporter.quantize.rounding",
-    "exporter.quantize.spread",
+    "exporter.quantize.channel_reach",
     "exporter.quantize.sensitivity",
-    "exporter.quantize.tails",
+    "exporter.quantize.float_tail",
     "exporter.quantize.weights_only",
     "exporter.pipeline.workers.preload",
 }
@@ -195,20 +201,20 @@ TALK_TO_DEVICES = {
     "exporter.bench.storing",
     "exporter.cli",
     "exporter.cli.device",
-    "exporter.cli.filters",
+    "exporter.cli.history_filter",
     "exporter.cli.history",
     "exporter.nightly.comparing",
     "exporter.nightly.devices",
     "exporter.nightly.judging",
     "exporter.nightly.measuring",
-    "exporter.nightly.rows",
+    "exporter.nightly.report_rows",
     "exporter.nightly.run",
     "exporter.nightly.scalars",
     "exporter.nightly.views",
     "exporter.nightly.writing",
     "exporter.cli.doctor.phone",
     "exporter.bench.artifacts",
-    "exporter.emulated.parts",
+    "exporter.emulated.arm_tools",
     "exporter.emulated.run",
 }
 """Emulation runs the harness' runner, and no device."""
@@ -229,7 +235,7 @@ HARNESS = {
 HEAVY = {"adbutils", "alembic", "numpy", "pyarrow", "ruptures", "scipy", "sqlalchemy"}
 AT_THE_TOP = {"android_harness.adb_client": {"adbutils"}} | {
     f"android_harness.history.{name}": {"sqlalchemy"}
-    for name in ("database", "pruning", "rows", "schema", "store", "tables")
+    for name in ("database", "pruning", "table_rows", "schema", "store", "tables")
 }
 """Modules that are imported only when a device or a history is used."""
 MIGRATIONS = "android_harness.history.migrations."

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import held, staging
+from exporter import staging, temporary_files
 from exporter.errors import OutputError, SeveralPartsError
 from exporter.files import MANIFEST, write_text_file
 
@@ -261,7 +261,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     """A running process is recognised by the lock on its folder, not by its number."""
     (tmp_path / f".out.partial-{os.getpid()}" / "work").mkdir(parents=True)
-    with held.held_folder(tmp_path, ".out.partial-") as running:
+    with temporary_files.temporary_folder(tmp_path, ".out.partial-") as running:
         export_to(tmp_path / "out")
         assert left_beside(tmp_path / "out") == [running.name]
 
@@ -286,7 +286,10 @@ class TestScratch:
         """The next run of the same purpose removes it, but never a running one's."""
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         (tmp_path / "export-mobile-verify-killed" / "zip").mkdir(parents=True)
-        with held.held_scratch("verify") as first, held.held_scratch("verify") as second:
+        with (
+            temporary_files.temporary_scratch("verify") as first,
+            temporary_files.temporary_scratch("verify") as second,
+        ):
             assert {p.name for p in tmp_path.iterdir()} == {first.name, second.name}
         assert list(tmp_path.iterdir()) == []
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from android_harness import clocks, provenance
+from android_harness import cpu_clocks, provenance
 from android_harness.history.records import Origin, Samples, StoredSession, history_record_key
 from android_harness.records import (
     Cluster,
@@ -65,7 +65,7 @@ def make_stored_session(
         evidence=latency.evidence,
         threads=session.config.threads,
         affinity=session.config.affinity,
-        clock_state=clocks.clock_state(session),
+        clock_state=cpu_clocks.clock_state(session),
         runner={name: _make_without_nul(str(value)) for name, value in first.runner.items()},
         before=make_stored_moment(session.before),
         after=make_stored_moment(session.after),
@@ -88,15 +88,15 @@ def _make_clock_extremes(session: Session) -> Iterator[tuple[str, float]]:
     """Yield the lowest clocks and the hottest temperature over all launches."""
     for cluster in session.identity.clusters:
         yield from _make_cluster_extremes(cluster, session.launches)
-    readings = [clocks.hottest_while_clocked(launch, session.identity) for launch in session.launches]
+    readings = [cpu_clocks.hottest_while_clocked(launch, session.identity) for launch in session.launches]
     if temperatures := [reading[1] for reading in readings if reading]:
         yield "hottest celsius", max(temperatures)
 
 
 def _make_cluster_extremes(cluster: Cluster, launches: Sequence[Launch]) -> Iterator[tuple[str, float]]:
     policy = cluster.policy.rpartition("/")[2]
-    limits = [clocks.lowest_clock_limit_khz(launch, cluster) for launch in launches]
-    means = [clocks.mean_clock_khz(launch, cluster) for launch in launches]
+    limits = [cpu_clocks.lowest_clock_limit_khz(launch, cluster) for launch in launches]
+    means = [cpu_clocks.mean_clock_khz(launch, cluster) for launch in launches]
     if known_limits := [khz for khz in limits if khz is not None]:
         yield f"{policy} lowest limit khz", min(known_limits)
     if known_means := [khz for khz in means if khz is not None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from android_harness.errors import HistoryError
-from android_harness.history import packing
+from android_harness.history import packed_samples
 from android_harness.history.records import Samples, StoredSession, history_record_as_json
 from android_harness.records import Moment
 
@@ -35,7 +35,7 @@ class Spool:
         Raises:
             HistoryError: The folder cannot be written.
         """
-        packed = base64.b64encode(packing.pack_samples(samples)).decode()
+        packed = base64.b64encode(packed_samples.pack_samples(samples)).decode()
         path = self._path(session.key)
         aside = path.with_suffix(".new")
         try:
@@ -86,7 +86,7 @@ class Spool:
 def _read_spool(path: Path) -> tuple[StoredSession, Samples]:
     try:
         content = json.loads(path.read_text("utf-8"))
-        return _spooled_session(content["session"]), packing.unpack_samples(
+        return _spooled_session(content["session"]), packed_samples.unpack_samples(
             base64.b64decode(content["samples"])
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

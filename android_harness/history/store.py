@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, func, or_, sele
 from sqlalchemy.dialects import postgresql, sqlite
 
 from android_harness.errors import HistoryError
-from android_harness.history import packing, rows, schema
+from android_harness.history import packed_samples, schema, table_rows
 from android_harness.history.database import Database
 from android_harness.history.records import (
     BASELINE_SESSIONS,
@@ -83,8 +83,8 @@ class History:
         Raises:
             HistoryError: A different session has this key.
         """
-        columns = rows.row_columns(session)
-        packed = packing.pack_samples(samples) if samples else None
+        columns = table_rows.row_columns(session)
+        packed = packed_samples.pack_samples(samples) if samples else None
         with self.database.writing() as connection:
             number = _insert_into_store(connection, SESSIONS, columns)
             is_new = number is not None
@@ -117,10 +117,10 @@ class History:
             HistoryError: There is no such session.
         """
         with self.database.writing() as connection:
-            row = connection.execute(select(*rows.COLUMNS).where(SESSIONS.c.key == key)).first()
+            row = connection.execute(select(*table_rows.COLUMNS).where(SESSIONS.c.key == key)).first()
             if row is None:
                 raise _not_in_store(key)
-            session = rows.session_from_row(row)
+            session = table_rows.session_from_row(row)
             connection.execute(update(SESSIONS).where(SESSIONS.c.key == key).values(accepted=True))
             later = (
                 SESSIONS.c.line == session.series_key.id,
@@ -132,14 +132,14 @@ class History:
     def get(self, key: str) -> StoredSession | None:
         """Return the session with this key, if there is one."""
         with self.database.reading() as connection:
-            row = connection.execute(select(*rows.COLUMNS).where(SESSIONS.c.key == key)).first()
-        return rows.session_from_row(row) if row else None
+            row = connection.execute(select(*table_rows.COLUMNS).where(SESSIONS.c.key == key)).first()
+        return table_rows.session_from_row(row) if row else None
 
     def get_all(self, keys: Collection[str]) -> dict[str, StoredSession]:
         """Return the sessions with these keys, by key; unknown keys are left out."""
-        query = select(*rows.COLUMNS).where(SESSIONS.c.key.in_(keys))
+        query = select(*table_rows.COLUMNS).where(SESSIONS.c.key.in_(keys))
         with self.database.reading() as connection:
-            sessions = [rows.session_from_row(row) for row in connection.execute(query)]
+            sessions = [table_rows.session_from_row(row) for row in connection.execute(query)]
         return {session.key: session for session in sessions}
 
     def find(self, prefix: str) -> StoredSession:
@@ -149,9 +149,9 @@ class History:
             HistoryError: There is none, or there are several.
         """
         matches = SESSIONS.c.key.startswith(prefix, autoescape=True)
-        query = select(*rows.COLUMNS).where(matches).order_by(SESSIONS.c.key).limit(2)
+        query = select(*table_rows.COLUMNS).where(matches).order_by(SESSIONS.c.key).limit(2)
         with self.database.reading() as connection:
-            sessions = [rows.session_from_row(row) for row in connection.execute(query)]
+            sessions = [table_rows.session_from_row(row) for row in connection.execute(query)]
         if not sessions:
             raise _not_in_store(prefix)
         if len(sessions) > 1 and sessions[0].key != prefix:
@@ -170,8 +170,8 @@ class History:
         with self.database.reading() as connection:
             packed = connection.scalar(query)
         try:
-            return packing.unpack_samples(packed) if packed is not None else None
-        except packing.Damaged as error:
+            return packed_samples.unpack_samples(packed) if packed is not None else None
+        except packed_samples.Damaged as error:
             raise HistoryError(
                 f"The samples of session {key} in {self.where} are damaged: {error}."
             ) from None
@@ -185,7 +185,7 @@ class History:
         query = select_stored_sessions(wanted or Filter())
         with self.database.reading() as connection:
             for row in connection.execution_options(yield_per=BATCH).execute(query):
-                yield rows.session_from_row(row)
+                yield table_rows.session_from_row(row)
 
     def gaps(self, wanted: Filter | None = None) -> tuple[Gap, ...]:
         """Return the gaps that match a filter's time, run, host and device, newest first.
@@ -196,7 +196,7 @@ class History:
         query = select(GAPS).where(*_stored_gap_conditions(wanted)).limit(wanted.newest)
         with self.database.reading() as connection:
             gap_rows = connection.execute(query.order_by(GAPS.c.at.desc(), GAPS.c.number.desc())).all()
-        return tuple(rows.gap_from_row(row) for row in gap_rows)
+        return tuple(table_rows.gap_from_row(row) for row in gap_rows)
 
     def series_keys(self, wanted: Filter | None = None) -> tuple[SeriesKey, ...]:
         """Return the key of every series that a filter's sessions belong to, sorted."""
@@ -216,7 +216,7 @@ class History:
 
     def trend(self, key: SeriesKey, newest: int | None = None) -> tuple[Point, ...]:
         """Return a series' points: a few narrow columns of `series`, at a tenth of the cost."""
-        query = _newest_stored_first(SESSIONS.c.line == key.id, columns=rows.POINT).limit(newest)
+        query = _newest_stored_first(SESSIONS.c.line == key.id, columns=table_rows.POINT).limit(newest)
         with self.database.reading() as connection:
             point_rows = connection.execute(query).all()
         return tuple(Point(*row) for row in reversed(point_rows))
@@ -239,7 +239,7 @@ class History:
     def _oldest_first(self, query: Select[Any]) -> tuple[StoredSession, ...]:
         with self.database.reading() as connection:
             session_rows = connection.execute(query).all()
-        return tuple(rows.session_from_row(row) for row in reversed(session_rows))
+        return tuple(table_rows.session_from_row(row) for row in reversed(session_rows))
 
 
 def select_stored_sessions(wanted: Filter) -> Select[Any]:
@@ -287,7 +287,7 @@ def _stored_baseline_conditions(session: StoredSession) -> tuple[ColumnElement[b
 
 
 def _newest_stored_first(
-    *conditions: ColumnElement[bool], columns: Sequence[Any] = rows.COLUMNS
+    *conditions: ColumnElement[bool], columns: Sequence[Any] = table_rows.COLUMNS
 ) -> Select[Any]:
     order = (SESSIONS.c.started_at.desc(), SESSIONS.c.number.desc())
     return select(*columns).where(*conditions).order_by(*order)

@@ -24,11 +24,11 @@ from exporter.architectures import (
     torchvision,
     torchvision_detectors,
     ultralytics_networks,
-    weights,
+    weight_readings,
 )
 from exporter.architectures import input_values as input_values_of_network
-from exporter.architectures.built import Built, literals_for_building
-from exporter.architectures.weights import Weights
+from exporter.architectures.built_network import Built, literals_for_building
+from exporter.architectures.weight_readings import Weights
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, Model, Preprocessing, TensorSpec
 
@@ -184,10 +184,10 @@ def _network_of_architecture(
 
 def _architecture_readings(checkpoint: Checkpoint, ignore_keys: tuple[str, ...]) -> tuple[Weights, ...]:
     if checkpoint.module is None:
-        return weights.weight_readings(checkpoint, ignore_keys)
+        return weight_readings.weight_readings(checkpoint, ignore_keys)
     own = self_contained.self_contained_weights(checkpoint.module)
     held = replace(checkpoint, tensors=own.tensors, module=None, layer_versions=own.layer_versions)
-    return weights.weight_readings(held, ignore_keys)
+    return weight_readings.weight_readings(held, ignore_keys)
 
 
 def _architecture_size(input_shapes: tuple[TensorSpec, ...]) -> tuple[int, int] | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import index, loading
-from exporter.architectures.built import Built
-from exporter.architectures.weights import Weights
+from exporter.architectures.built_network import Built
+from exporter.architectures.weight_readings import Weights
 from exporter.capture import torchvision_ops
 from exporter.capture.lowering_errors import lowering_error_source
 from exporter.errors import ArchitectureError, UsageError

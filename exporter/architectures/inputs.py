@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures.built import Photo
+from exporter.architectures.built_network import Photo
 from exporter.architectures.row_inputs import inputs_of_rows
 from exporter.errors import UsageError
 from exporter.records import TensorSpec

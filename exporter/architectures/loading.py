@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import index, parts, reparametrized
-from exporter.architectures.weights import Weights
-from exporter.checkpoints import foreign
+from exporter.architectures import index, partial_weights, reparametrized
+from exporter.architectures.weight_readings import Weights
+from exporter.checkpoints import foreign_files
 from exporter.errors import ArchitectureError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def load_weights(
         fitted = _load_as_pytorch(module, weights, own, title, assign)
         if not isinstance(fitted, LoadingMisfit):
             return fitted
-    for weights in itertools.chain(readings, parts.parts_of_network(readings, own, title)):
+    for weights in itertools.chain(readings, partial_weights.parts_of_network(readings, own, title)):
         fitted = _load_leniently(module, weights, own, title, assign, from_arch)
         if not isinstance(fitted, LoadingMisfit):
             return fitted
@@ -304,7 +304,7 @@ def _loading_refusal(misfit: LoadingMisfit, title: str, assign: bool, from_arch:
 
 def loading_mismatch(comparison: index.IndexComparison, hint: str = "") -> ArchitectureError:
     """Describe weights that do not fit the network, by their kind or by the first keys that differ."""
-    if kind := foreign.foreign_by_names(comparison.extra):
+    if kind := foreign_files.foreign_by_names(comparison.extra):
         return ArchitectureError(
             f"The file holds {kind.title}, not the weights of {comparison.title}: it has "
             f"{index.printable_index_key(next(key for key in comparison.extra if kind.names.search(key)))}.",

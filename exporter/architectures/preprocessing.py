@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from exporter.architectures.built import Photo
+from exporter.architectures.built_network import Photo
 from exporter.errors import UsageError
 from exporter.records import Preprocessing, TensorSpec
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from exporter.architectures import index
-from exporter.architectures.weights import Weights
+from exporter.architectures.weight_readings import Weights
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.architectures import index, torchvision
-from exporter.architectures.built import Built, Photo
-from exporter.architectures.weights import Weights
+from exporter.architectures.built_network import Built, Photo
+from exporter.architectures.weight_readings import Weights
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from exporter.architectures import families, index, loading
-from exporter.architectures.built import Built, Photo
-from exporter.architectures.weights import Weights
+from exporter.architectures.built_network import Built, Photo
+from exporter.architectures.weight_readings import Weights
 from exporter.checkpoints.folder import CONFIG
 from exporter.checkpoints.weights import ARGUMENTS
 from exporter.errors import ArchitectureError, UsageError

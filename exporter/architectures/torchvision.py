@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import index, loading, lookalikes, reparametrized, skeleton
-from exporter.architectures.built import Built, Photo
+from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.preprocessing import resized_preprocessing
-from exporter.architectures.weights import Weights
-from exporter.checkpoints import foreign
+from exporter.architectures.weight_readings import Weights
+from exporter.checkpoints import foreign_files
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint
 
@@ -141,7 +141,7 @@ def unknown_to_torchvision(readings: Sequence[Mapping[str, index.Shape]]) -> Arc
     Args:
         readings: Name -> shape of the tensors, by each way to name them.
     """
-    if kind := foreign.foreign_by_names(readings[0]):
+    if kind := foreign_files.foreign_by_names(readings[0]):
         name = next(key for key in readings[0] if kind.names.search(key))
         return ArchitectureError(
             f"The file holds {kind.title}: it has {index.printable_index_key(name)}, "

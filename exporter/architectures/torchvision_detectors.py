@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from exporter.architectures import index, loading, skeleton
-from exporter.architectures.built import Built, Photo
-from exporter.architectures.weights import Weights
+from exporter.architectures.built_network import Built, Photo
+from exporter.architectures.weight_readings import Weights
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Preprocessing
 

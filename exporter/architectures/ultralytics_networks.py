@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import families, index, loading
-from exporter.architectures.built import Built, Photo
-from exporter.architectures.weights import Weights
+from exporter.architectures.built_network import Built, Photo
+from exporter.architectures.weight_readings import Weights
 from exporter.checkpoints.ultralytics_file import KIND
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint, Preprocessing, TensorSpec

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.bench import outputs
+from exporter.bench import device_outputs
 from exporter.bench.artifacts import (
     artifacts_without_unbuilt,
     bench_tasks_of_artifacts,
@@ -204,14 +204,14 @@ def judged_bench(session: Session, artifact: Artifact, expected: ReferenceIO, li
     Raises:
         DeviceError: The session has no figures.
     """
-    from android_harness import provenance, stats
+    from android_harness import latency_stats, provenance
 
-    error, problem = outputs.judge_bench_outputs(
+    error, problem = device_outputs.judge_bench_outputs(
         artifact, expected, [launch.outputs for launch in session.launches], limits
     )
     check = provenance.ProvenanceCheck(error, problem)
     return provenance.latency_with_provenance(
-        session, stats.stats_figures(session), check, session.config.budget_ms
+        session, latency_stats.stats_figures(session), check, session.config.budget_ms
     )
 
 
@@ -223,7 +223,7 @@ def connect_for_bench(names: Sequence[str]) -> tuple[Device, ...]:
     """
     from android_harness import adb
     from android_harness.errors import NoDeviceError
-    from android_harness.resolve import resolve_devices
+    from android_harness.resolve_devices import resolve_devices
 
     if not names:
         return (adb.connect_adb(),)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.bench import operators, outputs
+from exporter.bench import device_outputs, operator_times
 from exporter.config import targets
 from exporter.errors import OutputError
 from exporter.files import DEVICE, MANIFEST, digest_file, file_inside
@@ -185,16 +185,16 @@ def keep_stored_samples(out: Path, session: Session, latency: Latency) -> Device
 
     record = provenance.provenance_to_manifest(latency)
     content = raw_samples.raw_samples_text(session)
-    name = outputs.bench_samples_file(session.task.name, session.identity.serial, content)
+    name = device_outputs.bench_samples_file(session.task.name, session.identity.serial, content)
     try:
         raw_samples.write_raw_samples(session, out / name)
     except OSError as error:
         raise unwritable_store(out, error) from error
-    record["operators"] = operators.name_operator_modules(
+    record["operators"] = operator_times.name_operator_modules(
         [OperatorTime(**item) for item in record["operators"]], out, session.task.path
     )
     durations = [launch.durations_ns for launch in session.launches]
-    return outputs.record_of_bench_outputs(record, durations, session.config.budget_ms, name)
+    return device_outputs.record_of_bench_outputs(record, durations, session.config.budget_ms, name)
 
 
 def unwritable_store(out: Path, error: OSError) -> OutputError:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from exporter.capture import generators
 from exporter.capture.calls import call_array, call_leaves, call_network, copied_for_calls
-from exporter.capture.clocks import replaced_clocks
 from exporter.capture.forced_draws import (
     UNWRITTEN_TRIALS,
     Draw,
@@ -33,6 +32,7 @@ from exporter.capture.forced_draws import (
 from exporter.capture.forced_draws import draw_name as operator_name
 from exporter.capture.generators import generator_fingerprint, own_generators
 from exporter.capture.lowering_errors import is_lowering_error_of_user, lowering_error_source_in_text
+from exporter.capture.replaced_clocks import replaced_clocks
 from exporter.capture.state import same_outputs_for_state
 from exporter.errors import CaptureError
 

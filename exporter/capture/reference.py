@@ -14,7 +14,7 @@ from exporter.capture.activations import outputs_of_resting_activations
 from exporter.capture.calls import call_runner, copied_for_calls, first_line_of_call_error
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
-from exporter.verify.compare import compare_max_error
+from exporter.verify.compare_outputs import compare_max_error
 from exporter.verify.reference_io import (
     ReferenceIO,
     Stacks,

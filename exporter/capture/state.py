@@ -23,7 +23,7 @@ from exporter.capture.calls import (
 )
 from exporter.errors import CaptureError
 from exporter.records import Sample
-from exporter.verify.compare import REPEAT_TOLERANCE, compare_max_error
+from exporter.verify.compare_outputs import REPEAT_TOLERANCE, compare_max_error
 
 CALLS = 4
 """How many different samples are called before the first is called again."""

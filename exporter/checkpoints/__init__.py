@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.checkpoints import (
-    container,
     distributed,
     exported_program,
     folder,
-    foreign,
+    foreign_files,
     lightning,
     pickled_module,
     safetensors,
     state_dict,
     torchscript,
+    training_checkpoint,
     ultralytics_file,
 )
 from exporter.checkpoints.archive import DAMAGED
@@ -53,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "lightning": Kind(lightning.is_lightning, lightning.read_lightning),
     "ultralytics": Kind(ultralytics_file.is_ultralytics_file, ultralytics_file.read_ultralytics_file),
     "pickled_module": Kind(pickled_module.is_pickled_module, pickled_module.read_pickled_module),
-    "container": Kind(container.is_container, container.read_container),
+    "container": Kind(training_checkpoint.is_container, training_checkpoint.read_container),
     "state_dict": Kind(state_dict.is_state_dict, state_dict.read_state_dict),
 }
 """First match wins. The kind is recognised by the content, never from the file's name."""
@@ -107,8 +107,8 @@ def _read_checkpoint(source: CheckpointSource, trust: bool) -> Checkpoint:
         if kind.matches(source):
             return kind.read(source, trust)
     if source.pickled is not None:
-        if problem := foreign.foreign_deepspeed(source.pickled.root, ()):
-            raise CheckpointError(f"{source.path} is {problem}.", foreign.ZERO_ADVICE)
+        if problem := foreign_files.foreign_deepspeed(source.pickled.root, ()):
+            raise CheckpointError(f"{source.path} is {problem}.", foreign_files.ZERO_ADVICE)
         entries = "; ".join(f"{key}: {description}" for key, description in _top_of_checkpoint(source)[:5])
         raise CheckpointError(
             f"{source.path} holds no weights ({entries or 'it is empty'}).",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporter.checkpoints import tensors
-from exporter.checkpoints.values import (
+from exporter.checkpoints.inert_values import (
     AnyTensor,
     ArrayRef,
     Foreign,

@@ -14,11 +14,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import choose, tensors, torchfile, unpickle, weights
+from exporter.checkpoints import choose_weights, tensors, torchfile, unpickle, weights
 from exporter.checkpoints.archive import DAMAGED, Archive
+from exporter.checkpoints.inert_values import DType, Inert, Storage, TensorRef, is_plain_value
 from exporter.checkpoints.source import UNCHANGED, CheckpointSource
 from exporter.checkpoints.torchfile import PickledTorchfile
-from exporter.checkpoints.values import DType, Inert, Storage, TensorRef, is_plain_value
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.files import digest_file_or_folder
 from exporter.records import Checkpoint
@@ -81,7 +81,7 @@ def read_distributed(folder: Path) -> Checkpoint:
     with (folder / METADATA).open("rb") as file:
         source = CheckpointSource(folder, file, size_bytes, sha256, b"")
         pickled = PickledTorchfile(root, read_storage)
-        chosen, notes = choose.choose_weights(root)
+        chosen, notes = choose_weights.choose_weights(root)
         note = f"put together from {len(files)} files of a distributed checkpoint"
         checkpoint = weights.checkpoint_of_weights(source, pickled, "distributed", chosen, (note, *notes))
     if digest_file_or_folder(folder) != sha256:

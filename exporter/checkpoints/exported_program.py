@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import contents, program_json, tensors, torchfile
+from exporter.checkpoints import contents, exported_program_json, tensors, torchfile
 from exporter.checkpoints.archive import DAMAGED, Archive, packed_archive
+from exporter.checkpoints.inert_values import MAX_DIMENSIONS, TensorRef
 from exporter.checkpoints.source import CheckpointSource
 from exporter.checkpoints.torchscript import check_torchscript_module
-from exporter.checkpoints.values import MAX_DIMENSIONS, TensorRef
 from exporter.errors import CheckpointError, CodeInFileError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -90,13 +90,13 @@ def _why_no_exported_graph(archive: Archive) -> str:
 
 def _safe_exported_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
     records = {name: archive.read(name) for name in COPIED if name in archive}
-    records[GRAPH] = program_json.checked_program_json(archive.read(GRAPH))
+    records[GRAPH] = exported_program_json.checked_program_json(archive.read(GRAPH))
     for folder, config_name in CONFIGS.items():
         config = json.loads(archive.read(config_name))
         for payload in config["config"].values():
             name = folder + _exported_payload(payload, archive, folder)
             records[name] = archive.read(name)
-        records[config_name] = program_json.checked_program_json(json.dumps(config).encode())
+        records[config_name] = exported_program_json.checked_program_json(json.dumps(config).encode())
     records[EXAMPLE] = _saved_exported_program(example)
     return records
 
@@ -107,7 +107,7 @@ def _exported_payload(payload: dict[str, Any], archive: Archive, folder: str) ->
     if payload["use_pickle"] or meta is None or not str(name).startswith(("weight_", "tensor_")):
         raise CodeInFileError(
             f"The exported program stores {str(name)[:60]!r} as a pickled object, expected plain tensors.",
-            program_json.TRUST,
+            exported_program_json.TRUST,
         )
     shape: list[int] = [int(size["as_int"]) for size in meta["sizes"]]
     if len(shape) > MAX_DIMENSIONS or not all(0 <= size < 2**63 for size in shape):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import container, contents, prefixes, safetensors, state_dict
+from exporter.checkpoints import contents, prefixes, safetensors, state_dict, training_checkpoint
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.source import UNCHANGED, check_regular_source, opened_source
 from exporter.errors import CheckpointError, DamagedFileError
@@ -168,7 +168,7 @@ def _folder_file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     with opened_source(path) as source:
         for is_kind, read_kind in (
             (safetensors.is_safetensors, safetensors.read_safetensors),
-            (container.is_container, container.read_container),
+            (training_checkpoint.is_container, training_checkpoint.read_container),
             (state_dict.is_state_dict, state_dict.read_state_dict),
         ):
             if is_kind(source):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from exporter.checkpoints import choose, prefixes, weights
-from exporter.checkpoints.choose import ChosenWeights
+from exporter.checkpoints import choose_weights, prefixes, weights
+from exporter.checkpoints.choose_weights import ChosenWeights
 from exporter.checkpoints.contents import plural_in_contents
 from exporter.checkpoints.source import CheckpointSource
 from exporter.records import Checkpoint, Reading
@@ -34,7 +34,7 @@ def is_lightning(source: CheckpointSource) -> bool:
 def read_lightning(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Read all tensors and say which are the network's; hyper-parameters and callbacks stay inert."""
     assert source.pickled is not None
-    chosen, notes = choose.choose_weights(source.pickled.root)
+    chosen, notes = choose_weights.choose_weights(source.pickled.root)
     return weights.checkpoint_of_weights(
         source, source.pickled, "lightning", chosen, notes, _lightning_network(chosen)
     )
@@ -50,10 +50,11 @@ def _lightning_network(chosen: ChosenWeights) -> Reading | None:
     if network is None:
         return None
     averaged = next(
-        (g for g in groups if choose.is_ema_chosen(g) and set(groups[g]) >= set(groups[network])), None
+        (g for g in groups if choose_weights.is_ema_chosen(g) and set(groups[g]) >= set(groups[network])),
+        None,
     )
     others = [g for g in groups if g != network]
-    if not all(AUXILIARY.search(g.lower()) or choose.is_ema_chosen(g) for g in others):
+    if not all(AUXILIARY.search(g.lower()) or choose_weights.is_ema_chosen(g) for g in others):
         return None
     chosen_group = averaged or network
     notes = [f"averaged (EMA) weights used: '{averaged}.', instead of '{network}.'"] if averaged else []

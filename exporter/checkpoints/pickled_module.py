@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.checkpoints import choose, contents, tensors
+from exporter.checkpoints import choose_weights, contents, tensors
+from exporter.checkpoints.inert_values import Inert, is_module_value
 from exporter.checkpoints.source import CheckpointSource
-from exporter.checkpoints.values import Inert, is_module_value
 from exporter.errors import CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
 
@@ -18,7 +18,7 @@ def is_pickled_module(source: CheckpointSource) -> bool:
     """Tell whether there are modules in it and no plain weights."""
     return (
         source.pickled is not None
-        and not choose.weights_to_choose(source.pickled.root)
+        and not choose_weights.weights_to_choose(source.pickled.root)
         and bool(_pickled_modules(source))
     )
 
@@ -65,8 +65,8 @@ def _pickled_modules(source: CheckpointSource) -> dict[str, Inert]:
 
 def _preferred_pickled_module(modules: dict[str, Inert]) -> str:
     """Averaged modules first (Ultralytics keeps one under "ema"), then the most telling key."""
-    ranks = {key: index for index, key in enumerate(choose.WEIGHTS)}
-    return min(modules, key=lambda key: (not choose.is_ema_chosen(key), ranks.get(key, len(ranks))))
+    ranks = {key: index for index, key in enumerate(choose_weights.WEIGHTS)}
+    return min(modules, key=lambda key: (not choose_weights.is_ema_chosen(key), ranks.get(key, len(ranks))))
 
 
 def _unpickled_module(source: CheckpointSource, key: str) -> torch.nn.Module:

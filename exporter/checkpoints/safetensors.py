@@ -6,7 +6,7 @@ import json
 import struct
 from typing import TYPE_CHECKING
 
-from exporter.checkpoints import contents, prefixes, stated, tensors
+from exporter.checkpoints import contents, prefixes, stated_network, tensors
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import CheckpointError, DamagedFileError
@@ -57,7 +57,7 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
             ),
         ),
         readings=prefixes.prefix_readings(loaded),
-        stated_networks=stated.stated_networks(dict(metadata)),
+        stated_networks=stated_network.stated_networks(dict(metadata)),
     )
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import foreign
-from exporter.checkpoints.torchfile import PickledTorchfile
-from exporter.checkpoints.values import (
+from exporter.checkpoints import foreign_files
+from exporter.checkpoints.inert_values import (
     ITEM_BYTES,
     MAX_DIMENSIONS,
     AnyTensor,
@@ -19,6 +18,7 @@ from exporter.checkpoints.values import (
     Storage,
     TensorRef,
 )
+from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.errors import BoundsError, CheckpointError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _real_tensor(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -
         case Opaque():
             raise CheckpointError(
                 f"The tensor {name!r} is {ref.what}, expected plain numbers.",
-                foreign.foreign_advice(ref.what),
+                foreign_files.foreign_advice(ref.what),
             )
 
 

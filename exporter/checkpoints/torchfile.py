@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from exporter.checkpoints.archive import DAMAGED, Archive
+from exporter.checkpoints.inert_values import ITEM_BYTES, Storage
 from exporter.checkpoints.unpickle import BoundedPickleFile, RestrictedUnpickler, unpickle
-from exporter.checkpoints.values import ITEM_BYTES, Storage
 from exporter.errors import CheckpointError, DamagedFileError
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exporter import sandbox
-from exporter.checkpoints import contents, operators, tensors
+from exporter.checkpoints import contents, tensors, torchscript_operators
 from exporter.checkpoints.archive import packed_archive
 from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import BoundsError, CheckpointError, CodeInFileError
@@ -125,9 +125,10 @@ def check_torchscript_operators(archive: bytes, file_bytes: int) -> None:
                 f"The TorchScript archive cannot be loaded: {_torchscript_reason(error)}.", SAVE_AGAIN
             ) from error
         names = [unknown.group(1)]
-    if refused := operators.refused_operators(map(str, names)):
+    if refused := torchscript_operators.refused_operators(map(str, names)):
         raise CodeInFileError(
-            f"The TorchScript code {operators.operators_complaint(refused)}.", operators.TRUST
+            f"The TorchScript code {torchscript_operators.operators_complaint(refused)}.",
+            torchscript_operators.TRUST,
         )
 
 
@@ -163,7 +164,7 @@ def _check_torchscript_classes(records: Mapping[str, bytes]) -> None:
             raise CodeInFileError(
                 f"The TorchScript archive holds an object of torch.classes.{strange.decode()[:60]}, "
                 "expected a network's own classes and packed weights.",
-                operators.TRUST,
+                torchscript_operators.TRUST,
             )
 
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from exporter.checkpoints import contents, pickled_module, prefixes, tensors
-from exporter.checkpoints.source import CheckpointSource
-from exporter.checkpoints.values import (
+from exporter.checkpoints.inert_values import (
     SCALARS,
     AnyTensor,
     Inert,
@@ -19,6 +18,7 @@ from exporter.checkpoints.values import (
     is_plain_value,
     is_tensor_value,
 )
+from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint
 

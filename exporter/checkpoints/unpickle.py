@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from exporter.checkpoints.allowed import ALLOWED
-from exporter.checkpoints.values import (
+from exporter.checkpoints.allowed_globals import ALLOWED
+from exporter.checkpoints.inert_values import (
     ArrayRef,
     DType,
     Foreign,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from exporter.checkpoints import contents, foreign, prefixes, stated, tensors
-from exporter.checkpoints.choose import ChosenWeights
+from exporter.checkpoints import contents, foreign_files, prefixes, stated_network, tensors
+from exporter.checkpoints.choose_weights import ChosenWeights
+from exporter.checkpoints.inert_values import AnyTensor, Opaque
 from exporter.checkpoints.source import CheckpointSource
 from exporter.checkpoints.torchfile import PickledTorchfile
-from exporter.checkpoints.values import AnyTensor, Opaque
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint, Reading
 
@@ -35,12 +35,12 @@ def checkpoint_of_weights(
     Raises:
         CheckpointError: A tensor cannot be read, or is not finite.
     """
-    if problem := foreign.foreign_deepspeed(
+    if problem := foreign_files.foreign_deepspeed(
         pickled.root, [_weights_shape(ref) for ref in chosen.tensors.values()]
     ):
-        raise CheckpointError(f"The file is {problem}.", foreign.ZERO_ADVICE)
-    if foreign.is_foreign_deepspeed(pickled.root):
-        notes = (*notes, foreign.ZERO_NOTE)
+        raise CheckpointError(f"The file is {problem}.", foreign_files.ZERO_ADVICE)
+    if foreign_files.is_foreign_deepspeed(pickled.root):
+        notes = (*notes, foreign_files.ZERO_NOTE)
     loaded, converted = tensors.load_tensors(chosen.tensors, pickled, source.size_bytes)
     return Checkpoint(
         path=source.path,
@@ -52,8 +52,8 @@ def checkpoint_of_weights(
         readings=prefixes.prefix_readings(loaded, network),
         layer_versions=chosen.layer_versions,
         extra_state=chosen.extra_state,
-        stated_networks=stated.stated_networks(pickled.root),
-        settings={ARGUMENTS: said} if (said := stated.arguments(pickled.root)) else {},
+        stated_networks=stated_network.stated_networks(pickled.root),
+        settings={ARGUMENTS: said} if (said := stated_network.arguments(pickled.root)) else {},
     )
 
 

@@ -10,7 +10,7 @@ import typer
 from android_harness.errors import HarnessError
 from exporter.cli import device, estimate, export, history, inspect_and_verify, nightly, release  # noqa: F401 - they register themselves
 from exporter.cli.app import app
-from exporter.cli.pipes import patient_pipes
+from exporter.cli.standard_output import patient_pipes
 from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError, brief_error
 
 

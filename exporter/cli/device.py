@@ -37,10 +37,10 @@ runner = Application(no_args_is_help=True, help="Build the program that runs the
 @app.command()
 def devices(as_json: Json = False, debug: Debug = False) -> None:
     """List the devices that adb sees: SoC, whether each can be measured now, and what to do if not."""
-    from android_harness import listing
+    from android_harness import device_listing
     from exporter.cli.console import bench as tables
 
-    reports = listing.list_device_reports()
+    reports = device_listing.list_device_reports()
     if as_json:
         typer.echo(json.dumps({"devices": [_device_json(device) for device in reports]}, indent=2))
     elif reports:

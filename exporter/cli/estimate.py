@@ -31,11 +31,11 @@ def estimate(
     """
     from exporter import pipeline
     from exporter.cli.console import estimates as printed
-    from exporter.emulated import parts
-    from exporter.estimate import plugin
+    from exporter.emulated import arm_tools
+    from exporter.estimate import qemu_plugin
     from exporter.pipeline import estimates
 
-    if not plugin.missing_for_plugin() and not parts.missing_emulated_parts():
+    if not qemu_plugin.missing_for_plugin() and not arm_tools.missing_emulated_parts():
         prepared_arm_programs()
     with watch_command(as_json) as observer:
         report = estimates.estimate_export(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from exporter.cli import filters
+from exporter.cli import history_filter
 from exporter.cli.app import Application, Debug, Json, app, app_console
 from exporter.errors import UsageError
 
@@ -53,9 +53,9 @@ def opened_history(location: str | None) -> History:
 
 
 @remembered.command("list")
-@filters.filtered_command
+@history_filter.filtered_command
 def list_history_command(
-    wanted: filters.Wanted,
+    wanted: history_filter.Wanted,
     history: Location = None,
     newest: Annotated[int, typer.Option(min=1, help="Number of sessions to list at most.")] = LISTED,
     as_json: Json = False,
@@ -106,9 +106,9 @@ def show_session_command(
 
 
 @remembered.command("export")
-@filters.filtered_command
+@history_filter.filtered_command
 def export_history_command(
-    wanted: filters.Wanted,
+    wanted: history_filter.Wanted,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The .csv or .parquet file to write.")],
     samples: Annotated[
         bool, typer.Option("--samples", help="Write one row per timed call instead of one per session.")

@@ -15,7 +15,7 @@ from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from exporter.emulated.parts import EmulatedParts
+    from exporter.emulated.arm_tools import EmulatedParts
 
 
 @app.command()
@@ -161,24 +161,24 @@ def _verify_parts(
 
 def prepared_arm_programs() -> EmulatedParts:
     """Return QEMU and the programs that it runs, prepared in the cache the first time."""
-    from exporter.emulated import parts
+    from exporter.emulated import arm_tools
     from exporter.pipeline import cache
 
     cache.check_cache_private(cache.default_cache_root())
-    if not parts.ready_emulated_parts(cache.default_cache_root()):
+    if not arm_tools.ready_emulated_parts(cache.default_cache_root()):
         typer.echo("Preparing the Arm programs: two wheels are downloaded, once.", err=True)
-    return parts.prepare_emulated_parts(cache.default_cache_root())
+    return arm_tools.prepare_emulated_parts(cache.default_cache_root())
 
 
 def prepare_software_vulkan() -> None:
     """Prepare what runs Vulkan artifacts, in the cache; from then on exports and `verify` use it."""
-    from exporter.emulated.vulkan import parts
+    from exporter.emulated.vulkan import vulkan_tools
     from exporter.pipeline import cache
 
     cache.check_cache_private(cache.default_cache_root())
-    if not parts.ready_vulkan_parts(cache.default_cache_root()):
+    if not vulkan_tools.ready_vulkan_parts(cache.default_cache_root()):
         typer.echo("Preparing Vulkan's software runtime: an npm package is downloaded, once.", err=True)
-    parts.prepare_vulkan_parts(cache.default_cache_root())
+    vulkan_tools.prepare_vulkan_parts(cache.default_cache_root())
 
 
 def _verify_for_app(

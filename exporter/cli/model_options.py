@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.composed import composed_command
+from exporter.cli.composed_options import composed_command
 from exporter.config import options
 from exporter.config.request import ModelRequest
 

@@ -9,11 +9,11 @@ from types import MappingProxyType
 import numpy as np
 
 from exporter import files
-from exporter.data import photo_sets, photos, rows, scenes
+from exporter.data import npz_rows, photo_sets, photos, scenes
 from exporter.data.edges import edge_inputs
+from exporter.data.npz_rows import row_digest as row_digest
 from exporter.data.photo_sets import photo_set_input
-from exporter.data.rows import row_digest as row_digest
-from exporter.data.sets import Data, Origin, scene_fields_of_sets
+from exporter.data.sample_sets import Data, Origin, scene_fields_of_sets
 from exporter.errors import CalibrationError
 from exporter.records import Codes, Preprocessing, Purpose, SampleReader, TensorSpec
 
@@ -55,7 +55,7 @@ def load_data(
         return _synthetic_data(inputs, preprocessing, count, seed, choosing, codes)
     wanted = (3 if choosing else 2) * count
     if reader is not None and (read := reader(source, inputs, wanted)) is not None:
-        return rows.split(source, *read, count, choosing)
+        return npz_rows.split(source, *read, count, choosing)
     if reader is None and source.suffix.lower() in (".txt", ".jsonl", ".wav"):
         raise CalibrationError(
             f"{source.name} is text or sound, and nothing here makes the network's inputs of it.",
@@ -64,7 +64,7 @@ def load_data(
     if source.is_dir():
         return photo_sets.load_photo_sets(source, inputs, preprocessing, count, seed, choosing)
     if source.suffix.lower() == ".npz" and source.is_file():
-        return rows.load_rows(source, inputs, count, choosing)
+        return npz_rows.load_rows(source, inputs, count, choosing)
     seen = "is neither" if source.exists() else "does not exist"
     raise CalibrationError(
         f"Calibration data: {source} {seen}; expected a folder of photos or an .npz file of arrays."

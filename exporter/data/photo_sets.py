@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter.data import photos, scenes
 from exporter.data.edges import is_edge_photo
-from exporter.data.sets import (
+from exporter.data.sample_sets import (
     MORE,
     Data,
     Origin,

@@ -16,7 +16,7 @@ from android_harness import results
 from android_harness.errors import DeviceError
 from android_harness.protocol import Job, Tensor, Timed
 from android_harness.records import Backend, BenchTask
-from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.errors import LoweringError
 from exporter.files import digest_file
 from exporter.records import Array, Sample

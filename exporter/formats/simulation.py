@@ -1,7 +1,7 @@
 """Runs a float program as a narrower artifact stores and computes it: its cost, apart from any runtime.
 
-Half precision rounds every weight and every activation to float16, but for what `exporter.formats.half` keeps
-in float32. Artifacts of 8- and 4-bit weights compute in half precision too. Products are summed in float32:
+Half precision rounds every weight and every activation to float16, but for what `half_precision` keeps in
+float32. Artifacts of 8- and 4-bit weights compute in half precision too. Products are summed in float32:
 the order of a runtime's own sums is no part of the model, and the limits' margin is for it.
 """
 
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree
 
-from exporter.formats import half
+from exporter.formats import half_precision
 from exporter.formats.coreml.compress import (
     MIN_ELEMENTS,
     best_compressing_palette,
     smallest_weight_to_compress,
 )
-from exporter.quantize import norms
+from exporter.quantize import batch_norms
 from exporter.records import Array, Precision, Runner, Sample
 
 _OPERATORS: Mapping[str, str] = {
@@ -68,7 +68,7 @@ def format_simulation_runner(program: torch.export.ExportedProgram, precision: P
         A runner that takes and gives what the program does.
     """
     module = copy.deepcopy(program.module())
-    norms.fold_norms(module)
+    batch_norms.fold_norms(module)
     interpreter = HalfSimulation(module, simulated_stored_weights(module, precision))
 
     def run(sample: Sample) -> Sample:
@@ -133,13 +133,13 @@ def simulated_float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
     """Return the nodes of a captured graph that a half-precision artifact computes in float32."""
     calls = [node for node in graph.nodes if node.op == "call_function"]
     nodes = [
-        half.HalfNode(
+        half_precision.HalfNode(
             _simulated_operator(n), tuple(_simulated_values(n)), (n.name,), _has_simulated_matrix(n)
         )
         for n in calls
     ]
     outputs = [n.name for n in graph.output_node().all_input_nodes]
-    return frozenset(calls[i] for i in half.nodes_not_in_half(nodes, outputs))
+    return frozenset(calls[i] for i in half_precision.nodes_not_in_half(nodes, outputs))
 
 
 def _simulated_fused_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
@@ -164,7 +164,7 @@ def _simulated_values(node: fx.Node) -> Iterator[str]:
 
 def _has_simulated_matrix(node: fx.Node) -> bool:
     shapes = [n.meta["val"].shape for n in node.all_input_nodes if n.op == "get_attr" and "val" in n.meta]
-    return any(half.is_half_matrix(shape) for shape in shapes)
+    return any(half_precision.is_half_matrix(shape) for shape in shapes)
 
 
 def simulated_stored_weights(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:

@@ -58,7 +58,7 @@ def find_night_devices(names: Sequence[str]) -> DevicePool:
     Args:
         names: Serials, "all", "host".
     """
-    from android_harness.resolve import resolve_devices
+    from android_harness.resolve_devices import resolve_devices
 
     resolved = resolve_devices(names)
     identities: dict[str, Identity] = {}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.nightly import comparing, journal, judging, measuring, rows, writing
+from exporter.nightly import comparing, journal, judging, measuring, report_rows, writing
 from exporter.nightly import devices as phones
 from exporter.nightly.config import NightConfig
 from exporter.nightly.exporting import export_night
@@ -124,7 +124,7 @@ def _night_run_result(
         started_at=journal.night_began(night.folder).isoformat(),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         before=before.name if before else "",
-        rows=rows.night_rows(config, exported, stage.pool, stage.measurements, verdicts, earlier),
+        rows=report_rows.night_rows(config, exported, stage.pool, stage.measurements, verdicts, earlier),
         changes=comparing.compare_with_night(exported, before),
         tools=next((item.report.tools for item in exported if item.report), {}),
         config=str(config.path),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from android_harness.history.records import Filter, Gap, Point, SeriesKey, StoredSession
 from android_harness.regressions import changes
 from android_harness.regressions.records import Change
-from exporter.bench import outputs
+from exporter.bench import device_outputs
 from exporter.nightly.config import NightConfig
 from exporter.nightly.records import NightResult, NightRow
 
@@ -107,4 +107,4 @@ def _launches_in_view(
     for session in sessions:
         raw = memory.samples(session.key)
         if raw is not None:
-            yield session, outputs.bench_quantiles([launch.durations_ns for launch in raw.launches])
+            yield session, device_outputs.bench_quantiles([launch.durations_ns for launch in raw.launches])

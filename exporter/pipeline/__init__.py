@@ -24,15 +24,15 @@ from exporter.pipeline import (
     calibration_sweep,
     emulation,
     estimates,
+    job_rights,
     mixed_precision_search,
     read,
     results,
-    rights,
     verify,
 )
-from exporter.pipeline.candidates import Measurer
 from exporter.pipeline.context import Context, Event, Observer
 from exporter.pipeline.measure import measure_artifacts
+from exporter.pipeline.mixed_precision_candidates import Measurer
 from exporter.pipeline.report import make_report, report_rows, save_report_outputs, write_report
 from exporter.pipeline.variants import check_variant_extras, plan_variants
 from exporter.pipeline.workers.pool import WorkerPool
@@ -82,7 +82,7 @@ def run_pipeline(
     if request.cache:
         cache.check_cache_private(cache.default_cache_root())
     with staging.staging(request.destination, request.force) as folders:
-        allowed = rights.rights_to_export(request, folders)
+        allowed = job_rights.rights_to_export(request, folders)
         with WorkerPool(request.jobs or pipeline_worker_count(), folders.log, allowed) as workers:
             context = Context(
                 request, target, variants, folders, workers, observer or _silent_pipeline_observer

@@ -14,7 +14,7 @@ from exporter.pipeline.results import CheckedArtifactResult, ExtraResults
 from exporter.pipeline.workers.pool import Job
 from exporter.records import SHIPPABLE, Accuracy, Artifact, Evaluation, TaskEvaluation
 from exporter.verify import accuracy
-from exporter.verify.scores import compare
+from exporter.verify.scores import compare_scores
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _add_task_accuracy(
         labels.task, labels.kind, limit, floats, (*labels.notes, *_accuracy_of_unread(unread))
     )
     rows = tuple(task_accuracy.judged_task_accuracy(a, scored, answers.failures, limit) for a in artifacts)
-    unsure = compare.score_doubt(
+    unsure = compare_scores.score_doubt(
         {a.variant.name: a.task_accuracy for a in rows if a.task_accuracy and a.variant.precision != "fp32"},
         limit,
     )

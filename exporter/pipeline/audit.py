@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import held
+from exporter import temporary_files
 from exporter.config import targets
-from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.files import (
     EVIDENCE,
     MANIFEST,
@@ -21,13 +21,13 @@ from exporter.files import (
 )
 from exporter.pipeline import (
     accuracy,
+    audit_claims,
+    audit_figures,
     cache,
-    claims,
     emulation,
-    figure_claims,
+    job_rights,
     predictions,
     results,
-    rights,
     task_accuracy,
 )
 from exporter.pipeline.context import Event, Observer
@@ -115,7 +115,7 @@ def verify_export(
     listed = manifest.load_manifest(out / MANIFEST)
     problems = _audit_evidence(out, listed)
     problems += (
-        [*claims.claims_of_evidence(out, listed), *_audit_accuracy(out, listed)] if not problems else []
+        [*audit_claims.claims_of_evidence(out, listed), *_audit_accuracy(out, listed)] if not problems else []
     )
     wrong = _audit_hashes(out, listed)
     checked = {} if problems else _audit_artifacts(out, listed, wrong, workers, observer or (lambda _: None))
@@ -126,11 +126,11 @@ def verify_export(
         selected=listed.selected,
         problems=(
             *problems,
-            *claims.claims_of_files(out, listed),
-            *figure_claims.figure_claims_of_artifacts(listed, checked),
+            *audit_claims.claims_of_files(out, listed),
+            *audit_figures.figure_claims_of_artifacts(listed, checked),
         ),
-        facts=(claims.extent_of_claims(listed, checked), *claims.claim_of_limits(listed)),
-        unproven=claims.unproven_claims(listed, emulated=bool(on_arm)),
+        facts=(audit_claims.extent_of_claims(listed, checked), *audit_claims.claim_of_limits(listed)),
+        unproven=audit_claims.unproven_claims(listed, emulated=bool(on_arm)),
     )
 
 
@@ -218,8 +218,11 @@ def _audit_artifacts(
     expected = results.ExpectedResult(
         listed.inputs, listed.outputs, weights, listed.limits, listed.labels, listed.task
     )
-    allowed = rights.rights_to_verify(out)
-    with held.held_scratch("verify") as folder, WorkerPool(workers, folder / "log", allowed) as pool:
+    allowed = job_rights.rights_to_verify(out)
+    with (
+        temporary_files.temporary_scratch("verify") as folder,
+        WorkerPool(workers, folder / "log", allowed) as pool,
+    ):
         done = 0
 
         def on_event(kind: str, job: Job) -> None:
@@ -239,8 +242,11 @@ def _audit_on_arm(
     """Run the artifacts on the emulated target. Artifact name -> result."""
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
     target = targets.get_target(listed.target.name)
-    allowed = rights.rights_to_verify(out, ready.folder)
-    with held.held_scratch("verify") as folder, WorkerPool(workers, folder / "log", allowed) as pool:
+    allowed = job_rights.rights_to_verify(out, ready.folder)
+    with (
+        temporary_files.temporary_scratch("verify") as folder,
+        WorkerPool(workers, folder / "log", allowed) as pool,
+    ):
 
         def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
             return pool.run(work, None, on_outcome)

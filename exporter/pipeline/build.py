@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from exporter.errors import LoweringError
 from exporter.files import EVIDENCE
 from exporter.pipeline import cache, int8, results, simulation
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
 from exporter.pipeline.read import ensure_model_read
 from exporter.pipeline.results import BuildResult, load_data_result
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import QUANTIZED, FormatName, Preprocessing, Purpose, Variant
 

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from exporter import held
+from exporter import temporary_files
 from exporter.errors import UsageError
 from exporter.files import default_cache_root as default_cache_root
 from exporter.files import digest_file_or_folder
@@ -161,7 +161,7 @@ class Cache:
     def _write(self, entry: Path, values: Any, files: Mapping[str, Path]) -> None:
         self._make_root()
         entry.parent.mkdir(mode=0o700, exist_ok=True)
-        with held.held_folder(entry.parent, WRITING) as aside:
+        with temporary_files.temporary_folder(entry.parent, WRITING) as aside:
             try:
                 for name, path in files.items():
                     _copy_cached(path, aside / "files" / name)
@@ -190,7 +190,7 @@ class Cache:
             if left < 0:
                 shutil.rmtree(record.parent, ignore_errors=True)
         for kind in self._root.glob("*/"):
-            for aside in held.abandoned_not_held(kind, WRITING):
+            for aside in temporary_files.abandoned_temporary_files(kind, WRITING):
                 shutil.rmtree(aside, ignore_errors=True)
 
 

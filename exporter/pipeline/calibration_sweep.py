@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.formats import FORMATS
-from exporter.pipeline import cache, choice
+from exporter.pipeline import cache, search_evidence
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source
 from exporter.pipeline.read import ensure_model_read
 from exporter.pipeline.results import ExtraResults, load_data_result
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import CurvePoint
 from exporter.verify.calibration_sweep import sweep_counts, sweep_warning
@@ -20,7 +20,7 @@ def calibration_sweep(context: Context, source: Source) -> ExtraResults:
     job = Job(
         "calibration samples",
         measure_calibration_sweep,
-        (context.folders.work, choice.make_choice_evidence(context, source)),
+        (context.folders.work, search_evidence.make_choice_evidence(context, source)),
         preload=(*TORCH, *FORMATS["executorch"].PRELOAD),
     )
     step = Step(
@@ -54,7 +54,7 @@ def measure_calibration_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoi
     from exporter.capture import program
     from exporter.errors import LoweringError
     from exporter.quantize import int8
-    from exporter.verify import compare, reference_io
+    from exporter.verify import compare_outputs, reference_io
 
     captured = program.load_program(work)
     if captured.program is None:
@@ -65,6 +65,6 @@ def measure_calibration_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoi
     for count in sweep_counts(len(data.calibration)):
         run = int8.int8_runner(int8.quantize_int8(captured.program, data.calibration[:count]).module)
         outputs = reference_io.stack_reference([run(sample) for sample in evidence.samples()])
-        compared = compare.compare_outputs(evidence.reference, outputs)
+        compared = compare_outputs.compare_outputs(evidence.reference, outputs)
         points.append(CurvePoint(count, compared.sqnr_db, compared.agreement))
     return tuple(points)

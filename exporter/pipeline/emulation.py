@@ -11,18 +11,18 @@ from pathlib import Path
 
 from exporter import sandbox
 from exporter.config.targets import Target
-from exporter.emulated import cores, parts
+from exporter.emulated import arm_tools, cores
 from exporter.emulated import run as emulated
-from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.errors import LoweringError
 from exporter.files import EVIDENCE, digest_file_or_folder
 from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key, default_cache_root
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, preload_of_context
 from exporter.pipeline.results import BuildResult
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Array, Emulation, Limits, Sample, Variant
-from exporter.verify import compare, judge, reference_io
+from exporter.verify import compare_outputs, judge, reference_io
 from exporter.verify.reference_io import ReferenceIO
 
 SAMPLES = 2
@@ -112,7 +112,7 @@ def _emulation_from_host(
     if problem:
         return None, ""  # the host's own verdict says so
     pairs = [(a, b) for a, b in zip(here, outputs, strict=True) if a.dtype.kind == "f"]
-    errors = [compare.compare_max_error(a, b) for a, b in pairs]
+    errors = [compare_outputs.compare_max_error(a, b) for a, b in pairs]
     worst = max(errors, default=0.0)
     if variant.precision == "fp32":
         limit = max(limits.fp32_max_error, limits.fp32_floor_factor * evidence.floor)
@@ -120,7 +120,7 @@ def _emulation_from_host(
         told = f"{worst:.2g} of the output's scale, at most {limit:.2g} is rounding"
     else:
         least = limits.fp16_min_sqnr_db if variant.precision == "fp16" else limits.lowering_min_sqnr_db
-        noise = min((compare.compare_sqnr_db(a, b) for a, b in pairs), default=math.inf)
+        noise = min((compare_outputs.compare_sqnr_db(a, b) for a, b in pairs), default=math.inf)
         wrong = noise < least
         told = f"{noise:.1f} dB, expected at least {least:.0f} dB"
     reason = f"Emulated Arm and this machine compute different outputs from the same file: {told}."
@@ -147,7 +147,7 @@ def emulate_artifacts(
         run: Runs the jobs; they must be allowed to read the programs.
         cache: Where the results of unchanged files are kept.
     """
-    root = parts.root_of_emulated_parts(target, ready)
+    root = arm_tools.root_of_emulated_parts(target, ready)
     chosen = [(variant, file) for variant, file in files if variant.backend in emulated.BACKENDS]
     steps = [
         Step(
@@ -168,7 +168,7 @@ def emulate_artifacts(
 
 def emulation_in_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
     """Emulate what an export built, where the programs are prepared and the target is an Android phone."""
-    ready = parts.ready_emulated_parts(default_cache_root())
+    ready = arm_tools.ready_emulated_parts(default_cache_root())
     if not ready or not context.request.verify or "coreml-fp16" in context.target.runnable:
         return {}
     files = [(item.variant, item.file) for item in built if item.file]

@@ -9,25 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from exporter import held
+from exporter import temporary_files
 from exporter.config import targets
 from exporter.config.targets import Target
-from exporter.emulated import cores, parts
-from exporter.emulated.parts import EmulatedParts
+from exporter.emulated import arm_tools, cores
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.emulated.run import BACKENDS
 from exporter.errors import MissingDependencyError, UsageError, VerificationError
-from exporter.estimate import anchors, count, model, parameters
-from exporter.estimate import plugin as counting
-from exporter.estimate.count import Counts
-from exporter.estimate.plugin import Plugin
+from exporter.estimate import anchors, instruction_counts, latency_model, parameters
+from exporter.estimate import qemu_plugin as counting
+from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.qemu_plugin import Plugin
 from exporter.files import EVIDENCE, MANIFEST, digest_file_or_folder, file_inside
-from exporter.pipeline import rights
+from exporter.pipeline import job_rights
 from exporter.pipeline.cache import Cache, cache_key, default_cache_root
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, Observer, Run
 from exporter.pipeline.emulation import SECONDS
 from exporter.pipeline.report import write_report
 from exporter.pipeline.results import BuildResult
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report, Variant
 from exporter.verify import budget, reference_io, select
@@ -42,14 +42,14 @@ SWITCH = "EXPORT_MOBILE_ESTIMATE"
 
 def estimates_wanted(asked: bool | None, target: Target) -> bool:
     """Tell whether an export estimates: it was asked to, or it was not asked and the target allows it."""
-    if not model.supports_estimate(target):
+    if not latency_model.supports_estimate(target):
         return False
     return os.environ.get(SWITCH, "1") != "0" if asked is None else asked
 
 
 def counting_parts(cache: Path) -> tuple[EmulatedParts, Plugin] | None:
     """Return what counts instructions, if the Arm programs are prepared and QEMU takes plugins; else None."""
-    ready = parts.ready_emulated_parts(cache)
+    ready = arm_tools.ready_emulated_parts(cache)
     if not ready or counting.missing_for_plugin():
         return None
     try:
@@ -71,7 +71,9 @@ def count_artifact(
     sample = reference_io.load_reference(evidence_path).samples()[0]
     core, backend = cores.emulated_core(target), BACKENDS[variant.backend]
     with tempfile.TemporaryDirectory() as name:
-        return count.count_instructions(ready, plugin, root, core, backend, path, sample, Path(name))
+        return instruction_counts.count_instructions(
+            ready, plugin, root, core, backend, path, sample, Path(name)
+        )
 
 
 def count_artifacts(
@@ -93,7 +95,7 @@ def count_artifacts(
         cache: Where the counts of unchanged files are kept.
     """
     ready, plugin = tools
-    root = parts.root_of_emulated_parts(target, ready)
+    root = arm_tools.root_of_emulated_parts(target, ready)
     chosen = [(variant, file) for variant, file in files if variant.backend in BACKENDS]
     steps = [
         Step(
@@ -143,7 +145,9 @@ def add_estimates(
         target: The phone.
         flops: FLOPs of one inference; None leaves what was not counted without an estimate.
     """
-    kernels = max((model.count_kernels(r.structure.operators) for r in rows if r.structure), default=0)
+    kernels = max(
+        (latency_model.count_kernels(r.structure.operators) for r in rows if r.structure), default=0
+    )
     return tuple(
         replace(row, estimates=_estimates(row, counts.get(row.variant.name), target, flops, kernels))
         for row in rows
@@ -155,7 +159,7 @@ def _estimates(
 ) -> tuple[EstimatedLatency, ...]:
     runtime = RUNTIMES.get(row.variant.backend)
     fitted = parameters.load_parameters()
-    fit = model.fit_for(fitted, runtime, row.variant.precision) if runtime else None
+    fit = latency_model.fit_for(fitted, runtime, row.variant.precision) if runtime else None
     if (
         not runtime
         or not fit
@@ -166,12 +170,12 @@ def _estimates(
         return ()
     if counts is None and flops is None:
         return ()
-    own = model.count_kernels(row.structure.operators) or kernels
-    work = model.Work(counts, flops or 0, row.structure.weight_bytes, own)
+    own = latency_model.count_kernels(row.structure.operators) or kernels
+    work = latency_model.Work(counts, flops or 0, row.structure.weight_bytes, own)
     learned = anchors.read_anchors()
     estimated = (
-        model.estimate_latency(work, target, fitted, fit, row.variant.precision, threads)
-        for threads in model.THREADS
+        latency_model.estimate_latency(work, target, fitted, fit, row.variant.precision, threads)
+        for threads in latency_model.THREADS
     )
     return tuple(
         anchors.anchored_estimate(item, learned, target.soc, runtime, row.variant.precision)
@@ -233,7 +237,7 @@ def estimate_export(
 
     report = restore.restore_report(manifest.load_manifest(out / MANIFEST))
     target = targets.get_target(report.target_name)
-    if not model.supports_estimate(target):
+    if not latency_model.supports_estimate(target):
         raise UsageError(
             f"{target.title} has no estimate: only Snapdragons have.",
             "Export for one, as --target snapdragon865.",
@@ -245,9 +249,12 @@ def estimate_export(
     tools = counting_parts(default_cache_root()) if (out / EVIDENCE).is_file() else None
     counts: Mapping[str, Counts] = {}
     if tools:
-        allowed = rights.rights_to_verify(out, tools[0].folder)
+        allowed = job_rights.rights_to_verify(out, tools[0].folder)
         kept = Cache(default_cache_root() if cached else None)
-        with held.held_scratch("estimate") as folder, WorkerPool(workers, folder / "log", allowed) as pool:
+        with (
+            temporary_files.temporary_scratch("estimate") as folder,
+            WorkerPool(workers, folder / "log", allowed) as pool,
+        ):
             run = functools.partial(_observed_run, pool, observer or (lambda _: None))
             counts = count_artifacts(out, files, target, tools, run, kept)
     rows = add_estimates(report.artifacts, counts, target, report.flops)

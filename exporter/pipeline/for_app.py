@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import held
+from exporter import temporary_files
 from exporter.android import container, libraries, stock
 from exporter.android.records import Answer, Check, Container, Needs
 from exporter.errors import LoweringError, UsageError, VerificationError
 from exporter.files import MANIFEST, digest_file_or_folder, file_inside
-from exporter.pipeline import rights
+from exporter.pipeline import job_rights
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import FormatName
 
@@ -62,8 +62,8 @@ def check_for_app(
         if not path.is_file():
             raise UsageError(f"{path} is no file.", "Give a library (.so), an AAR or an APK.")
     with (
-        held.held_scratch("for-app") as folder,
-        WorkerPool(workers, folder / "log", rights.rights_to_read((out, *paths))) as pool,
+        temporary_files.temporary_scratch("for-app") as folder,
+        WorkerPool(workers, folder / "log", job_rights.rights_to_read((out, *paths))) as pool,
     ):
         needs = _needs_for_app(out, artifacts, pool)
         wanted = libraries.names_wanted_in_libraries(

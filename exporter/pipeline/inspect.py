@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from exporter import checkpoints, held
+from exporter import checkpoints, temporary_files
 from exporter.checkpoints import folder
 from exporter.checkpoints.source import check_regular_source
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, OverBoundsError
 from exporter.files import file_size_bytes
-from exporter.pipeline import expectations, read, rights
+from exporter.pipeline import expectations, job_rights, read
 from exporter.pipeline.context import TORCH
 from exporter.pipeline.workers.pool import Job, WorkerPool
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
@@ -49,8 +49,8 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
         check_regular_source(request.checkpoint)
     job = Job("reading the checkpoint", inspect_here, (request,), preload=TORCH)
     with (
-        held.held_scratch("inspect") as scratch,
-        WorkerPool(1, scratch / "log", rights.rights_to_inspect(request)) as pool,
+        temporary_files.temporary_scratch("inspect") as scratch,
+        WorkerPool(1, scratch / "log", job_rights.rights_to_inspect(request)) as pool,
     ):
         (outcome,) = pool.run([job])
     if isinstance(outcome.error, OverBoundsError):

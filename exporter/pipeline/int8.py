@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from exporter import files
 from exporter.errors import LoweringError
 from exporter.pipeline import cache, results
+from exporter.pipeline.cached_steps import Step
 from exporter.pipeline.context import TORCH, Context, Event, Source
 from exporter.pipeline.results import QuantizationResult
-from exporter.pipeline.steps import Step
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize import int8
 from exporter.records import QUANTIZED, Preprocessing, Runner, Sample
@@ -187,7 +187,7 @@ def edges_for_int8(work: Path, preprocessing: Preprocessing | None) -> Mapping[s
 
 def int8_lowering(program: Runner, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> Lowering:
     """Run a quantised program on samples and, where it accepts them, on edge inputs."""
-    from exporter.verify.compare import compare_sqnr_db
+    from exporter.verify.compare_outputs import compare_sqnr_db
     from exporter.verify.reference_io import Lowering, stack_reference
 
     outputs = stack_reference([program(sample) for sample in samples])

@@ -16,9 +16,9 @@ from typing import cast
 
 from exporter.files import digest_file, digest_file_or_folder
 from exporter.pipeline import cache, results
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, preload_of_context
 from exporter.pipeline.results import CheckedArtifactResult
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Latency, Variant
 

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field, replace
 from exporter import files
 from exporter.config.request import Request
 from exporter.errors import LoweringError, WorkerError
-from exporter.pipeline import candidates, choice, predictions, results, verify
-from exporter.pipeline.candidates import CandidateJudge, Measurer, MixedCandidate, excess_of_candidate
+from exporter.pipeline import mixed_precision_candidates, predictions, results, search_evidence, verify
 from exporter.pipeline.context import Context, Event, Source
 from exporter.pipeline.measure import File
+from exporter.pipeline.mixed_precision_candidates import (
+    CandidateJudge,
+    Measurer,
+    MixedCandidate,
+    excess_of_candidate,
+)
 from exporter.pipeline.results import CheckedArtifactResult
-from exporter.quantize.search import SearchedMix
+from exporter.quantize.operator_ranking import SearchedMix
 from exporter.records import Latency, MixedPoint, Variant
 from exporter.verify import pareto
 
@@ -111,7 +116,7 @@ def _int8_before_search(
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
     ran = results.built_and_run_here(whole, checked)
-    by_choice = {**checked, **choice.check_int8_for_choice(judge.context, judge.source, ran)}
+    by_choice = {**checked, **search_evidence.check_int8_for_choice(judge.context, judge.source, ran)}
     return existing, judge.points(out, whole, by_choice, latencies, existing, ())
 
 
@@ -128,7 +133,9 @@ def _search_candidates(
         return tried, ""
     try:
         mixes = promising_for_search(
-            candidates.mixes_for_candidates(context, judge.source), int8, context.request.min_sqnr_db
+            mixed_precision_candidates.mixes_for_candidates(context, judge.source),
+            int8,
+            context.request.min_sqnr_db,
         )
         for number, mix in enumerate(mixes):
             missing = [v for v in variants if not _has_searched_enough(tried, v.name)]
@@ -139,7 +146,9 @@ def _search_candidates(
             context.observer(
                 Event("search", _search_so_far((*int8, *_searched_points(tried))), number, len(mixes))
             )
-            tried.append(candidates.make_candidate(judge, missing, existing, mix.float_ops, number))
+            tried.append(
+                mixed_precision_candidates.make_candidate(judge, missing, existing, mix.float_ops, number)
+            )
     except (LoweringError, WorkerError) as error:
         return tried, str(error).rstrip(".")
     except KeyboardInterrupt:
@@ -236,7 +245,10 @@ def _best_searched(request: Request, tried: Sequence[MixedCandidate], name: str)
 def _emit_searched(context: Context, best: MixedCandidate, name: str) -> None:
     out = context.folders.out
     shutil.copy2(best.folder / str(best.artifact(name).file), out)
-    shutil.copy2(best.folder / candidates.final_lowering_file(name), out / files.lowering_file("mixed", name))
+    shutil.copy2(
+        best.folder / mixed_precision_candidates.final_lowering_file(name),
+        out / files.lowering_file("mixed", name),
+    )
 
 
 def _judge_chosen(

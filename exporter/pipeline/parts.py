@@ -13,21 +13,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter import held, pipeline
+from exporter import pipeline, temporary_files
 from exporter.checkpoints import folder
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import OutputError, UsageError, VerificationError
 from exporter.files import EVIDENCE, MANIFEST, digest_file, digest_file_or_folder, write_text_file
-from exporter.pipeline import rights
+from exporter.pipeline import job_rights
 from exporter.pipeline.context import TORCH, Observer
 from exporter.pipeline.workers.pool import Job, WorkerPool
 from exporter.records import QUANTIZED, Artifact, Report, Variant
 from exporter.staging import check_empty_before_staging
-from exporter.verify.together import TogetherVerdict, judge_outputs_together, judge_tokens_together
+from exporter.verify.parts_together import TogetherVerdict, judge_outputs_together, judge_tokens_together
 
 if TYPE_CHECKING:
-    from exporter.architectures.huggingface.chains import Call, Samples
+    from exporter.architectures.huggingface.part_chains import Call, Samples
 
 PARTS = "parts.json"
 SAMPLES = 8
@@ -142,8 +142,11 @@ def _parts_together(request: Request, reports: Mapping[str, Report]) -> tuple[To
         for name, report in reports.items()
     )
     job = Job("the parts together", judge_parts, (request, places, variants), preload=TORCH)
-    allowed = rights.rights_to_run_parts(request, request.destination)
-    with held.held_scratch("parts") as scratch, WorkerPool(1, scratch / "log", allowed) as pool:
+    allowed = job_rights.rights_to_run_parts(request, request.destination)
+    with (
+        temporary_files.temporary_scratch("parts") as scratch,
+        WorkerPool(1, scratch / "log", allowed) as pool,
+    ):
         (outcome,) = pool.run([job])
     verdicts: tuple[TogetherVerdict, ...] = outcome.result()
     return tuple(replace(v, latency_ms=_sum_of_medians(reports, v.name)) for v in verdicts)
@@ -163,7 +166,7 @@ def judge_parts(
 ) -> tuple[TogetherVerdict, ...]:
     """Run the whole network, and each variant's parts, on the inputs that the parts were verified on."""
     from exporter.architectures.huggingface import whole_of_checkpoint
-    from exporter.architectures.huggingface.chains import CHAINS
+    from exporter.architectures.huggingface.part_chains import CHAINS
     from exporter.pipeline.read import read_checkpoint
     from exporter.verify.reference_io import load_reference
 

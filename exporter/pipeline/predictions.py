@@ -15,14 +15,14 @@ from exporter import files
 from exporter.data import labelled
 from exporter.errors import CalibrationError
 from exporter.pipeline import cache, results, task_accuracy
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of_context
 from exporter.pipeline.read import ensure_model_read
 from exporter.pipeline.results import LabelsResult, RankedResult, ReadResult
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Accuracy, Array, Sample, TaskName, Variant
 from exporter.verify import accuracy
-from exporter.verify.scores import compare
+from exporter.verify.scores import compare_scores
 
 FLOAT = "float32"
 LABELS = "labels"
@@ -126,8 +126,8 @@ def _check_predictions_read(floats: Answer, task: TaskName, max_drop: float) -> 
     if read == 0:
         raise CalibrationError("--eval: none of its photos can be decoded.")
     if isinstance(floats, results.ScoredRows):
-        compare.check_enough_scores(read)
-        compare.check_reference_scores(task, task_accuracy.plain_task_accuracy(task, floats))
+        compare_scores.check_enough_scores(read)
+        compare_scores.check_reference_scores(task, task_accuracy.plain_task_accuracy(task, floats))
     else:
         accuracy.check_enough_for_accuracy(read, max_drop)
 
@@ -203,7 +203,9 @@ def drops_of_predictions(labels: results.LabelsResult, answers: ArtifactPredicti
     """Return artifact name -> points of top-1, or of the task's measure, that it lost against float32."""
     if labels.task:
         scored = task_accuracy.task_accuracies(prediction_arrays(labels, answers), labels.task, FLOAT)
-        lost = {name: compare.deciding_score(own).lost for name, own in scored.items() if name != FLOAT}
+        lost = {
+            name: compare_scores.deciding_score(own).lost for name, own in scored.items() if name != FLOAT
+        }
         # A loss that is no number is none that may be weighed: the artifact has given no usable answer.
         return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
     counts = counted_predictions(prediction_arrays(labels, answers), labels.classes)
@@ -241,14 +243,14 @@ def find_labelled_for_predictions(
     """
     from exporter import data
     from exporter.data import labelled, labels
-    from exporter.data.labels.source import Model
+    from exporter.data.labels.label_source import Model
     from exporter.verify import accuracy
 
     model = Model(facts.inputs, facts.outputs, facts.preprocessing, facts.labels)
     chosen = labels.task_of_labels(evaluation, model, task)
     if chosen:
         labelled_samples = labels.find_labels(evaluation, model, chosen)
-        compare.check_enough_scores(len(labelled_samples.truths))
+        compare_scores.check_enough_scores(len(labelled_samples.truths))
     else:
         labelled_samples = labelled.find_labelled(
             evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels

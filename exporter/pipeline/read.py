@@ -11,10 +11,10 @@ from exporter.config.request import ModelRequest
 from exporter.errors import BoundsError, CheckpointError, OverBoundsError
 from exporter.files import digest_file_or_folder, file_size_bytes
 from exporter.pipeline import cache, expectations, results
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
+from exporter.pipeline.job_rights import rights_of_own_code
 from exporter.pipeline.results import DATA, ReadResult
-from exporter.pipeline.rights import rights_of_own_code
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import About, TensorSpec
 from exporter.report.text import preprocessing_text

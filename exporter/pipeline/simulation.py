@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from exporter.files import simulation_file
 from exporter.pipeline import cache
+from exporter.pipeline.cached_steps import Step
 from exporter.pipeline.context import TORCH, Context, Source
-from exporter.pipeline.steps import Step
 from exporter.pipeline.workers.pool import Job
 from exporter.records import SIMULATED, Precision, Runner, Sample
 

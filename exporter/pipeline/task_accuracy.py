@@ -12,8 +12,8 @@ import numpy as np
 from exporter.errors import VerificationError
 from exporter.pipeline.results import ScoredRows
 from exporter.records import Array, Artifact, Runner, Sample, TaskAccuracy, TaskName, TensorSpec, Variant
-from exporter.verify.scores import SCORES, compare
-from exporter.verify.scores.sample import ScoredSample
+from exporter.verify.scores import SCORES, compare_scores
+from exporter.verify.scores.scored_sample import ScoredSample
 
 MOST = 10_000_000
 """A file that claims more samples is not one of ours."""
@@ -94,16 +94,16 @@ def task_accuracies(stored: Mapping[str, object], task: TaskName, reference: str
     for key, array in stored.items():
         name, _, table = key.rpartition("/")
         models.setdefault(name, {})[table] = np.asarray(array)
-    scored = {name: compare.Scored(int(tables.pop(COUNT)), tables) for name, tables in models.items()}
+    scored = {name: compare_scores.Scored(int(tables.pop(COUNT)), tables) for name, tables in models.items()}
     if not 0 < scored[reference].count <= MOST or len({own.count for own in scored.values()}) > 1:
         raise ValueError(f"counts of samples: {sorted({own.count for own in scored.values()})}")
-    return compare.compare_scores(task, scored[reference], scored)
+    return compare_scores.compare_scores(task, scored[reference], scored)
 
 
 def plain_task_accuracy(task: TaskName, rows: ScoredRows) -> TaskAccuracy:
     """Return one model's measures without anything to compare them with."""
     tables = {name: _task_accuracy_table(own) for name, own in rows.tables.items()}
-    return compare.plain_scores(task, compare.Scored(rows.count, tables))
+    return compare_scores.plain_scores(task, compare_scores.Scored(rows.count, tables))
 
 
 def judged_task_accuracy(
@@ -112,7 +112,7 @@ def judged_task_accuracy(
     """Return the artifact with its measures; one that passed fails when it lost too much."""
     own, reason = scored.get(artifact.variant.name), failures.get(artifact.variant.name, "")
     if own is not None:
-        reason = compare.score_reason(own, max_drop)
+        reason = compare_scores.score_reason(own, max_drop)
     artifact = replace(artifact, task_accuracy=own)
     failed = artifact.status == "passed" and reason
     return replace(artifact, status="failed", reason=reason) if failed else artifact

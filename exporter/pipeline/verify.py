@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter import sandbox
-from exporter.emulated.vulkan.parts import ready_vulkan_parts
+from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_parts
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import (
     EVIDENCE,
@@ -23,9 +23,9 @@ from exporter.files import (
 )
 from exporter.pipeline import results
 from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key
+from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, Source, preload_of_context
 from exporter.pipeline.results import CheckedArtifactResult, CheckResult, ExpectedResult
-from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import SHIPPABLE, Array, Executor, Runner, Variant, Verdict
 from exporter.sandbox import confinement_seconds
@@ -179,7 +179,7 @@ def _verify_outputs(
     expected: ExpectedResult,
     executor: Executor,
 ) -> Verdict:
-    from exporter.verify.compare import compare_repeats
+    from exporter.verify.compare_outputs import compare_repeats
     from exporter.verify.judge import judge_artifact
 
     verdict = judge_artifact(

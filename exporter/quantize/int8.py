@@ -54,7 +54,7 @@ def quantize_int8(program: torch.export.ExportedProgram, calibration: Sequence[S
     Raises:
         ValueError: There are no calibration samples.
     """
-    from exporter.quantize import choice, dynamic, sensitivity, weights_only
+    from exporter.quantize import dynamic, int8_scheme, sensitivity, weights_only
 
     if not calibration:
         raise ValueError("int8 needs calibration samples, got none")
@@ -63,16 +63,16 @@ def quantize_int8(program: torch.export.ExportedProgram, calibration: Sequence[S
     if not dynamic.is_linear_heavy(program):
         return fixed
     module, weights = dynamic.quantize_dynamic(copy.deepcopy(program.module()), samples)
-    ways: dict[choice.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
-    calls = choice.samples_for_choice(samples)
+    ways: dict[int8_scheme.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
+    calls = int8_scheme.samples_for_choice(samples)
     judge = partial(
-        choice.sqnr_for_choice, sensitivity.run_for_sensitivity(program.module(), calls), samples=calls
+        int8_scheme.sqnr_for_choice, sensitivity.run_for_sensitivity(program.module(), calls), samples=calls
     )
     reached = {way: judge(dynamic.dynamic_by_rows(candidate)) for way, candidate in ways.items()}
-    if choice.all_choices_lose(reached):
+    if int8_scheme.all_choices_lose(reached):
         ways["weights only"] = weights_only.quantize_weights_only(module, weights, samples)
         reached["weights only"] = judge(ways["weights only"])
-    chosen = choice.choose_quantization(reached)
+    chosen = int8_scheme.choose_quantization(reached)
     float_weights = fixed.float_weights if chosen.way == "static" else weights
     return Int8Program(ways[chosen.way], program.example_inputs[0], float_weights, chosen.note)
 
@@ -86,28 +86,30 @@ def quantize_int8_static(
 
     from exporter.quantize import (
         annotate,
-        equalise,
-        movement,
-        norms,
+        batch_norms,
+        channel_reach,
+        cross_layer_equalization,
+        data_movement,
+        float_tail,
         ranges,
         recurrent,
         rounding,
-        spread,
-        tails,
     )
 
     module = copy.deepcopy(program.module())
-    spreads = spread.spread_of_norms(module)
-    norms.fold_norms(module)
-    equalise.equalise_channels(module, samples, spreads)
-    prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(tails.float_tail(module, samples)))
+    spreads = channel_reach.spread_of_norms(module)
+    batch_norms.fold_norms(module)
+    cross_layer_equalization.equalise_channels(module, samples, spreads)
+    prepared = prepare_pt2e(
+        module, annotate.annotating_static_quantizer(float_tail.float_tail(module, samples))
+    )
     with torch.no_grad():
         for sample in samples:
             prepared(*sample)
     ranges.choose_ranges(prepared, samples)
     weights = rounding.weights_before_rounding(prepared)
     converted = convert_pt2e(prepared)
-    movement.share_quantisation_of_movement(converted)
+    data_movement.share_quantisation_of_movement(converted)
     recurrent.quantize_recurrent_weights(converted)
     rounding.improve_rounding(converted, weights, samples)
     return Int8Program(converted, program.example_inputs[0], weights)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 
+from exporter.quantize.error_probes import Probe, make_probes
 from exporter.quantize.graphs import spread_graph_samples
-from exporter.quantize.probes import Probe, make_probes
 
 PARTS = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.15, 0.1)
 """The parts of the full range to try."""

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from exporter.quantize import dynamic
 from exporter.quantize.graphs import graph_outputs, spread_graph_samples
-from exporter.quantize.mixed import keep_mixed_float, mixed_operators
+from exporter.quantize.mixed_precision import keep_mixed_float, mixed_operators
 from exporter.records import OperatorCost
 
 MOST_SAMPLES = 4

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import files, held
-from exporter.emulated.parts import EmulatedParts
+from exporter import files, temporary_files
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit
-from exporter.release import libraries, listing, sign, sums
+from exporter.release import libraries, listing, sha256sums, sign
 from exporter.release import zip as archive
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def opened_to_check(path: Path) -> Iterator[Path]:
         yield zipped
         return
     with archive.unpacked_zip(zipped) as inside:
-        if wrong := sums.sums_problems(inside):
+        if wrong := sha256sums.sums_problems(inside):
             raise VerificationError(wrong[0], code="EM-CHANGED")
         yield inside
 
@@ -102,7 +102,7 @@ def is_release_to_check(path: Path) -> bool:
     """Return whether a folder is a release, and not an export or an unpacked zip."""
     if not path.is_dir():
         return False
-    signs = ((path / sums.FILE).exists(), (path / sign.FOLDER).exists(), any(_zips_to_check(path)))
+    signs = ((path / sha256sums.FILE).exists(), (path / sign.FOLDER).exists(), any(_zips_to_check(path)))
     return any(signs) and not (path / files.MANIFEST).exists()
 
 
@@ -122,7 +122,7 @@ def _check_export_folder(
     from exporter.report import manifest
 
     release = manifest.load_manifest(out / files.MANIFEST).release
-    if release or (out / sums.FILE).exists():
+    if release or (out / sha256sums.FILE).exists():
         return _check_unpacked_zip(out, verify, wanted)
     if wrong := wanted.problems(release):
         return Audit((), None, wrong)
@@ -172,7 +172,7 @@ def _check_unpacked_zip(
     """
     from exporter.report import manifest
 
-    if wrong := sums.sums_problems(inside):
+    if wrong := sha256sums.sums_problems(inside):
         return Audit((), None, wrong)
     release = manifest.load_manifest(inside / files.MANIFEST).release
     if release is None:
@@ -202,7 +202,7 @@ def _check_release_folder(
     verify: Verify,
     wanted: CheckedIdentity,
 ) -> Audit:
-    wrong = sums.sums_problems(path, without=(sign.FOLDER,))
+    wrong = sha256sums.sums_problems(path, without=(sign.FOLDER,))
     signatures = path / sign.FOLDER
     signed = signatures.exists() or signatures.is_symlink()
     zipped = zip_of_checked_folder(path)
@@ -224,8 +224,8 @@ def _check_signature_folder(folder: Path, zipped: Path) -> tuple[str, ...]:
     """Return what is wrong with the folder of signatures, which no signature covers."""
     if folder.is_symlink() or not folder.is_dir():
         return (f"{folder.name} is not a folder.",)
-    problems = [f"{folder.name}: {problem}" for problem in sums.sums_problems(folder)]
-    expected = {sums.FILE, sign.BUNDLE, f"{zipped.name}.sig"}
+    problems = [f"{folder.name}: {problem}" for problem in sha256sums.sums_problems(folder)]
+    expected = {sha256sums.FILE, sign.BUNDLE, f"{zipped.name}.sig"}
     more = sorted(p.name for p in folder.iterdir() if p.name not in expected)
     return (*problems, *(f"{folder.name}/{name} is not part of the release." for name in more))
 
@@ -251,12 +251,12 @@ def _check_contradictions(path: Path, inside: Path) -> tuple[str, ...]:
     """List where a release's folder contradicts the manifest in its zip."""
     from exporter.report import manifest
 
-    if wrong := sums.sums_problems(inside):
+    if wrong := sha256sums.sums_problems(inside):
         return wrong
     listed = manifest.load_manifest(inside / files.MANIFEST)
     if listed.release is None:
         return ()  # the zip's own check says so
     if wrong := listing.listing_problems_in_folder(listed.release, path, sign.FOLDER):
         return wrong
-    with held.held_scratch("libraries") as scratch:
+    with temporary_files.temporary_scratch("libraries") as scratch:
         return libraries.library_problems(path, listed, listed.release, scratch)

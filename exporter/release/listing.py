@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exporter import files
 from exporter.files import MANIFEST, PAGE
-from exporter.release import sums
+from exporter.release import sha256sums
 from exporter.release import zip as archive
 from exporter.report.manifest.schema import Release
 
@@ -25,12 +25,12 @@ def listed_digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
 
 def listing_of_zip(inside: Path) -> dict[str, str]:
     """Return the `contents` of an unpacked zip."""
-    return listed_digests(inside, (MANIFEST, sums.FILE))
+    return listed_digests(inside, (MANIFEST, sha256sums.FILE))
 
 
 def listing_of_folder(directory: Path, title: str, signatures: str) -> dict[str, str]:
     """Return the `files` of a release's folder."""
-    return listed_digests(directory, (f"{title}.zip", sums.FILE, signatures))
+    return listed_digests(directory, (f"{title}.zip", sha256sums.FILE, signatures))
 
 
 def manifest_with_listing(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from exporter.config.cards import Card
 from exporter.errors import ReleaseError, UsageError
 from exporter.files import EVIDENCE
 from exporter.records import SHIPPABLE, BudgetVerdict
-from exporter.release import clock, intact, overrides, serials
+from exporter.release import intact, overrides, serials, source_date
 from exporter.report import manifest, text
 from exporter.report.manifest.schema import Artifact, Manifest
 from exporter.verify import budget
@@ -135,7 +135,7 @@ def plan_release(request: ReleaseRequest) -> Plan:
     return Plan(
         request,
         name,
-        clock.source_date_clock(),
+        source_date.source_date_clock(),
         _parsed_plan_manifest(request, _planned_manifest_text(hidden)),
         _planned_manifest_text(hidden),
         labels,

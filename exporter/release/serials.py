@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter import files
-from exporter.bench import outputs
+from exporter.bench import device_outputs
 from exporter.errors import VerificationError
 from exporter.pipeline.report import render_report_page
 from exporter.report import manifest
@@ -81,7 +81,9 @@ def _relabelled_serials(
     for name, item in _latencies_with_serials(hidden):
         item |= {key: _value_without_serials(item[key], renames) for key in WHERE if key in item}
         if file := item.get("samples_file"):
-            item["samples_file"] = renamed[file] = outputs.bench_samples_file(name, item["device"]["serial"])
+            item["samples_file"] = renamed[file] = device_outputs.bench_samples_file(
+                name, item["device"]["serial"]
+            )
     return hidden, renamed
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exporter import held
+from exporter import temporary_files
 from exporter.errors import VerificationError
 from exporter.files import duplicate_files, expanding_files, strange_file
 
@@ -52,7 +52,7 @@ def unpacked_zip(path: Path) -> Iterator[Path]:
     Raises:
         VerificationError: As `unpack_zip`.
     """
-    with held.held_scratch("unpack") as scratch:
+    with temporary_files.temporary_scratch("unpack") as scratch:
         inside = scratch / "zip"
         inside.mkdir()
         unpack_zip(path, inside)

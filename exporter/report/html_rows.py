@@ -18,8 +18,8 @@ from exporter.records import (
     TaskAccuracy,
     TaskEvaluation,
 )
-from exporter.report import flags, text
-from exporter.verify import accuracy, budget, estimates
+from exporter.report import instability_flags, text
+from exporter.verify import accuracy, budget, estimate_verdicts
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def html_row_of_device(
         ),
         ("Judged against", text.milliseconds_text(latency.budget_ms) if latency.budget_ms else ""),
         ("Interval", _html_row_coverage(latency)),
-        ("Beside its estimate", estimates.estimate_compared(latency, estimated)),
+        ("Beside its estimate", estimate_verdicts.estimate_compared(latency, estimated)),
         ("First call", text.milliseconds_text(latency.first_ms)),
         ("Load", text.milliseconds_text(latency.load_ms)),
         ("Peak memory", text.scaled_text(latency.peak_bytes, "B")),
@@ -139,7 +139,7 @@ def html_row_of_device(
                     latency.problem,
                     *latency.exceeded,
                     _html_row_missing(latency),
-                    *flags.group_flags(latency.flags),
+                    *instability_flags.group_flags(latency.flags),
                     _html_row_no_proof(latency),
                 ),
             )
@@ -226,7 +226,7 @@ def _html_row_shares(measured: Accuracy) -> tuple[tuple[str, str], ...]:
 
 
 def _html_row_no_proof(latency: DeviceLatency) -> str:
-    return " ".join(flags.group_flag_reasons(latency.why))
+    return " ".join(instability_flags.group_flag_reasons(latency.why))
 
 
 def html_row_of_artifact(artifact: Artifact, report: Report) -> Row:
@@ -269,8 +269,8 @@ def _html_rows_show_estimates(report: Report) -> bool:
 
 
 def _html_row_estimate(artifact: Artifact) -> str:
-    best = estimates.best_estimate(artifact)
-    return estimates.estimate_text(best) if best else text.NONE
+    best = estimate_verdicts.best_estimate(artifact)
+    return estimate_verdicts.estimate_text(best) if best else text.NONE
 
 
 def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
@@ -279,7 +279,8 @@ def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
     return [
         (
             f"Estimated on {item.threads} {'thread' if item.threads == 1 else 'threads'}",
-            f"{estimates.estimate_text(item)}, from {bases[item.basis]}; {estimates.estimate_bound(item)}",
+            f"{estimate_verdicts.estimate_text(item)}, from {bases[item.basis]}; "
+            f"{estimate_verdicts.estimate_bound(item)}",
         )
         for item in artifact.estimates
     ]

@@ -25,8 +25,8 @@ from exporter.records import (
     TensorSpec,
     WorstChannel,
 )
-from exporter.verify import accuracy, estimates
-from exporter.verify.scores import compare
+from exporter.verify import accuracy, estimate_verdicts
+from exporter.verify.scores import compare_scores
 
 STATUS_WORDS: dict[Status, str] = {
     "passed": "passed",
@@ -309,15 +309,15 @@ def scored_text(evaluation: TaskEvaluation) -> str:
     more = "".join(f", {score.name} {score.value:.4g}" for score in others)
     return (
         f"Float32 has {first.name} {first.value:.4g}{more} on {reference.count} labelled {evaluation.kind} "
-        f"({evaluation.task}); {evaluation.max_drop:g} {compare.score_unit(first)} of {first.name} may be "
-        "lost."
+        f"({evaluation.task}); {evaluation.max_drop:g} {compare_scores.score_unit(first)} of {first.name} "
+        "may be lost."
     )
 
 
 def lost_text(score: Score) -> str:
     """Format how much worse a measure is than float32's, with its unit and 95 % interval."""
     low, high = score.interval
-    return f"{score.lost:.3g} {compare.score_unit(score)}".strip() + f" ({low:.2g} to {high:.2g})"
+    return f"{score.lost:.3g} {compare_scores.score_unit(score)}".strip() + f" ({low:.2g} to {high:.2g})"
 
 
 def share_text(right: int, measured: Accuracy) -> str:
@@ -327,13 +327,13 @@ def share_text(right: int, measured: Accuracy) -> str:
 def estimate_line(report: Report) -> str:
     """Return the chosen artifact's estimate and its words on the budget; empty where there is none."""
     chosen = choice_text(report)
-    estimate = chosen and estimates.best_estimate(chosen)
+    estimate = chosen and estimate_verdicts.best_estimate(chosen)
     if not estimate:
         return ""
     threads = "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
-    verdict = estimates.estimate_verdict(estimate, report.budget_ms)
+    verdict = estimate_verdicts.estimate_verdict(estimate, report.budget_ms)
     return (
-        f"On {report.target_name}'s CPU, {threads}: {estimates.estimate_text(estimate)}: {verdict} "
+        f"On {report.target_name}'s CPU, {threads}: {estimate_verdicts.estimate_text(estimate)}: {verdict} "
         f"{milliseconds_text(report.budget_ms)}; only a phone's measurement meets a budget."
     )
 

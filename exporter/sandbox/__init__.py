@@ -13,9 +13,9 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 
-from exporter.sandbox import kernel, landlock, limits, seccomp
+from exporter.sandbox import landlock, resource_limits, seccomp, system_calls
 from exporter.sandbox.confinement import Confinement, confinement_memory, confinement_seconds
-from exporter.sandbox.limits import limit_seconds_anew
+from exporter.sandbox.resource_limits import limit_seconds_anew
 
 __all__ = [
     "Confinement",
@@ -81,12 +81,12 @@ def enter_sandbox(confinement: Confinement) -> None:
     global _entered
     _entered = confinement
     available = sandbox_support()
-    limits.enter_limits(confinement)
+    resource_limits.enter_limits(confinement)
     if confinement.writes:
         tempfile.tempdir = os.environ["TMPDIR"] = str(confinement.writes[0])
     if not available.confines:
         return
-    kernel.forbid_kernel_privileges()
+    system_calls.forbid_kernel_privileges()
     if available.landlock:
         landlock.enter_landlock(confinement, available.landlock)
     if available.seccomp:

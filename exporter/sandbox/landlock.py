@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from exporter.sandbox.confinement import Confinement
-from exporter.sandbox.kernel import checked_kernel_result, kernel_syscall
+from exporter.sandbox.system_calls import checked_kernel_result, kernel_syscall
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1

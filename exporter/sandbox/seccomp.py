@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exporter.sandbox.confinement import Confinement
-from exporter.sandbox.kernel import checked_kernel_result, kernel_prctl
+from exporter.sandbox.system_calls import checked_kernel_result, kernel_prctl
 
 _PR_GET_SECCOMP, _PR_SET_SECCOMP, _MODE_FILTER = 21, 22, 2
 

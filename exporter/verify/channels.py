@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.groups import group_channels, rare_classes_of_groups
+from exporter.verify.channel_groups import group_channels, rare_classes_of_groups
 from exporter.verify.reference_io import Stacks
 
 CONSTANT = 20.0

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from exporter.records import Array, Comparison, Executor, Limits, Precision, Variant, Verdict, WorstChannel
-from exporter.verify.compare import compare_not_finite, compare_outputs, compare_typical_sqnr_db
-from exporter.verify.discrete import compare_discrete, is_discrete
+from exporter.verify.compare_outputs import compare_not_finite, compare_outputs, compare_typical_sqnr_db
+from exporter.verify.discrete_outputs import compare_discrete, is_discrete
 from exporter.verify.gates import (
     channels,
     choices,
@@ -24,24 +24,24 @@ from exporter.verify.gates import (
     lowering,
     reference,
     simulated,
-    whole,
+    whole_output,
 )
 from exporter.verify.gates import task as task_gate
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
 from exporter.verify.tasks import measure_task
-from exporter.verify.tasks.measure import MeasuredOutputs
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs
 from exporter.verify.ties import untie_outputs
 from exporter.verify.tolerance import Tolerance
-from exporter.verify.worst import worst_channel
+from exporter.verify.worst_channel import worst_channel
 
 GATES: Mapping[str, Gate] = {
     "comparable": comparable.comparable_gate,
     "reference": reference.reference_gate,
     "lowering": lowering.lowering_gate,
     "choices": choices.choices_gate,
-    "whole": whole.whole_gate,
+    "whole": whole_output.whole_gate,
     "channels": channels.channels_gate,
     "edges": edges.edges_gate,
     "simulated": simulated.simulated_gate,
@@ -124,7 +124,7 @@ def judge_artifact(
     )
     observation = replace(observation, limits=observation.limits | simulated.simulated_limit_db(observation))
     reason = first_judged_reason(observation)
-    doubt = "" if reason else whole.doubt(observation)
+    doubt = "" if reason else whole_output.doubt(observation)
     return Verdict(
         status="failed" if reason else "inconclusive" if doubt else "passed",
         reason=reason or doubt or None,
@@ -197,9 +197,9 @@ def _undecided(comparison: Comparison, limit_db: float, min_agreement: float, ha
     may_agree = (
         not half
         and agreement is not None
-        and whole.side(comparison.agreement_bounds, agreement, min_agreement) != "missed"
+        and whole_output.side(comparison.agreement_bounds, agreement, min_agreement) != "missed"
     )
-    return may_agree or whole.side(comparison.sqnr_bounds_db, comparison.sqnr_db, limit_db) != "missed"
+    return may_agree or whole_output.side(comparison.sqnr_bounds_db, comparison.sqnr_db, limit_db) != "missed"
 
 
 def judged_ties(evidence: ReferenceIO, limits: Limits, precision: Precision) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.records import QUANTIZED, SHIPPABLE, Artifact, Status
-from exporter.verify import estimates
+from exporter.verify import estimate_verdicts
 
 UNMEASURED = "no device has measured it"
 
@@ -46,7 +46,7 @@ def select_artifact(
         return Selected(None, _why_nothing_selected(artifacts, runnable, doubtful))
     estimated = [a for a in candidates if a.estimates]
     best = min(estimated or candidates, key=lambda a: _rank_to_select(a, runnable))
-    tied = estimates.tied_estimates(best, estimated)
+    tied = estimate_verdicts.tied_estimates(best, estimated)
     best = min(tied, key=lambda a: list(runnable).index(a.variant.name), default=best)
     left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
     proven = best.status != "inconclusive"
@@ -134,16 +134,16 @@ def _rank_to_select(artifact: Artifact, runnable: Sequence[str]) -> tuple[bool, 
 
     What only the reference interpreter executed comes after everything that its own runtime did.
     """
-    median = estimates.best_estimate(artifact) or artifact.latency
+    median = estimate_verdicts.best_estimate(artifact) or artifact.latency
     latency = median.p50_ms if median else float("inf")
     return artifact.executor != "runtime", latency, list(runnable).index(artifact.variant.name)
 
 
 def _why_selected(best: Artifact, candidates: Sequence[Artifact], tied: Sequence[Artifact]) -> str:
     if len(tied) > 1:
-        return f"{estimates.estimate_tie_reason(best, tied)}; {UNMEASURED}"
+        return f"{estimate_verdicts.estimate_tie_reason(best, tied)}; {UNMEASURED}"
     if best.estimates:
-        return f"{estimates.estimate_choice_reason(best, candidates)}; {UNMEASURED}"
+        return f"{estimate_verdicts.estimate_choice_reason(best, candidates)}; {UNMEASURED}"
     if best.latency is None:
         return f"The target's first choice of {len(candidates)} passed artifacts; none was timed"
     return (

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.chance import noise_by_chance, ratio_by_chance
 from exporter.verify.channels import Channels
+from exporter.verify.noise_by_chance import noise_by_chance, ratio_by_chance
 
 UNLIKE = 4.0
 """Noise energy by which alike channels differ: four times, as their weights' norms do (MobileNetV2: 3.4)."""

@@ -18,7 +18,7 @@ import torch
 
 from exporter import checkpoints, data
 from exporter.architectures import build_architecture, families
-from exporter.architectures.huggingface import samples as huggingface_samples
+from exporter.architectures.huggingface import text_and_sound_samples as huggingface_samples
 from exporter.capture import program
 from exporter.checkpoints import folder
 from exporter.data import photos, synthetic

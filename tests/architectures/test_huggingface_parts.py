@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.architectures.huggingface import chains
-from exporter.architectures.huggingface.chains import CHAINS, Call, Samples
+from exporter.architectures.huggingface import part_chains
+from exporter.architectures.huggingface.part_chains import CHAINS, Call, Samples
 from exporter.errors import SeveralPartsError, UsageError
 from exporter.records import Array, Codes, Model
 from tests.architectures.test_huggingface import CLIP, GPT2, T5, calls, read, saved
@@ -30,7 +30,7 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, str]]] = {
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let language models write a few tokens only."""
-    monkeypatch.setattr(chains, "STEPS", 12)
+    monkeypatch.setattr(part_chains, "STEPS", 12)
 
 
 def call_of(model: Model) -> Call:

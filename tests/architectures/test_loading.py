@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 from exporter import checkpoints
-from exporter.architectures import build_architecture, factory, loading, weights
+from exporter.architectures import build_architecture, factory, loading, weight_readings
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint, TensorSpec
 
@@ -202,10 +202,10 @@ NETWORKS: dict[str, Maker] = {
 FRESH: dict[str, Maker] = {**NETWORKS, "growing": Growing, "extra state": Remembering, "scalars": Scalars}
 
 
-def read(tmp_path: Path, state: object) -> tuple[weights.Weights, ...]:
+def read(tmp_path: Path, state: object) -> tuple[weight_readings.Weights, ...]:
     path = tmp_path / "checkpoint.pt"
     torch.save(state, path)
-    return weights.weight_readings(checkpoints.read_checkpoint(path))
+    return weight_readings.weight_readings(checkpoints.read_checkpoint(path))
 
 
 def loaded(tmp_path: Path, state: object, net: nn.Module, **options: Any) -> tuple[str, ...]:
@@ -481,10 +481,10 @@ def test_missing_tensors_may_come_from_the_function(tmp_path: Path) -> None:
     assert any("2 tensors are those that nets:make made, as asked: model.2.weight" in note for note in notes)
 
 
-def ignoring(tmp_path: Path, state: object, *patterns: str) -> tuple[weights.Weights, ...]:
+def ignoring(tmp_path: Path, state: object, *patterns: str) -> tuple[weight_readings.Weights, ...]:
     path = tmp_path / "checkpoint.pt"
     torch.save(state, path)
-    return weights.weight_readings(checkpoints.read_checkpoint(path), patterns)
+    return weight_readings.weight_readings(checkpoints.read_checkpoint(path), patterns)
 
 
 @pytest.mark.parametrize("pattern", ["aux.*", "module.aux.*", "*aux*"])

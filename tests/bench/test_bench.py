@@ -15,7 +15,7 @@ import pytest
 from android_harness import build
 from android_harness import errors as harness
 from exporter import bench
-from exporter.bench import artifacts, outputs
+from exporter.bench import artifacts, device_outputs
 from exporter.cli import main
 from exporter.errors import UsageError, VerificationError
 from exporter.pipeline.audit import verify_export
@@ -293,7 +293,9 @@ class TestOutputs:
 
     def test_the_models_outputs_pass(self) -> None:
         """The model's outputs pass with float32's error."""
-        error, problem = outputs.judge_bench_outputs(FP32, evidence(), [answers(), answers()], Limits())
+        error, problem = device_outputs.judge_bench_outputs(
+            FP32, evidence(), [answers(), answers()], Limits()
+        )
         assert problem == ""
         assert error is not None
         assert 0 < error < 1e-6
@@ -312,13 +314,13 @@ class TestOutputs:
     )
     def test_anything_else_is_a_problem(self, launches: list[list[Sample]], words: str) -> None:
         """Wrong outputs in any launch are a problem."""
-        assert words in outputs.judge_bench_outputs(FP32, evidence(), launches, Limits())[1]
+        assert words in device_outputs.judge_bench_outputs(FP32, evidence(), launches, Limits())[1]
 
     def test_outputs_that_change_from_launch_to_launch_are_a_problem(self) -> None:
         """A change of one bit between launches fails, however small the error is."""
         changed = answers()
         changed[2][0].reshape(-1)[3] = np.nextafter(changed[2][0].reshape(-1)[3], np.float32(np.inf))
-        error, problem = outputs.judge_bench_outputs(
+        error, problem = device_outputs.judge_bench_outputs(
             FP32, evidence(), [answers(), answers(), changed], Limits()
         )
         assert "Launch 3 computes other outputs than launch 1 from the same input (2)" in problem
@@ -328,7 +330,10 @@ class TestOutputs:
     def test_the_manifests_limits_apply(self) -> None:
         """Looser limits of an export apply on the device, too."""
         loose = Limits(fp32_max_error=0.1)
-        assert outputs.judge_bench_outputs(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1] == ""
+        assert (
+            device_outputs.judge_bench_outputs(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1]
+            == ""
+        )
 
 
 class TestFiles:
@@ -337,7 +342,7 @@ class TestFiles:
     def test_hostile_serials_become_plain_names_that_differ(self) -> None:
         """Hostile serials become plain and distinct file names."""
         names = [
-            outputs.bench_samples_file("onnx-fp32", s)
+            device_outputs.bench_samples_file("onnx-fp32", s)
             for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
         ]
         assert len({n.casefold() for n in names}) == len(names)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from android_harness import provenance, stats
+from android_harness import latency_stats, provenance
 from android_harness.records import Latency, Session
 from exporter import bench, files
 from exporter.errors import OutputError, VerificationError
-from exporter.pipeline import claims
+from exporter.pipeline import audit_claims
 from exporter.records import DeviceLatency
 from exporter.release import intact
 from exporter.report import manifest, text
@@ -35,7 +35,9 @@ def benched(
         launches=launches,
     )
     check = provenance.ProvenanceCheck(1e-6, problem)
-    return session, provenance.latency_with_provenance(session, stats.stats_figures(session), check, 15.0)
+    return session, provenance.latency_with_provenance(
+        session, latency_stats.stats_figures(session), check, 15.0
+    )
 
 
 @pytest.fixture
@@ -60,7 +62,10 @@ def problems(out: Path) -> list[str]:
     listed = manifest.load_manifest(out / "manifest.json")
     intact.check_intact(out, listed.model_copy(update={"artifacts": listed.artifacts[:1]}))
     changed = [e.file for e in listed.evidence.files if files.digest_file(out / e.file) != e.sha256]
-    return [*changed, *(words for words in claims.claims_of_files(out, listed) if "report.html" in words)]
+    return [
+        *changed,
+        *(words for words in audit_claims.claims_of_files(out, listed) if "report.html" in words),
+    ]
 
 
 @pytest.mark.parametrize("budget_ms", [15.0, 40.0, 5.0])
@@ -82,7 +87,9 @@ def test_both_figures_of_a_phone_stay(out: Path) -> None:
         session, _ = benched("FIRST", ms=ms)
         session = replace(session, config=replace(session.config, app_like=True, threads=0, affinity=""))
         check = provenance.ProvenanceCheck(1e-6, "")
-        latency = provenance.latency_with_provenance(session, stats.stats_figures(session), check, 15.0)
+        latency = provenance.latency_with_provenance(
+            session, latency_stats.stats_figures(session), check, 15.0
+        )
         stored, _ = bench.store_bench(out, stored, [(session, latency)], 15.0)
     rows = [item for row in stored.artifacts for item in row.device_latencies]
     assert [(item.serial, item.app_like) for item in rows] == [("FIRST", False), ("FIRST", True)]

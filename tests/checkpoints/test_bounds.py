@@ -19,7 +19,7 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from exporter import checkpoints
-from exporter.checkpoints import choose, contents, program_json, values
+from exporter.checkpoints import choose_weights, contents, exported_program_json, inert_values
 from exporter.config import toml_file
 from exporter.errors import BoundsError, CheckpointError, ExportError, UsageError, brief_error
 from tests.checkpoints import makers
@@ -153,7 +153,7 @@ def test_ten_thousand_candidates(tmp_path: Path, nesting: int) -> None:
     assert "several sets of weights" in attempted(tmp_path, torch_bytes(root))
 
 
-def outweighs(other: choose.ChosenWeights, one: choose.ChosenWeights) -> bool:
+def outweighs(other: choose_weights.ChosenWeights, one: choose_weights.ChosenWeights) -> bool:
     """The rule as it reads, comparing each with each."""
     shorter, longer = sorted((one.path, other.path), key=len)
     if one is other or longer[: len(shorter)] != shorter:
@@ -167,7 +167,7 @@ def test_candidates_are_those_that_none_outweighs() -> None:
     import random
 
     maker = random.Random(0)
-    ref = values.TensorRef(values.Storage("0", "float32", 1), "float32", 0, (), ())
+    ref = inert_values.TensorRef(inert_values.Storage("0", "float32", 1), "float32", 0, (), ())
 
     def tree(depth: int) -> dict[str, Any]:
         node: dict[str, Any] = {f"t{i}": ref for i in range(maker.randrange(4))}
@@ -175,9 +175,9 @@ def test_candidates_are_those_that_none_outweighs() -> None:
 
     for _ in range(200):
         root = tree(4)
-        found = list(choose._search_choices(root, (), set()))
+        found = list(choose_weights._search_choices(root, (), set()))
         slow = [c.path for c in found if not any(outweighs(other, c) for other in found)]
-        assert [c.path for c in choose.weights_to_choose(root)] == slow
+        assert [c.path for c in choose_weights.weights_to_choose(root)] == slow
 
 
 class Expanded(nn.Module):
@@ -236,7 +236,7 @@ def test_expressions(name: str) -> None:
     """A size's expression that sympy would work on for ever is refused before sympy sees it."""
     began = time.process_time()
     with pytest.raises(CheckpointError):
-        program_json._json_expression(TOWERS[name])
+        exported_program_json._json_expression(TOWERS[name])
     assert time.process_time() - began < SECONDS
 
 
@@ -244,7 +244,7 @@ def test_expressions(name: str) -> None:
 def test_honest_expressions(height: int) -> None:
     """What a network of strided convolutions makes of a free size passes."""
     honest = tower("Add(FloorDiv(Add({0}, Integer(-1)), Integer(2)), Integer(1))", height)
-    assert program_json._json_expression(honest) == honest
+    assert exported_program_json._json_expression(honest) == honest
 
 
 def test_a_long_listing_is_cut() -> None:

@@ -21,7 +21,7 @@ from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import FrameworkCheck
 from exporter.config import packaged
 from exporter.data import demo
-from exporter.emulated.vulkan import parts as vulkan_parts
+from exporter.emulated.vulkan import vulkan_tools
 from exporter.sandbox import SandboxSupport
 
 HEALTHY = {
@@ -377,8 +377,8 @@ def test_what_vulkan_needs_to_be_executed(
     missing: str, ready: Path | None, state: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finding says which command comes next, and by what artifacts are executed in the end."""
-    monkeypatch.setattr(vulkan_parts, "missing_vulkan_parts", lambda: missing)
-    monkeypatch.setattr(vulkan_parts, "ready_vulkan_parts", lambda cache: ready)
+    monkeypatch.setattr(vulkan_tools, "missing_vulkan_parts", lambda: missing)
+    monkeypatch.setattr(vulkan_tools, "ready_vulkan_parts", lambda cache: ready)
     finding = examine._examine_vulkan(FrameworkCheck({"backends": ["XnnpackBackend"]}))
     assert finding.state == state
     assert words in f"{finding.detail} {finding.fix}"

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from exporter.cli.app import app
 from exporter.config.targets import get_target
-from exporter.emulated import parts
+from exporter.emulated import arm_tools
 from exporter.emulated import run as emulated
-from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.errors import LoweringError, MissingDependencyError
-from exporter.estimate import plugin
+from exporter.estimate import qemu_plugin
 from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import audit, emulation, estimates
 from exporter.records import Array, Emulation, Limits, Sample
@@ -121,10 +121,10 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> EmulatedParts:
     """The real programs, compiled now with the wheels of the package index."""
-    if command := parts.missing_emulated_parts():
+    if command := arm_tools.missing_emulated_parts():
         pytest.skip(f"missing: {command}")
     try:
-        return parts.prepare_emulated_parts(tmp_path_factory.mktemp("arm"))
+        return arm_tools.prepare_emulated_parts(tmp_path_factory.mktemp("arm"))
     except MissingDependencyError as error:
         if "while downloading" not in error.message:
             raise
@@ -149,9 +149,9 @@ class TestQemu:
         self, out: Path, ready: EmulatedParts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A whole estimate counts in the confined processes, and a second one gives the same figures."""
-        if command := plugin.missing_for_plugin():
+        if command := qemu_plugin.missing_for_plugin():
             pytest.skip(f"missing: {command}")
-        tools = ready, plugin.make_plugin(ready.folder)
+        tools = ready, qemu_plugin.make_plugin(ready.folder)
         monkeypatch.setattr(estimates, "counting_parts", lambda _: tools)
         first, second = (
             {a.variant.name: a.estimates for a in estimates.estimate_export(out, 2, cached=False).artifacts}
@@ -164,9 +164,9 @@ class TestQemu:
 
     def test_no_python_and_no_torch_is_in_the_root(self, ready: EmulatedParts) -> None:
         """The emulated program sees the C library, the runtimes, and nothing of this machine's Python."""
-        root = parts.root_of_emulated_parts(PHONE, ready)
+        root = arm_tools.root_of_emulated_parts(PHONE, ready)
         names = {path.name for path in (root / "lib").iterdir()}
-        assert names == set(parts.SYSTEM_LIBRARIES)
+        assert names == set(arm_tools.SYSTEM_LIBRARIES)
         programs = [path.name for path in (ready.folder / "bin").iterdir()]
         assert all(name.startswith(("libexecutorch", "libonnxruntime", "runner-")) for name in programs)
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.emulated import run
-from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.errors import LoweringError
 
 SAMPLES = [

@@ -15,7 +15,7 @@ import exporter.formats.executorch as executorch
 from exporter import sandbox
 from exporter.capture.program import program_matrix_weights
 from exporter.capture.reference import run_reference
-from exporter.emulated.vulkan import bionic, parts
+from exporter.emulated.vulkan import bionic, vulkan_tools
 from exporter.errors import CannotRunHere, LoweringError, MissingDependencyError
 from exporter.formats import VARIANTS
 from exporter.pipeline.results import ExpectedResult
@@ -31,11 +31,11 @@ VARIANT = VARIANTS["executorch-vulkan-fp16"]
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache with the prepared libraries; skip where they cannot be had."""
-    if command := parts.missing_vulkan_parts():
+    if command := vulkan_tools.missing_vulkan_parts():
         pytest.skip(f"Vulkan's software runtime cannot be prepared here: {command}")
     folder = tmp_path_factory.mktemp("cache")
     try:
-        parts.prepare_vulkan_parts(folder)
+        vulkan_tools.prepare_vulkan_parts(folder)
     except MissingDependencyError as error:
         if "fetching" in error.message:
             pytest.skip(error.message)
@@ -46,7 +46,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepared(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(cache))
-    ready = parts.ready_vulkan_parts(cache)
+    ready = vulkan_tools.ready_vulkan_parts(cache)
     assert ready
     return ready
 
@@ -128,13 +128,13 @@ def test_libraries_that_others_may_change_are_not_loaded(prepared: Path, cache: 
     """A library of the cache is code: nobody else may have written it."""
     prepared.chmod(0o777)
     try:
-        assert parts.ready_vulkan_parts(cache) is None
+        assert vulkan_tools.ready_vulkan_parts(cache) is None
     finally:
         prepared.chmod(0o755)
 
 
 def fails_to_fetch(command: list[str], step: str) -> None:
-    raise parts._failed_vulkan_step(step, "no network")
+    raise vulkan_tools._failed_vulkan_step(step, "no network")
 
 
 def fetches_another_file(command: list[str], step: str) -> None:
@@ -148,21 +148,21 @@ def test_a_failed_preparation_leaves_nothing(
     run: Callable[[list[str], str], None], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 10 with the step that failed; the next attempt starts anew."""
-    monkeypatch.setattr(parts, "missing_vulkan_parts", lambda: "")
-    monkeypatch.setattr(parts, "_run_vulkan_step", run)
+    monkeypatch.setattr(vulkan_tools, "missing_vulkan_parts", lambda: "")
+    monkeypatch.setattr(vulkan_tools, "_run_vulkan_step", run)
     with pytest.raises(MissingDependencyError, match=words) as refusal:
-        parts.prepare_vulkan_parts(tmp_path)
+        vulkan_tools.prepare_vulkan_parts(tmp_path)
     assert (refusal.value.exit_code, refusal.value.code) == (10, "EM-VULKAN")
-    assert parts.ready_vulkan_parts(tmp_path) is None
+    assert vulkan_tools.ready_vulkan_parts(tmp_path) is None
 
 
 def test_what_is_missing_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each missing program and driver is a package of one command."""
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("shutil.which", lambda program: None)
-    monkeypatch.setattr(parts, "DRIVERS", ())
+    monkeypatch.setattr(vulkan_tools, "DRIVERS", ())
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
-    assert parts.missing_vulkan_parts() == "apt install npm gcc g++ mesa-vulkan-drivers libvulkan1"
+    assert vulkan_tools.missing_vulkan_parts() == "apt install npm gcc g++ mesa-vulkan-drivers libvulkan1"
 
 
 def test_a_library_of_this_machine_is_refused(tmp_path: Path) -> None:

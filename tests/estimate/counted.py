@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.emulated import parts
-from exporter.estimate import plugin
-from exporter.estimate.plugin import Plugin
+from exporter.emulated import arm_tools
+from exporter.estimate import qemu_plugin
+from exporter.estimate.qemu_plugin import Plugin
 
 PROGRAM = r"""
 #include <cstdio>
@@ -58,16 +58,16 @@ int main(int, char** values) {
 
 def counting_plugin(folder: Path) -> Plugin:
     """Return the compiled plugin; skip the test where this machine cannot compile or use it."""
-    if command := plugin.missing_for_plugin():
+    if command := qemu_plugin.missing_for_plugin():
         pytest.skip(f"missing: {command}")
-    return plugin.make_plugin(folder)
+    return qemu_plugin.make_plugin(folder)
 
 
 def program_with(folder: Path, kernel: str) -> Path:
     """Compile a program whose calls execute `kernel`."""
-    compiler = shutil.which(parts.COMPILER)
+    compiler = shutil.which(arm_tools.COMPILER)
     if not compiler:
-        pytest.skip(f"missing: {parts.PACKAGES}")
+        pytest.skip(f"missing: {arm_tools.PACKAGES}")
     quoted = "".join(f'"{line}\\n"' for line in kernel.splitlines())
     source, program = folder / "program.cc", folder / "program"
     source.write_text(PROGRAM.replace("KERNEL", quoted))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.formats.coreml import convert
-from exporter.formats.coreml.graph import convertible_graph
+from exporter.formats.coreml.convertible_graph import convertible_graph
 from exporter.formats.coreml.interpreter import load_interpreter
 from exporter.formats.coreml.package import write_package
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import exporter.formats.executorch as executorch
 from exporter.capture.torchvision_ops import prepare_torchvision_ops
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.executorch.naming import with_usable_naming
+from exporter.formats.executorch.parameter_names import with_usable_naming
 from exporter.formats.executorch.work import operator_work
 from exporter.quantize import int8
 from exporter.quantize.int8 import int8_runner

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.formats.executorch import lowering, savings
-from exporter.formats.executorch.savings import XNNPACK_PATTERNS, savings_in_compiler
+from exporter.formats.executorch import lowering, skipped_compiler_work
+from exporter.formats.executorch.skipped_compiler_work import XNNPACK_PATTERNS, savings_in_compiler
 from tests import nets
 from tests.nets import captured
 
@@ -61,12 +61,15 @@ def test_searches_are_skipped_only_where_they_must_fail() -> None:
     patterns: list[tuple[frozenset[str], list[Any]]] = [
         (XNNPACK_PATTERNS["ConvertToUpsampleBilinear2d"], bilinear_2d.get_graphs()),
         (XNNPACK_PATTERNS["ConvertToSDPAPass"], sdpa.get_graphs()),
-        *((needed, fusable_patterns[n].get_graphs_fn()) for n, needed in savings.VULKAN_PATTERNS.items()),
+        *(
+            (needed, fusable_patterns[n].get_graphs_fn())
+            for n, needed in skipped_compiler_work.VULKAN_PATTERNS.items()
+        ),
     ]
     for needed, graphs in patterns:
         assert graphs
         for module in graphs:
-            assert needed <= savings._operators_to_save_search(module.graph)
+            assert needed <= skipped_compiler_work._operators_to_save_search(module.graph)
 
 
 def _patched() -> list[Any]:
@@ -101,10 +104,10 @@ def test_internals_are_restored_after_a_failure() -> None:
     assert all(now is then for now, then in zip(_patched(), before, strict=True))
 
 
-@pytest.mark.parametrize("package", savings.PROVEN_VERSIONS)
+@pytest.mark.parametrize("package", skipped_compiler_work.PROVEN_VERSIONS)
 def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Nothing is replaced with any other version of executorch or torch."""
-    monkeypatch.setitem(savings.PROVEN_VERSIONS, package, "0.0.1")
+    monkeypatch.setitem(skipped_compiler_work.PROVEN_VERSIONS, package, "0.0.1")
     before = _patched()
     with savings_in_compiler():
         assert all(now is then for now, then in zip(_patched(), before, strict=True))
@@ -112,8 +115,10 @@ def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch, package:
 
 def test_local_builds_of_a_proven_version_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A local version such as 2.13.0+cpu, of PyTorch's own CPU wheels, counts as the version."""
-    monkeypatch.setattr(importlib.metadata, "version", lambda k: savings.PROVEN_VERSIONS[k] + "+cpu")
-    assert savings._are_savings_proven()
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda k: skipped_compiler_work.PROVEN_VERSIONS[k] + "+cpu"
+    )
+    assert skipped_compiler_work._are_savings_proven()
 
 
 @pytest.mark.slow

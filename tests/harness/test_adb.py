@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from android_harness import adb, listing
+from android_harness import adb, device_listing
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
 from android_harness.records import DeviceEntry
 
@@ -264,7 +264,7 @@ def test_one_hanging_device_costs_the_listing_only_its_deadline(
 
     rows = [("A 1", "device"), ("B", "device"), ("C", "unauthorized"), ("D", "device")]
     serve(behave)
-    reports = listing.list_device_reports()
+    reports = device_listing.list_device_reports()
     assert together == 3
     assert [(report.entry.serial, report.entry.state) for report in reports] == rows
     assert [report.ready for report in reports] == [False] * 4

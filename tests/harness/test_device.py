@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from android_harness import adb, identity, listing, settings
+from android_harness import adb, device_listing, identity, phone_settings
 from android_harness.errors import DeviceError, Disconnected, NoDeviceError
 from android_harness.readiness import readiness_gates, unmet_readiness
 from android_harness.records import DeviceEntry
@@ -111,7 +111,7 @@ def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
     pair[0].misbehave("unauthorized")
     pair[0].reconnect()
     wait_until(lambda: DeviceEntry("lab phone 1", "unauthorized") in adb.list_adb_devices())
-    rows = {report.entry.serial: report for report in listing.list_device_reports()}
+    rows = {report.entry.serial: report for report in device_listing.list_device_reports()}
     assert "accept" in rows["lab phone 1"].gates[0].fix
     other = rows["lab phone 2"].identity
     assert other is not None
@@ -139,8 +139,8 @@ def test_a_simulated_device_never_passes_for_a_phone(phone: adb.AdbDevice) -> No
 def test_settings_are_changed_and_restored(phone: adb.AdbDevice) -> None:
     """Settings are changed and restored; one that was unset is unset again."""
     before = phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout
-    with settings.changed_settings(phone) as problems:
+    with phone_settings.changed_settings(phone) as problems:
         assert problems == ()
         assert phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout == "7\n"
     assert phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout == before
-    assert settings.recover_settings(phone) == ()
+    assert phone_settings.recover_settings(phone) == ()

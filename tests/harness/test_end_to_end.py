@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from android_harness import adb, all_devices, listing, parse, provenance, stats
+from android_harness import adb, all_devices, device_listing, latency_stats, parse, provenance
 from android_harness.bench import Failed, Programs
 from android_harness.errors import HarnessError, SetupError
 from android_harness.push import Program
@@ -123,7 +123,7 @@ def check_measured(measured: Session) -> None:
             for expected, array in zip(runners.answers(sample), came, strict=True):
                 np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
     latency = provenance.latency_with_provenance(
-        measured, stats.stats_figures(measured), provenance.ProvenanceCheck(0.0, ""), 15.0
+        measured, latency_stats.stats_figures(measured), provenance.ProvenanceCheck(0.0, ""), 15.0
     )
     assert (latency.evidence, provenance.verdict_by_provenance(latency)) == ("simulated", "not_measured")
 
@@ -402,7 +402,8 @@ def test_gone_in_a_launch(phones: tuple[TestDevice, ...], tmp_path: Path, number
         left = session(outcomes[SICK])
         assert len(left.launches) == 2
         assert any(
-            "incomplete: lab phone 1 did not come back" in flag for flag in stats.stats_figures(left).flags
+            "incomplete: lab phone 1 did not come back" in flag
+            for flag in latency_stats.stats_figures(left).flags
         )
     else:
         assert "1 of 3 launches of sleep 1.5 had finished: too few to keep." in failure(outcomes[SICK])
@@ -415,10 +416,10 @@ def test_throttling_is_flagged(phones: tuple[TestDevice, ...]) -> None:
     phones[0].misbehave("throttling")
     config = replace(PLAN, min_seconds=1.5)
     outcomes = benched([tiny("onnxruntime")], SICK, WELL, config=config)
-    flags = stats.stats_figures(session(outcomes[SICK])).flags
+    flags = latency_stats.stats_figures(session(outcomes[SICK])).flags
     assert any(flag.startswith("cap: launch") and "cores 7 were held to" in flag for flag in flags)
     assert "thermal: status 3 after the run" in flags
-    well = stats.stats_figures(session(outcomes[WELL])).flags
+    well = latency_stats.stats_figures(session(outcomes[WELL])).flags
     assert not [flag for flag in well if flag.startswith(("cap", "thermal"))]
 
 
@@ -436,7 +437,9 @@ def test_not_ready(phones: tuple[TestDevice, ...], tmp_path: Path, kind: str, wo
     outcomes = benched(tasks, SICK, WELL, stand_in=program, soc="SM8250")
     assert "The device is not ready." in failure(outcomes[SICK])
     assert words in failure(outcomes[SICK])
-    assert {report.entry.serial: report.ready for report in listing.list_device_reports()}[SICK] is False
+    assert {report.entry.serial: report.ready for report in device_listing.list_device_reports()}[
+        SICK
+    ] is False
     session(outcomes[WELL])
 
 
@@ -448,7 +451,7 @@ def test_a_failed_canary_is_a_flag(
     program.write_text(program.read_text().replace("eq 'canary') {", "eq 'canary') { exit 9;"))
     measured = session(benched(tasks, SICK, stand_in=program)[SICK])
     assert len(measured.launches) == PLAN.launches
-    assert "canary: 0 readings for 2 launches" in stats.stats_figures(measured).flags
+    assert "canary: 0 readings for 2 launches" in latency_stats.stats_figures(measured).flags
 
 
 # --- Many devices

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from android_harness import provenance, stats
+from android_harness import latency_stats, provenance
 from android_harness.provenance import ProvenanceCheck
 from android_harness.records import Latency, Session
 from tests.harness import sessions
@@ -23,7 +23,7 @@ KINDS = {"MeasuredLatency", "SimulatedLatency", "HostLatency"}
 
 
 def latency_of(session: Session, check: ProvenanceCheck = FINE, budget_ms: float = 15.0) -> Latency:
-    return provenance.latency_with_provenance(session, stats.stats_figures(session), check, budget_ms)
+    return provenance.latency_with_provenance(session, latency_stats.stats_figures(session), check, budget_ms)
 
 
 def with_identity(**changes: Any) -> Session:
@@ -81,7 +81,7 @@ def test_this_machine_is_the_host() -> None:
     ("check", "budget_ms", "expected"),
     [
         (FINE, 5.0, "fail"),
-        (FINE, stats.stats_figures(sessions.session()).p90_ms, "inconclusive"),
+        (FINE, latency_stats.stats_figures(sessions.session()).p90_ms, "inconclusive"),
         (ProvenanceCheck(0.5, "top-1 agrees in 3 of 44"), 15.0, "fail"),
         (ProvenanceCheck(None, ""), 15.0, "inconclusive"),
         (ProvenanceCheck(float("nan"), ""), 15.0, "inconclusive"),
@@ -135,7 +135,7 @@ def test_no_combination_with_a_doubt_is_measured(
     assert (entry["verdict"] == "pass") == (entry["evidence"] == "measured")
 
 
-FIGURES = stats.stats_figures(sessions.session())
+FIGURES = latency_stats.stats_figures(sessions.session())
 
 
 def mentions(tree: ast.AST) -> Iterator[str]:

@@ -13,13 +13,13 @@ from android_harness import (
     all_devices,
     faults,
     identity,
-    idle,
+    idle_temperature,
+    latency_stats,
     logcat,
     parse,
     provenance,
     push,
     readiness,
-    stats,
 )
 from android_harness.errors import DeviceError
 from android_harness.host import HostDevice
@@ -69,7 +69,7 @@ def test_an_unknown_soc_is_a_phone_all_the_same(parts: tuple[tuple[str, str], ..
         launches=tuple(sessions.launch(index, parts=parts) for index in range(5)),
     )
     latency = provenance.latency_with_provenance(
-        session, stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
+        session, latency_stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
     )
     assert (latency.evidence, latency.device["soc"]) == ("measured", "unknown SoC")
     assert provenance.verdict_by_provenance(latency) == "pass"
@@ -90,7 +90,7 @@ def test_cores_that_wake_in_between_are_the_same_phone() -> None:
     awake = sessions.PARTS
     session = sessions.session(identity=sessions.identity(parts=awake[:4], parked=(4, 5, 6, 7)))
     latency = provenance.latency_with_provenance(
-        session, stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
+        session, latency_stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
     )
     assert latency.evidence == "measured"
 
@@ -138,18 +138,18 @@ def test_a_phones_own_idle_temperature_is_its_baseline() -> None:
     """After three idle readings the limit is 5 °C above their median, and follows the season."""
     state = replace(sessions.state(), celsius={"cpu-1-0-usr": 38.0})
     for celsius in (28.0, 28.4):
-        idle.note_idle_temperature("R58N", celsius)
-    assert idle.idle_baseline("R58N") is None
-    idle.note_idle_temperature("R58N", 60.0)
-    assert idle.idle_baseline("R58N") == 28.4
-    assert idle.idle_baseline("OTHER") is None
+        idle_temperature.note_idle_temperature("R58N", celsius)
+    assert idle_temperature.idle_baseline("R58N") is None
+    idle_temperature.note_idle_temperature("R58N", 60.0)
+    assert idle_temperature.idle_baseline("R58N") == 28.4
+    assert idle_temperature.idle_baseline("OTHER") is None
     gates = readiness.readiness_gates(
-        who(), state, soc=None, need_bytes=0, baseline_celsius=idle.idle_baseline("R58N")
+        who(), state, soc=None, need_bytes=0, baseline_celsius=idle_temperature.idle_baseline("R58N")
     )
     assert [gate.name for gate in readiness.unmet_readiness(gates)] == ["cpu temperature"]
     for celsius in (36.0, 36.0, 36.0):
-        idle.note_idle_temperature("R58N", celsius)
-    assert idle.idle_baseline("R58N") == 36.0
+        idle_temperature.note_idle_temperature("R58N", celsius)
+    assert idle_temperature.idle_baseline("R58N") == 36.0
 
 
 class Xiaomi(HostDevice):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from android_harness import push, stats, trace
+from android_harness import latency_stats, push, trace
 from android_harness.errors import DeviceError
 from android_harness.host import HostDevice
 from android_harness.launch import PreparedDevice, run_launch
@@ -101,5 +101,5 @@ def test_a_traced_session_is_flagged() -> None:
     """Tracing slows calls down: the figures show a failure, and prove no speed."""
     session = sessions.session()
     traced = replace(session, config=replace(session.config, trace=True))
-    flags = set(stats.stats_figures(traced).flags) - set(stats.stats_figures(session).flags)
+    flags = set(latency_stats.stats_figures(traced).flags) - set(latency_stats.stats_figures(session).flags)
     assert {flag.partition(":")[0] for flag in flags} == {"trace"}

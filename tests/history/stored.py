@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from android_harness import provenance, stats
+from android_harness import latency_stats, provenance
 from android_harness.history import making
 from android_harness.history.records import Origin, Point, Samples, StoredSession
 from android_harness.records import Session
@@ -34,7 +34,7 @@ def made(measured: Session | None = None, **origin: Any) -> StoredSession:
     """Return the stored form of one of the harness' sessions."""
     measured = measured or sessions.session()
     latency = provenance.latency_with_provenance(
-        measured, stats.stats_figures(measured), provenance.ProvenanceCheck(1.3e-6, ""), 15.0
+        measured, latency_stats.stats_figures(measured), provenance.ProvenanceCheck(1.3e-6, ""), 15.0
     )
     return making.make_stored_session(
         measured, latency, replace(ORIGIN, **origin), run="night-0", host="farm-a", budget_ms=15.0

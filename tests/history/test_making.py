@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from android_harness import provenance, stats
+from android_harness import latency_stats, provenance
 from android_harness.history import making
 from android_harness.history.records import StoredSession, history_record_as_json
 from tests.harness import sessions
@@ -20,7 +20,7 @@ from tests.history.stored import ORIGIN, made
 def test_the_figures_are_those_of_the_harness() -> None:
     """They are not computed in another way."""
     measured = sessions.session()
-    figures, session = stats.stats_figures(measured), made(measured)
+    figures, session = latency_stats.stats_figures(measured), made(measured)
     assert (session.p50_ms, session.p90_ms, session.max_ms) == (
         figures.p50_ms,
         figures.p90_ms,
@@ -58,7 +58,10 @@ def test_wrong_outputs_make_no_baseline() -> None:
     """Wrong outputs make a session unusable, however steady its times are."""
     measured = sessions.session()
     latency = provenance.latency_with_provenance(
-        measured, stats.stats_figures(measured), provenance.ProvenanceCheck(0.5, "NaN in logits"), 15.0
+        measured,
+        latency_stats.stats_figures(measured),
+        provenance.ProvenanceCheck(0.5, "NaN in logits"),
+        15.0,
     )
     session = making.make_stored_session(measured, latency, ORIGIN, run="n", host="h", budget_ms=15.0)
     assert not session.stable

@@ -16,8 +16,8 @@ from android_harness.history.making import make_stored_samples, make_stored_sess
 from android_harness.history.records import Origin, StoredSession
 from android_harness.history.spool import Spool
 from android_harness.history.store import History
+from android_harness.latency_stats import stats_figures
 from android_harness.provenance import ProvenanceCheck, latency_with_provenance
-from android_harness.stats import stats_figures
 from tests.harness import sessions
 
 ORIGIN = Origin(

@@ -18,7 +18,7 @@ from android_harness.errors import Disconnected, HarnessError
 from android_harness.history.records import history_record_device_hash
 from android_harness.records import BenchTask
 from exporter.errors import CheckpointError, MissingDependencyError, NightRunningError
-from exporter.nightly import journal, rows, run
+from exporter.nightly import journal, report_rows, run
 from exporter.nightly.records import Night
 from exporter.records import Accuracy, Evaluation, Report, Status
 from exporter.report import manifest
@@ -444,7 +444,7 @@ class TestMerged:
             season.row("skipped", "Not here."),
         ]
         for order in (drafts, drafts[::-1]):
-            merged = rows._merged_rows(order)
+            merged = report_rows._merged_rows(order)
             assert merged == season.row("failed", "It broke. Fast. Not here.", key="k")
 
 

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from exporter import held
+from exporter import temporary_files
 from exporter.errors import UsageError
 from exporter.files import digest_file_or_folder
 from exporter.pipeline.cache import (
@@ -162,7 +162,7 @@ def test_only_writes_that_nobody_finishes_any_more_are_removed(cache: Cache, tmp
     cache.put("k", "1", TensorSpec("x", (1,)))
     kind = tmp_path / "cache" / "k"
     (kind / ".writing-killed").mkdir()
-    with held.held_folder(kind, ".writing-") as running:
+    with temporary_files.temporary_folder(kind, ".writing-") as running:
         cache.prune(10**9)
         assert list(kind.glob(".writing-*")) == [running]
     assert cache.get("k", "1", TensorSpec) is not None

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 
 from exporter.cli.app import app
 from exporter.config.targets import get_target
-from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.arm_tools import EmulatedParts
 from exporter.emulated.run import BACKENDS
 from exporter.errors import VerificationError
-from exporter.estimate.count import Counts
-from exporter.estimate.plugin import PACKAGES, Plugin
+from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.qemu_plugin import PACKAGES, Plugin
 from exporter.files import MANIFEST
 from exporter.formats import VARIANTS
-from exporter.pipeline import claims, estimates
+from exporter.pipeline import audit_claims, estimates
 from exporter.records import Report
 from exporter.report import manifest
 from tests.exports import exported
@@ -111,8 +111,8 @@ def test_verify_says_that_nothing_in_out_proves_an_estimate(
     before = manifest.load_manifest(out / MANIFEST)
     estimated(out, monkeypatch, {})
     after = manifest.load_manifest(out / MANIFEST)
-    assert "estimated_latencies" not in claims.unproven_claims(before)
-    assert "estimated_latencies" in claims.unproven_claims(after)
+    assert "estimated_latencies" not in audit_claims.unproven_claims(before)
+    assert "estimated_latencies" in audit_claims.unproven_claims(after)
 
 
 def test_a_changed_file_is_refused(out: Path) -> None:

@@ -18,7 +18,14 @@ import torch
 from exporter import Report, export
 from exporter.errors import UsageError
 from exporter.files import PREDICTIONS
-from exporter.pipeline import accuracy, build, candidates, mixed_precision_search, results, verify
+from exporter.pipeline import (
+    accuracy,
+    build,
+    mixed_precision_candidates,
+    mixed_precision_search,
+    results,
+    verify,
+)
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.measure import measure_artifacts, measure_together
 from exporter.pipeline.mixed_precision_search import SearchResult
@@ -167,8 +174,8 @@ def labelled() -> Labelled:
     checked = verify.verify_built(context, source, built)
     latencies = {"onnx-int8": Latency(5.0, 5.0, 20, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        every = candidates.mixes_for_candidates(context, source)
-        patch.setattr(candidates, "mixes_for_candidates", lambda *_: every[:: len(every) - 1])
+        every = mixed_precision_candidates.mixes_for_candidates(context, source)
+        patch.setattr(mixed_precision_candidates, "mixes_for_candidates", lambda *_: every[:: len(every) - 1])
         result = mixed_precision_search.search_mixed_precision(
             context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
         )

@@ -13,13 +13,23 @@ import pytest
 from exporter.config.request import Request
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
-from exporter.pipeline import candidates, choice, mixed_precision_search, predictions, results
-from exporter.pipeline.candidates import CandidateJudge, MixedCandidate, is_candidate_good_enough
+from exporter.pipeline import (
+    mixed_precision_candidates,
+    mixed_precision_search,
+    predictions,
+    results,
+    search_evidence,
+)
 from exporter.pipeline.context import Event
 from exporter.pipeline.measure import File
+from exporter.pipeline.mixed_precision_candidates import (
+    CandidateJudge,
+    MixedCandidate,
+    is_candidate_good_enough,
+)
 from exporter.pipeline.mixed_precision_search import SearchResult, promising_for_search
 from exporter.pipeline.results import CheckedArtifactResult, RankedResult
-from exporter.quantize.search import SearchedMix
+from exporter.quantize.operator_ranking import SearchedMix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from tests import inline
 
@@ -58,7 +68,9 @@ def candidate(
         passed = is_candidate_good_enough(request, verdict(sqnr_db, status=status), drop)
         points.append(MixedPoint(name, (), sqnr_db, 1.0, milliseconds, 9, passed, drop=drop))
         (folder / f"{name}.lowering.npz").write_text("on the scenes that choose")
-        (folder / candidates.final_lowering_file(name)).write_text(f"lowering of {folder.name}")
+        (folder / mixed_precision_candidates.final_lowering_file(name)).write_text(
+            f"lowering of {folder.name}"
+        )
     checked = {name: CheckedArtifactResult(None, verdict(30.0)) for name in NAMES}
     latencies = {name: Latency(milliseconds, milliseconds, 20, 1) for name in NAMES}
     answers = predictions.ArtifactPredictions({name: RankedResult(((int(folder.name),),)) for name in NAMES})
@@ -111,9 +123,11 @@ class Search:
                 result, float_ops=kept, points=tuple(replace(p, float_ops=kept) for p in result.points)
             )
 
-        patch.setattr(candidates, "make_candidate", make)
-        patch.setattr(candidates, "mixes_for_candidates", lambda *_: MIXES)
-        patch.setattr(choice, "check_int8_for_choice", lambda *_: {})  # as on the scenes that judge it
+        patch.setattr(mixed_precision_candidates, "make_candidate", make)
+        patch.setattr(mixed_precision_candidates, "mixes_for_candidates", lambda *_: MIXES)
+        patch.setattr(
+            search_evidence, "check_int8_for_choice", lambda *_: {}
+        )  # as on the scenes that judge it
         patch.setattr(
             mixed_precision_search,
             "_judge_chosen",
@@ -196,13 +210,13 @@ def test_what_could_not_be_made_or_timed_is_looked_for_further(
 ) -> None:
     """It has no point; the other runtime's may be chosen for all that."""
     search = Search(tmp_path, monkeypatch, [60.0, 30.0, 30.0], times=(2.0, 2.1, 2.1))
-    make = candidates.make_candidate
+    make = mixed_precision_candidates.make_candidate
 
     def incomplete(*arguments: Any) -> MixedCandidate:
         result = make(*arguments)
         return replace(result, points=result.points[:left]) if arguments[-1] == 0 else result
 
-    monkeypatch.setattr(candidates, "make_candidate", incomplete)
+    monkeypatch.setattr(mixed_precision_candidates, "make_candidate", incomplete)
     assert chosen(search.run()) == ({("a",), ("a", "b")} if left else {("a", "b")})
     assert search.asked[1:] == [NAMES, NAMES[1:] if left else NAMES]
 
@@ -320,7 +334,7 @@ def test_without_candidates_nothing_is_emitted_and_the_export_goes_on(
 ) -> None:
     """A warning for each artifact that is not there says why."""
     search = Search(tmp_path, monkeypatch, [])
-    monkeypatch.setattr(candidates, "mixes_for_candidates", mixes)
+    monkeypatch.setattr(mixed_precision_candidates, "mixes_for_candidates", mixes)
     result = search.run()
     assert (result.built, result.points, search.emitted()) == ((), (), {})
     assert result.warnings == tuple(f"The search found no {name} artifact: {why}" for name in NAMES)

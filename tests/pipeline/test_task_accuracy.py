@@ -24,7 +24,7 @@ from exporter.pipeline.audit import verify_export
 from exporter.records import Artifact, Preprocessing, TaskName
 from exporter.report.html import render_html
 from exporter.report.manifest import load_manifest, restore
-from exporter.verify.scores.sample import ScoredSample
+from exporter.verify.scores.scored_sample import ScoredSample
 from exporter.verify.tasks.sequences import joined_sequence
 from tests import task_nets
 from tests.data.test_data import picture

@@ -12,7 +12,7 @@ from exporter.formats import FORMATS
 from exporter.quantize import dynamic, int8
 from exporter.quantize.dynamic import dynamic_rounded_rows, is_linear_heavy
 from exporter.records import Array, Sample, Variant
-from exporter.verify.compare import compare_sqnr_db
+from exporter.verify.compare_outputs import compare_sqnr_db
 from tests.nets import captured, captured_int8, quantized, samples, trained
 
 NET = "loud_tokens"

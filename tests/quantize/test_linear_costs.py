@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from exporter.quantize import dynamic, search, sensitivity
+from exporter.quantize import dynamic, operator_ranking, sensitivity
 from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, DEQUANTIZE_DYNAMIC
 from exporter.quantize.int8 import int8_tensors
-from exporter.quantize.mixed import keep_mixed_float, mixed_operators
+from exporter.quantize.mixed_precision import keep_mixed_float, mixed_operators
 from tests.nets import quantized, samples, trained
 
 pytestmark = pytest.mark.slow
@@ -62,13 +62,15 @@ def test_one_in_float_leaves_the_others_rows_rounded() -> None:
 def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     """The noise on unseen inputs falls from candidate to candidate, but for errors that cancel."""
     made = quantized("loud_tokens")
-    activations, prices = search.measure_for_search(made.module, made.float_weights, calls("loud_tokens"))
+    activations, prices = operator_ranking.measure_for_search(
+        made.module, made.float_weights, calls("loud_tokens")
+    )
     assert {name for a in activations for name in a.operators} == {
         n.name for n in mixed_operators(made.module)
     }
     in_float: list[tuple[str, ...]] = [
         (),
-        *(mix.float_ops for mix in search.search_candidates(activations, prices)),
+        *(mix.float_ops for mix in operator_ranking.search_candidates(activations, prices)),
     ]
     assert len(in_float) > 1
     held_out = calls("loud_tokens", 1400, 16)
@@ -91,5 +93,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
 def test_weights_alone_have_no_activation_to_spare() -> None:
     """The search has nothing to try where activations are float."""
     made = quantized("loud_channels")
-    activations, prices = search.measure_for_search(made.module, made.float_weights, calls("loud_channels"))
-    assert search.search_candidates(activations, prices) == ()
+    activations, prices = operator_ranking.measure_for_search(
+        made.module, made.float_weights, calls("loud_channels")
+    )
+    assert operator_ranking.search_candidates(activations, prices) == ()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.release import listing, sums
+from exporter.release import listing, sha256sums
 from exporter.release import zip as archive
 
 TITLE = "net-1.4.0"
@@ -21,9 +21,9 @@ Damage = Callable[[Path], object]
 
 def resum(signed: Path) -> None:
     """Make the folder's hashes fit its files, whatever their names; `sums.write_sums` refuses some."""
-    listed = listing.listed_digests(signed, (sums.FILE, "signatures"))
+    listed = listing.listed_digests(signed, (sha256sums.FILE, "signatures"))
     lines = (f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
-    (signed / sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
+    (signed / sha256sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
 
 
 def resummed(change: Damage) -> Damage:
@@ -70,7 +70,7 @@ def forged(change: Damage) -> Damage:
             path.write_text(
                 listing.manifest_with_listing(path.read_text(), outer, listing.listing_of_zip(inside))
             )
-            sums.write_sums(inside)
+            sha256sums.write_sums(inside)
 
         repacked(relist)(signed)
 
@@ -85,7 +85,7 @@ def edited(change: Callable[[Any], object]) -> Damage:
         listed = json.loads(path.read_text())
         change(listed)
         path.write_text(json.dumps(listed))
-        sums.write_sums(inside)
+        sha256sums.write_sums(inside)
 
     return repacked(edit)
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from exporter.errors import MissingDependencyError, OutputError, ReleaseError, UsageError
-from exporter.release import bundle, clock, extra, repeat, sbom
+from exporter.release import bundle, extra, repeat, sbom, source_date
 from exporter.release import zip as archive
 from exporter.release.plan import ReleaseRequest, plan_release
 from exporter.report import manifest
@@ -243,7 +243,7 @@ class TestReproducible:
     @pytest.mark.slow
     def test_check_finds_a_date(self, request_: ReleaseRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         """A date of this machine's clock is refused, and nothing is published."""
-        monkeypatch.setattr(clock, "source_date_clock", lambda: datetime.now(UTC))
+        monkeypatch.setattr(source_date, "source_date_clock", lambda: datetime.now(UTC))
         with pytest.raises(ReleaseError, match=r"not reproducible.*\.aar from byte"):
             bundle.release_bundle(request_, check=True)
         assert not request_.destination.exists()
@@ -295,7 +295,7 @@ class TestReproducible:
         """A date before 1980, which zip cannot hold, gives one clear message."""
         monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
         with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
-            clock.source_date_clock()
+            source_date.source_date_clock()
 
     def test_another_version_is_another_bom(self, request_: ReleaseRequest) -> None:
         """Serial numbers follow the content."""
@@ -322,7 +322,7 @@ class TestPublishing:
         [
             lambda m: m.setattr(sbom, "sbom_document", fail),
             lambda m: m.setattr("exporter.release.swift.write_swift", fail),
-            lambda m: m.setattr("exporter.release.sums.write_sums", fail),
+            lambda m: m.setattr("exporter.release.sha256sums.write_sums", fail),
         ],
     )
     def test_a_failure_leaves_nothing(

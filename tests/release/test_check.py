@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from exporter.errors import ExportError, UsageError, VerificationError
-from exporter.release import check, sign, sums
+from exporter.release import check, sha256sums, sign
 from exporter.release import zip as archive
 from tests.release.forging import forged, library, repacked, resummed
 
@@ -117,7 +117,7 @@ def no_release(inside: Path) -> None:
     listed = json.loads((inside / "manifest.json").read_text())
     del listed["release"]
     (inside / "manifest.json").write_text(json.dumps(listed))
-    sums.write_sums(inside)
+    sha256sums.write_sums(inside)
 
 
 UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from exporter.cli.app import app
 from exporter.errors import VerificationError
-from exporter.release import bundle, check, sums
+from exporter.release import bundle, check, sha256sums
 from exporter.release.check import CheckedIdentity
 from exporter.release.plan import ReleaseRequest
 from tests.release import outs
@@ -73,7 +73,7 @@ def signatures(change: Damage) -> Damage:
 
     def damage(signed: Path) -> None:
         change(signed / "signatures")
-        sums.write_sums(signed / "signatures")
+        sha256sums.write_sums(signed / "signatures")
 
     return damage
 
@@ -83,7 +83,7 @@ def summed(change: Damage) -> Damage:
 
     def damage(inside: Path) -> None:
         change(inside)
-        sums.write_sums(inside)
+        sha256sums.write_sums(inside)
 
     return damage
 

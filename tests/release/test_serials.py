@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from android_harness import provenance, stats
+from android_harness import latency_stats, provenance
 from exporter import bench
-from exporter.bench import outputs
+from exporter.bench import device_outputs
 from exporter.errors import VerificationError
 from exporter.files import digest_file
 from exporter.pipeline import audit, report
@@ -37,7 +37,7 @@ def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
     work = replace(sessions.session().task, name=artifact)
     session = sessions.session(task=work, identity=sessions.identity(serial=serial, **identity))
     latency = provenance.latency_with_provenance(
-        session, stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
+        session, latency_stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
     )
     return bench.keep_stored_samples(out, session, latency)
 
@@ -110,7 +110,7 @@ def test_devices_stay_comparable(out: Path) -> None:
     header = json.loads(lines[0])
     assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
     assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
-    (path,) = out.glob(outputs.bench_samples_file("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl"))
+    (path,) = out.glob(device_outputs.bench_samples_file("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl"))
     original = path.read_bytes().splitlines()
     assert lines[1:] == original[1:]
 
@@ -129,8 +129,10 @@ def test_the_page_still_shows_what_was_measured(out: Path) -> None:
 def relabelled(page: str, known: Mapping[str, str]) -> str:
     for serial, label in {**known, "host": "host"}.items():
         for artifact in outs.KEPT[:2]:
-            stem = re.escape(outputs.bench_samples_file(artifact, serial).removesuffix(".jsonl"))
-            page = re.sub(rf"{stem}-[0-9a-f]{{12}}\.jsonl", outputs.bench_samples_file(artifact, label), page)
+            stem = re.escape(device_outputs.bench_samples_file(artifact, serial).removesuffix(".jsonl"))
+            page = re.sub(
+                rf"{stem}-[0-9a-f]{{12}}\.jsonl", device_outputs.bench_samples_file(artifact, label), page
+            )
         page = page.replace(serial, label)
     return page
 

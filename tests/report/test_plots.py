@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from exporter.report import plots, quality
+from exporter.report import plots, quantization_plots
 from tests.report import sample
 
 
@@ -19,8 +19,8 @@ def all_plots() -> list[str]:
         plots.plot_tradeoff(report.artifacts, report.selected),
         plots.plot_latencies(report.artifacts, report.selected),
         plots.plot_histograms(sample.outputs(), report.selected),
-        quality.plot_quality_by_operator(report.operator_costs),
-        quality.plot_mixed_quality(report.mixed_points),
+        quantization_plots.plot_quality_by_operator(report.operator_costs),
+        quantization_plots.plot_mixed_quality(report.mixed_points),
     ]
     return [svg for svg in drawn if svg]
 

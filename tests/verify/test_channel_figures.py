@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.records import Array
-from exporter.verify import channels, worst
+from exporter.verify import channels, worst_channel
 from exporter.verify.channels import Channels, measure_channels
 from exporter.verify.tolerance import Tolerance
 
@@ -83,21 +83,21 @@ def test_the_worst_channel_is_named_with_its_figures() -> None:
     generator = np.random.default_rng(1)
     y = generator.normal(size=(64, 1, 3))
     a = y + generator.normal(size=y.shape) * np.array([0.001, 0.5, 0.001])
-    own = worst.worst_channel((y,), (a,), (), LOOSE, ("scores",), ("cat", "dog", "eel"))
+    own = worst_channel.worst_channel((y,), (a,), (), LOOSE, ("scores",), ("cat", "dog", "eel"))
     assert own is not None
     assert (own.output, own.channel, own.label) == ("scores", "scores[..., 1]", "dog")
     variation, error = float(y[:, 0, 1].var()), float(((a - y)[:, 0, 1] ** 2).mean())
     assert own.sqnr_db == pytest.approx(10 * np.log10(variation / error))
     assert own.sqnr_db < own.limit_db <= 20.0
     assert own.fault.startswith("Its output scores[..., 1], class 'dog',")
-    unnamed = worst.worst_channel((y,), (a,), (), LOOSE, (), ("cat", "dog"))
+    unnamed = worst_channel.worst_channel((y,), (a,), (), LOOSE, (), ("cat", "dog"))
     assert unnamed is not None
     assert (unnamed.output, unnamed.channel, unnamed.label) == ("output0", "output0[..., 1]", "")
-    right = worst.worst_channel((y,), (y + 1e-4 * (a - y),), (), LOOSE)
+    right = worst_channel.worst_channel((y,), (y + 1e-4 * (a - y),), (), LOOSE)
     assert right is not None
     assert right.fault == ""
     assert right.sqnr_db > right.limit_db
-    assert worst.worst_channel((y,), (y,), (), LOOSE) is None
+    assert worst_channel.worst_channel((y,), (y,), (), LOOSE) is None
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -110,7 +110,7 @@ def test_a_dead_channel_is_named_before_a_louder_one(outputs: int) -> None:
     loud[..., 0] += 1000 * generator.normal(size=(64, 1))
     both = np.concatenate([loud[..., :1], dead[..., 1:]], axis=2)
     reference, actual = ((y,), (both,)) if outputs == 1 else ((y, y), (loud, dead))
-    own = worst.worst_channel(reference, actual, (), LOOSE)
+    own = worst_channel.worst_channel(reference, actual, (), LOOSE)
     assert own is not None
     assert own.channel == f"output{outputs - 1}[..., 1]"
     assert "is dead: it varies by" in own.fault
@@ -133,14 +133,14 @@ def test_a_channel_is_written_as_numpy_indexes_it(shape: tuple[int, ...], axis: 
     flat = np.zeros((2, *shape[1:])) + np.arange(2).reshape(2, *[1] * (len(shape) - 1))
     own = next(iter(measure_channels((flat,), (flat,), ())))
     own = Channels(**{**own.__dict__, "axis": axis})
-    assert worst._worst_expression("y", own, 2, y) == name
+    assert worst_channel._worst_expression("y", own, 2, y) == name
 
 
 def test_complex_parts_have_names() -> None:
     """The wrong sign of the imaginary part is one of `imag`."""
     generator = np.random.default_rng(2)
     y = generator.normal(size=(32, 1, 1)) + 1j * generator.normal(size=(32, 1, 1))
-    own = worst.worst_channel((y,), (y.conj(),), (), LOOSE, ("spectrum",))
+    own = worst_channel.worst_channel((y,), (y.conj(),), (), LOOSE, ("spectrum",))
     assert own is not None
     assert own.channel == "spectrum.imag"
 
@@ -153,7 +153,7 @@ def test_few_values_of_many_are_counted(steps: int, values: int, coarse: bool) -
     """At most four are left of twice as many and eight or more."""
     y = (np.arange(1000) % values).astype(float)[:, None]
     a = (np.arange(1000) % steps).astype(float)[:, None]
-    assert worst._is_worst_coarse(y, a) is coarse
+    assert worst_channel._is_worst_coarse(y, a) is coarse
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ def test_few_values_of_many_are_counted(steps: int, values: int, coarse: bool) -
 )
 def test_ratios_are_bounded(signal: float, noise: float, decibels: float) -> None:
     """A manifest holds no infinity."""
-    assert worst._worst_db(signal, noise) == pytest.approx(decibels)
+    assert worst_channel._worst_db(signal, noise) == pytest.approx(decibels)
 
 
 def test_values_of_a_channel_are_a_row_per_sample() -> None:
     """Along any axis, of the whole, and of complex parts."""
     y = np.arange(24.0).reshape(2, 3, 4)
-    assert worst._worst_values(y, 0, 1).tolist() == y[:, 1].tolist()
-    assert worst._worst_values(y, 1, 2).tolist() == y[:, :, 2].tolist()
-    assert worst._worst_values(y, -1, 0).shape == (2, 12)
-    assert worst._worst_values(y + 1j, 2, 1).tolist() == [[1.0] * 12] * 2
+    assert worst_channel._worst_values(y, 0, 1).tolist() == y[:, 1].tolist()
+    assert worst_channel._worst_values(y, 1, 2).tolist() == y[:, :, 2].tolist()
+    assert worst_channel._worst_values(y, -1, 0).shape == (2, 12)
+    assert worst_channel._worst_values(y + 1j, 2, 1).tolist() == [[1.0] * 12] * 2
 
 
 def test_a_constant_is_measured_against_its_own_size() -> None:
@@ -186,7 +186,7 @@ def test_a_constant_is_measured_against_its_own_size() -> None:
     generator = np.random.default_rng(3)
     y = np.concatenate([np.full((32, 1, 2), 8.0), generator.normal(size=(32, 1, 2))], axis=2)
     a = y + np.array([0.08, 0.8, 0.0, 0.0])
-    own = worst.worst_channel((y,), (a,), (), LOOSE, ("priors",))
+    own = worst_channel.worst_channel((y,), (a,), (), LOOSE, ("priors",))
     assert own is not None
     assert own.channel == "priors[..., 1]"
     assert own.sqnr_db == pytest.approx(20.0)

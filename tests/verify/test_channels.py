@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import chi2, f
 
 from exporter.records import Array, Variant
-from exporter.verify.chance import noise_by_chance, quiet_by_chance, ratio_by_chance
-from exporter.verify.groups import group_channels
+from exporter.verify.channel_groups import group_channels
+from exporter.verify.noise_by_chance import noise_by_chance, quiet_by_chance, ratio_by_chance
 from tests.variants import FP16, FP32, INT8
 from tests.verify.observed import evidence, fp16, int8, judged
 

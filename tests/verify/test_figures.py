@@ -21,8 +21,8 @@ from exporter.records import (
     Precision,
     WorstChannel,
 )
-from exporter.verify import accuracy, budget, discrete, judge, pareto, reference_io, ties
-from exporter.verify.compare import (
+from exporter.verify import accuracy, budget, discrete_outputs, judge, pareto, reference_io, ties
+from exporter.verify.compare_outputs import (
     agreement_shares,
     compare_max_error,
     compare_outputs,
@@ -30,8 +30,8 @@ from exporter.verify.compare import (
     compare_sqnr_db,
     compare_typical_sqnr_db,
 )
-from exporter.verify.discrete import DiscreteOutput, compare_discrete
-from exporter.verify.gates import edges, whole
+from exporter.verify.discrete_outputs import DiscreteOutput, compare_discrete
+from exporter.verify.gates import edges, whole_output
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.tolerance import Tolerance
 from tests.verify import observed
@@ -234,7 +234,7 @@ def test_positions_are_no_classes() -> None:
     assert choices(y, y + 1).lost.endswith("is kept in 0 of 10 values")
     y = np.arange(1001).repeat(10)[:, None]
     assert choices(y, y + 1).lost == ""
-    assert [discrete.is_discrete(np.zeros(1, kind)) for kind in "fFdDib?"] == [False] * 4 + [True] * 3
+    assert [discrete_outputs.is_discrete(np.zeros(1, kind)) for kind in "fFdDib?"] == [False] * 4 + [True] * 3
 
 
 # Ties.
@@ -399,7 +399,7 @@ def test_lossy_limits_of_whole_outputs(
     precision: str, sqnr_db: float, agree: float | None, says: str
 ) -> None:
     """float16 must keep both figures, a quantised artifact one of the two, and none may drown its output."""
-    assert whole.whole_gate(_Whole(precision, sqnr_db, agree)) == says  # type: ignore[arg-type]
+    assert whole_output.whole_gate(_Whole(precision, sqnr_db, agree)) == says  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_bounds_on_both_sides_of_a_limit_decide_nothing(
         sqnr_bounds_db=sqnr[1:],
         agreement_bounds=agree[1:] if agree else None,
     )
-    doubt = whole.doubt(own)  # type: ignore[arg-type]
+    doubt = whole_output.doubt(own)  # type: ignore[arg-type]
     assert says in doubt
     assert bool(doubt) is bool(says)
     assert not doubt or "scene" in doubt.partition("limit. ")[2] or "no number" in doubt
@@ -438,23 +438,23 @@ def test_the_scenes_that_would_decide_are_said() -> None:
     """The interval narrows with the root of their number; a figure at its limit is never decided."""
     own = _Whole("int8", 22.0, None)
     own.comparison = replace(own.comparison, scenes=5, sqnr_bounds_db=(18.0, 26.0))
-    assert whole.doubt(own).endswith("About 15 more scenes like these would decide.")  # type: ignore[arg-type]
+    assert whole_output.doubt(own).endswith("About 15 more scenes like these would decide.")  # type: ignore[arg-type]
     own.comparison = replace(own.comparison, sqnr_db=20.0, sqnr_bounds_db=(16.0, 24.0))
-    assert "no number of scenes" in whole.doubt(own)  # type: ignore[arg-type]
+    assert "no number of scenes" in whole_output.doubt(own)  # type: ignore[arg-type]
     own.comparison = replace(own.comparison, scenes=1, sqnr_db=22.0, sqnr_bounds_db=(19.5, 24.5))
-    assert whole.doubt(own).endswith("About 1 more scene like these would decide.")  # type: ignore[arg-type]
+    assert whole_output.doubt(own).endswith("About 1 more scene like these would decide.")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("error", "fails"), [(1e-4, False), (1.01e-4, True)])
 def test_the_float32_limit_of_whole_outputs(error: float, fails: bool) -> None:
     """The limit itself is allowed; the channel's fault follows the reason, and never stands alone."""
     own = _Whole("fp32", 80.0, None, error)
-    said = whole.whole_gate(own)  # type: ignore[arg-type]
+    said = whole_output.whole_gate(own)  # type: ignore[arg-type]
     assert said == (
         "Its largest error is 1.0e-04 of the output's scale; the limit is 1.0e-04." if fails else ""
     )
     own.worst_channel = WorstChannel("y", "y[..., 3]", "", 0.0, 0.0, "Channel 3 is dead.")
-    assert whole.whole_gate(own) == (f"{said} Channel 3 is dead." if fails else "")  # type: ignore[arg-type]
+    assert whole_output.whole_gate(own) == (f"{said} Channel 3 is dead." if fails else "")  # type: ignore[arg-type]
 
 
 # Evidence on disk.

@@ -12,9 +12,9 @@ import pytest
 
 from exporter.records import Array
 from exporter.records.verdict import Executor
-from exporter.verify.chance import noise_by_chance, ratio_by_chance
 from exporter.verify.gates import simulated
 from exporter.verify.gates.simulated import MultipleLimits, SimulatedFigures
+from exporter.verify.noise_by_chance import noise_by_chance, ratio_by_chance
 from tests.variants import FP16
 
 SIGNS = np.where(np.arange(20) % 2, 1.0, -1.0)[:, None]

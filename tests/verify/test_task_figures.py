@@ -10,7 +10,7 @@ import pytest
 
 from exporter.records import Array, Precision, TaskMeasure
 from exporter.verify.tasks import TASKS
-from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_to_measure
 
 Names = tuple[str, ...]
 

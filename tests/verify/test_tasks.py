@@ -14,7 +14,7 @@ from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import ReferenceIO
 from exporter.verify.tasks import TASKS, measure_task
 from exporter.verify.tasks.boxes import box_overlap
-from exporter.verify.tasks.measure import MeasuredOutputs
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs
 from exporter.verify.tasks.sequences import joined_sequence
 from tests.variants import FP16
 

@@ -9,12 +9,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from exporter.architectures.built import Built, Photo
-from exporter.architectures.huggingface import cached, inputs, network, photos, samples
+from exporter.architectures.built_network import Built, Photo
+from exporter.architectures.huggingface import (
+    image_processor,
+    inputs,
+    network,
+    text_and_sound_samples,
+    text_generation,
+)
 from exporter.architectures.huggingface.network import PREFIX as PREFIX
 from exporter.architectures.huggingface.network import LoadedNetwork
-from exporter.architectures.huggingface.parts import HuggingfacePart, choose_part
-from exporter.architectures.weights import Weights, weight_readings
+from exporter.architectures.huggingface.network_parts import HuggingfacePart, choose_part
+from exporter.architectures.weight_readings import Weights, weight_readings
 from exporter.checkpoints.folder import CONFIG
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, TensorSpec
@@ -66,7 +72,7 @@ def build_huggingface(
     make = choose_part(loaded, part)
     made = make(loaded, checkpoint, asked, arguments)
     photo, notes = _huggingface_photo(loaded, checkpoint, made)
-    codes = inputs.input_codes(made.inputs, made.settings) | cached.cached_codes(made.inputs)
+    codes = inputs.input_codes(made.inputs, made.settings) | text_generation.cached_codes(made.inputs)
     return Built(
         module=made.module.eval(),
         architecture=loaded.title + (f":{part}" if part else ""),
@@ -75,7 +81,7 @@ def build_huggingface(
         labels=_huggingface_labels(loaded) if photo or not made.notes else (),
         inputs=made.inputs,
         codes=codes,
-        reader=samples.SampleReader(checkpoint.path, codes, trust),
+        reader=text_and_sound_samples.SampleReader(checkpoint.path, codes, trust),
     )
 
 
@@ -93,8 +99,10 @@ def _huggingface_photo(
     if len(part.inputs) != 1 or part.inputs[0].name != "pixel_values" or len(part.inputs[0].shape) != 4:
         return None, ()
     _, channels, height, width = part.inputs[0].shape
-    processor = photos.load_photo_processor(network.network_library(checkpoint.path.name), checkpoint.path)
-    record, note = photos.photo_preprocessing(processor, (height, width), channels)
+    processor = image_processor.load_photo_processor(
+        network.network_library(checkpoint.path.name), checkpoint.path
+    )
+    record, note = image_processor.photo_preprocessing(processor, (height, width), channels)
     return (None, (note,)) if record is None else (Photo(record, channels, note), ())
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import families, index
-from exporter.architectures.weights import Weights
+from exporter.architectures.weight_readings import Weights
 from exporter.checkpoints.folder import CONFIG
 from exporter.errors import ArchitectureError, CodeInFileError, UsageError
 from exporter.records import Checkpoint

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from exporter.records import BudgetVerdict, DeviceEvidence, DeviceLatency, Report
-from exporter.report import flags, text
+from exporter.report import instability_flags, text
 from exporter.report.terminal import plain_terminal_text
-from exporter.verify import estimates
+from exporter.verify import estimate_verdicts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ def print_bench(
         _print_bench_device([(name, item) for name, item in measured if item.serial == serial], console)
     rows = {row.variant.name: row for row in report.artifacts}
     for name, item in measured:
-        if name in rows and (words := estimates.estimate_compared(item, rows[name].estimates)):
+        if name in rows and (words := estimate_verdicts.estimate_compared(item, rows[name].estimates)):
             console.print(plain_terminal_text(f"{name}: {words}."))
     for name, why in problems.items():
         console.print(plain_terminal_text(f"{name}: {why}", "red"))
@@ -72,10 +72,10 @@ def _print_bench_device(measured: Sequence[tuple[str, DeviceLatency]], console: 
     if first.evidence in text.NO_PHONE:
         console.print(plain_terminal_text(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
     if first.why:
-        _print_bench_note(console, " ".join(flags.group_flag_reasons(first.why)))
+        _print_bench_note(console, " ".join(instability_flags.group_flag_reasons(first.why)))
     console.print(_bench_table(measured))
     for name, item in measured:
-        for words in (item.problem, *item.exceeded, *flags.group_flags(item.flags)):
+        for words in (item.problem, *item.exceeded, *instability_flags.group_flags(item.flags)):
             if words:
                 _print_bench_note(console, f"{name}: {words}")
     console.print()

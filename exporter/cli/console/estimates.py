@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from exporter.estimate import plugin
+from exporter.estimate import qemu_plugin
 from exporter.report import text
-from exporter.verify import estimates
+from exporter.verify import estimate_verdicts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,9 +29,9 @@ def print_estimates(report: Report, console: Console) -> None:
             cells = (
                 artifact.variant.name,
                 str(estimate.threads),
-                estimates.estimate_text(estimate),
-                estimates.estimate_verdict(estimate, report.budget_ms),
-                estimates.estimate_bound(estimate),
+                estimate_verdicts.estimate_text(estimate),
+                estimate_verdicts.estimate_verdict(estimate, report.budget_ms),
+                estimate_verdicts.estimate_bound(estimate),
             )
             table.add_row(*map(plain_terminal_text, cells))
     console.print(table)
@@ -46,7 +46,7 @@ def estimate_remarks(report: Report) -> tuple[str, ...]:
     """Return what has no estimate, and what makes intervals wide, a sentence each."""
     remarks = text.estimate_notes(report)
     by_graph = any(item.basis == "graph" for a in report.artifacts for item in a.estimates)
-    if by_graph and (command := plugin.missing_for_plugin()):
+    if by_graph and (command := qemu_plugin.missing_for_plugin()):
         remarks = (*remarks, f"To count what artifacts execute, install QEMU: {command}.")
     return remarks
 
@@ -59,7 +59,7 @@ def estimates_as_json(report: Report) -> dict[str, Any]:
         "selection_reason": report.selection_reason,
         "artifacts": {
             artifact.variant.name: [
-                asdict(item) | {"verdict": estimates.estimate_verdict(item, report.budget_ms)}
+                asdict(item) | {"verdict": estimate_verdicts.estimate_verdict(item, report.budget_ms)}
                 for item in artifact.estimates
             ]
             for artifact in report.artifacts

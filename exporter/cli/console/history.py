@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from exporter.report import flags, text
+from exporter.report import instability_flags, text
 from exporter.report.terminal import plain_terminal_text
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def print_session(
             table.add_row(name, plain_terminal_text(words))
     console.print(table)
     console.print()
-    for words in (session.problem, *flags.group_flags(session.flags)):
+    for words in (session.problem, *instability_flags.group_flags(session.flags)):
         if words:
             console.print(plain_terminal_text(words, "yellow"))
     verdict = judgement.status.replace("_", " ")

@@ -22,10 +22,10 @@ from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import IMPORTS, FrameworkCheck, run_framework_check
 from exporter.config import packaged
 from exporter.data import demo
-from exporter.emulated import parts
-from exporter.emulated.vulkan import parts as vulkan_parts
+from exporter.emulated import arm_tools
+from exporter.emulated.vulkan import vulkan_tools
 from exporter.errors import MissingDependencyError
-from exporter.estimate import plugin
+from exporter.estimate import qemu_plugin
 from exporter.pipeline import cache
 
 LEAST_MEMORY_BYTES = 4 * 2**30
@@ -118,15 +118,15 @@ def _examine_vulkan(probe: FrameworkCheck) -> Finding:
     title = "ExecuTorch Vulkan runtime"
     if "VulkanBackend" in probe.answer.get("backends", ()):
         return Finding(title, "ok", "registered; needs a Vulkan 1.1 driver to execute")
-    if command := vulkan_parts.missing_vulkan_parts():
+    if command := vulkan_tools.missing_vulkan_parts():
         detail = "not in this ExecuTorch build, and no software runtime: Vulkan artifacts are not_run"
         return Finding(title, "limited", detail, command)
-    if not vulkan_parts.ready_vulkan_parts(cache.default_cache_root()):
+    if not vulkan_tools.ready_vulkan_parts(cache.default_cache_root()):
         detail = (
             "Mesa's software driver is here, ExecuTorch for it is not prepared: Vulkan artifacts are not_run"
         )
-        return Finding(title, "limited", detail, vulkan_parts.PREPARE)
-    return Finding(title, "ok", f"executes on Mesa's software driver: {vulkan_parts.PACKAGE}")
+        return Finding(title, "limited", detail, vulkan_tools.PREPARE)
+    return Finding(title, "ok", f"executes on Mesa's software driver: {vulkan_tools.PACKAGE}")
 
 
 def _examine_onnxruntime(probe: FrameworkCheck) -> Finding:
@@ -177,18 +177,18 @@ def _examine_operators(probe: FrameworkCheck) -> Finding:
 
 def _examine_arm64() -> Finding:
     title = "Arm kernels, emulated"
-    if command := parts.missing_emulated_parts():
+    if command := arm_tools.missing_emulated_parts():
         detail = "artifacts run on this machine's kernels only: no QEMU, or no Arm cross compiler"
         return Finding(title, "limited", detail, command)
-    if not parts.ready_emulated_parts(cache.default_cache_root()):
+    if not arm_tools.ready_emulated_parts(cache.default_cache_root()):
         detail = "QEMU and the Arm compiler are here; the programs are not prepared"
-        return Finding(title, "limited", detail, parts.PREPARE)
-    return Finding(title, "ok", f"ready: exports run on them, too; {parts.RUNTIME}")
+        return Finding(title, "limited", detail, arm_tools.PREPARE)
+    return Finding(title, "ok", f"ready: exports run on them, too; {arm_tools.RUNTIME}")
 
 
 def _examine_counting() -> Finding:
     title = "Instruction counts"
-    if command := plugin.missing_for_plugin():
+    if command := qemu_plugin.missing_for_plugin():
         detail = "estimates follow from FLOPs: no dynamically linked QEMU, or no C compiler"
         return Finding(title, "limited", detail, command)
     return Finding(title, "ok", "QEMU takes the plugin: estimates follow from counted instructions")

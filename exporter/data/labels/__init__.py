@@ -15,7 +15,7 @@ from pathlib import Path
 from exporter.data import npz
 from exporter.data.labelled import Labelled
 from exporter.data.labels import boxes, embeddings, images, keypoints, masks, regression, sequences
-from exporter.data.labels.source import Arrays, Model, truths_of_label_source, unusable_labels
+from exporter.data.labels.label_source import Arrays, Model, truths_of_label_source, unusable_labels
 from exporter.errors import CalibrationError
 from exporter.records import Array, TaskName
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter.data.labels.source import (
+from exporter.data.labels.label_source import (
     Model,
     read_label_source_json,
     single_label_source,

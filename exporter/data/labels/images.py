@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter.data import photo_set_input, photos
 from exporter.data.labelled import Labelled
-from exporter.data.labels.source import (
+from exporter.data.labels.label_source import (
     Arrays,
     Model,
     label_source_images,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporter.data.labelled import Labelled
-from exporter.data.labels.source import (
+from exporter.data.labels.label_source import (
     Arrays,
     Model,
     find_label_table,

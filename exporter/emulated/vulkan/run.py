@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.emulated.vulkan.parts import PACKAGE, software_driver
+from exporter.emulated.vulkan.vulkan_tools import PACKAGE, software_driver
 from exporter.errors import CannotRunHere
 from exporter.records import Array, Runner, Sample
 

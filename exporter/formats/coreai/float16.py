@@ -1,4 +1,4 @@
-"""Rewrites a float32 program to half precision for Core AI; `exporter.formats.half` decides what stays.
+"""Rewrites a float32 program to half precision for Core AI; `formats.half_precision` decides what stays.
 
 Batch norms are folded first, in float32: many variances of a trained network are below float16's smallest
 number, and their inverse roots would be infinite.
@@ -15,7 +15,7 @@ from torch.utils import _pytree
 
 from exporter.errors import LoweringError
 from exporter.formats.simulation import simulated_float32_nodes
-from exporter.quantize import graphs, norms
+from exporter.quantize import batch_norms, graphs
 from exporter.records import Captured
 
 
@@ -32,7 +32,7 @@ def coreai_float16_program(
         LoweringError: A weight is beyond float16's range.
     """
     module = copy.deepcopy(program.module())
-    norms.fold_norms(module)
+    batch_norms.fold_norms(module)
     for node in [n for n in module.graph.nodes if "assert" in str(n.target)]:
         module.graph.erase_node(node)  # they assert the types of the float32 program
     module.recompile()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
+from exporter.formats.coreml.convertible_graph import convertible_graph
 from exporter.formats.coreml.description import describe_package
 from exporter.formats.coreml.float16 import coreml_float16_precision
-from exporter.formats.coreml.graph import convertible_graph
 from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
 from exporter.formats.torchscript.scripting import trace_instead_of_scripting
 from exporter.records import Captured, TensorSpec

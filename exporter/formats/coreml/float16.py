@@ -1,11 +1,11 @@
-"""Half precision for Core ML; `exporter.formats.half` decides what stays in float32."""
+"""Half precision for Core ML; `exporter.formats.half_precision` decides what stays in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from exporter.formats import half
+from exporter.formats import half_precision
 from exporter.formats.coreml.package import coremltools_quietly
 
 if TYPE_CHECKING:
@@ -41,19 +41,19 @@ def _operations_not_in_float16(block: Block) -> frozenset[int]:
     """Return the ids of the operators of a block that stay in float32."""
     operations = [op for op in block.operations if op.op_type not in _NO_COMPUTE]
     nodes = [_float16_node(operation) for operation in operations]
-    positions = half.nodes_not_in_half(nodes, [value.name for value in block.outputs])
+    positions = half_precision.nodes_not_in_half(nodes, [value.name for value in block.outputs])
     return frozenset(id(operations[i]) for i in positions)
 
 
-def _float16_node(operation: Operation) -> half.HalfNode:
+def _float16_node(operation: Operation) -> half_precision.HalfNode:
     inputs = list(_float16_inputs(operation))
     values = tuple(value.name for value in inputs if value.val is None)
     twice = operation.op_type == "mul" and len(values) == 2 and values[0] == values[1]
-    return half.HalfNode(
+    return half_precision.HalfNode(
         "Square" if twice else operation.op_type,
         values,
         tuple(value.name for value in operation.outputs),
-        any(half.is_half_matrix(value.shape) for value in inputs if value.val is not None),
+        any(half_precision.is_half_matrix(value.shape) for value in inputs if value.val is not None),
     )
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
 from exporter.formats.executorch import weights_only
-from exporter.formats.executorch.naming import with_usable_naming
+from exporter.formats.executorch.parameter_names import with_usable_naming
 from exporter.formats.executorch.prelu import with_prelu_on_images_only
 from exporter.formats.executorch.recurrent import with_recurrent_steps
-from exporter.formats.executorch.savings import savings_in_compiler
+from exporter.formats.executorch.skipped_compiler_work import savings_in_compiler
 
 if TYPE_CHECKING:
     import torch

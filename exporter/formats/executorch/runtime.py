@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
-from exporter.emulated.vulkan.parts import ready_vulkan_parts
 from exporter.emulated.vulkan.run import load_on_software_vulkan
+from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_parts
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import default_cache_root
 from exporter.formats.native_output import explain_by_native_output

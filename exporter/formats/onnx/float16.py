@@ -1,11 +1,11 @@
-"""Converts an fp32 ONNX model to half precision; `exporter.formats.half` decides what stays in float32."""
+"""Converts an fp32 ONNX model to half precision; `formats.half_precision` decides what stays in float32."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from exporter.formats import half
+from exporter.formats import half_precision
 from exporter.formats.onnx.export import finish_onnx_export
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
     proto = onnx.load_model_from_string(model)
     proto.graph.ClearField("value_info")  # the converter takes constants that are listed here for values
     _compute_constant_outputs(proto.graph)
-    operators = [*DEFAULT_OP_BLOCK_LIST, *half.FLOAT32]
+    operators = [*DEFAULT_OP_BLOCK_LIST, *half_precision.FLOAT32]
     names = _onnx_names_not_float16(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
     _own_float16_constants(proto.graph, names)
     converted = convert_float_to_float16(
@@ -65,9 +65,9 @@ def _onnx_names_not_float16(graph: onnx.GraphProto, unsupported: frozenset[str])
     """Return the names of the nodes that stay in float32; operators in `unsupported` must."""
     for index, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{index}"  # the converter knows nodes by name only
-    constants = {t.name: half.is_half_matrix(t.dims) for t in graph.initializer}
+    constants = {t.name: half_precision.is_half_matrix(t.dims) for t in graph.initializer}
     nodes = [
-        half.HalfNode(
+        half_precision.HalfNode(
             "Square" if node.op_type == "Mul" and len(set(node.input)) == 1 else node.op_type,
             tuple(name for name in node.input if name and name not in constants),
             tuple(node.output),
@@ -76,7 +76,7 @@ def _onnx_names_not_float16(graph: onnx.GraphProto, unsupported: frozenset[str])
         for node in graph.node
     ]
     also = [i for i, node in enumerate(graph.node) if node.op_type in unsupported]
-    positions = half.nodes_not_in_half(nodes, [value.name for value in graph.output], also)
+    positions = half_precision.nodes_not_in_half(nodes, [value.name for value in graph.output], also)
     return frozenset(graph.node[i].name for i in positions)
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.errors import LoweringError
+from exporter.formats.onnx.dynamic_rows import quantise_rows
 from exporter.formats.onnx.export import export_to_onnx, finish_onnx_export
 from exporter.formats.onnx.recurrent import order_recurrent_rows
-from exporter.formats.onnx.rows import quantise_rows
 from exporter.formats.onnx.weights_only import write_onnx_weights_only
 from exporter.records import Array, Captured
 

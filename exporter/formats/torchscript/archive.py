@@ -14,7 +14,7 @@ from typing import Any
 
 from exporter import files
 from exporter.capture.lowering_errors import shorten_lowering_error
-from exporter.checkpoints import operators
+from exporter.checkpoints import torchscript_operators
 from exporter.errors import LoweringError
 from exporter.records import Structure, TensorSpec, Variant
 
@@ -117,8 +117,8 @@ def _archive_structure(archive: zipfile.ZipFile) -> Structure:
     _unpickle_from_archive(archive, root, "data.pkl", "data", tensors)
     methods = list(_archive_methods(bytecode))
     named = {name for _, method in methods for name, *_ in method["operators"]}
-    if refused := operators.refused_operators(named):
-        raise LoweringError(f"Its code {operators.operators_complaint(refused)}")
+    if refused := torchscript_operators.refused_operators(named):
+        raise LoweringError(f"Its code {torchscript_operators.operators_complaint(refused)}")
     inputs, outputs = _archive_signature(archive, root)
     arguments = next(len(m["arguments"]) for name, m in methods if name.endswith(".forward")) - 1
     if inputs and len(inputs) != arguments:

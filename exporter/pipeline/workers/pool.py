@@ -21,7 +21,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from exporter import held
+from exporter import temporary_files
 from exporter.errors import WorkerError
 from exporter.pipeline.workers import answers
 from exporter.pipeline.workers.server import ENVIRONMENT, ServerRequest, server_import_path
@@ -296,7 +296,7 @@ class _PoolSlot:
             self._connect().send(ServerRequest(self._log, modules))
 
     def run(self, job: Job) -> JobOutcome:
-        with self._lock, held.held_scratch("job") as scratch:
+        with self._lock, temporary_files.temporary_scratch("job") as scratch:
             try:
                 server = self._connect()
                 request = self._rights.request(self._log, job, scratch)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from exporter.records import Accuracy as AccuracyRecord
 from exporter.records import Count
 from exporter.records import Evaluation as EvaluationRecord
-from exporter.report.manifest.parts import Fraction, Part
+from exporter.report.manifest.checked_values import Fraction, Part
 from exporter.verify import accuracy
 
 DERIVED = 1e-9

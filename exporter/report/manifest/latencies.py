@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from exporter.records import DeviceLatency as DeviceLatencyRecord
 from exporter.records import EstimatedLatency as EstimatedLatencyRecord
-from exporter.report.manifest.parts import Part, check_file_name_part
+from exporter.report.manifest.checked_values import Part, check_file_name_part
 
 
 def _check_latency_claim(latency: DeviceLatencyRecord) -> DeviceLatencyRecord:

@@ -11,8 +11,8 @@ from exporter.records import Score as ScoreRecord
 from exporter.records import TaskAccuracy as TaskAccuracyRecord
 from exporter.records import TaskEvaluation as TaskEvaluationRecord
 from exporter.records import TaskName
-from exporter.report.manifest.parts import Part
-from exporter.verify.scores.compare import MEASURES
+from exporter.report.manifest.checked_values import Part
+from exporter.verify.scores.compare_scores import MEASURES
 
 DERIVED = 1e-6
 """How far a written loss may differ from its values."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from exporter.verify import intervals
-from exporter.verify.discrete import DiscreteOutput
-from exporter.verify.gates.whole import side
+from exporter.verify.discrete_outputs import DiscreteOutput
+from exporter.verify.gates.whole_output import side
 from exporter.verify.observation import Observation
 
 UNSEEN_SHARE = 0.5

@@ -6,7 +6,7 @@ import numpy as np
 
 from exporter.records import Array
 from exporter.verify.channels import CONSTANT_SHARE
-from exporter.verify.compare import compare_not_finite
+from exporter.verify.compare_outputs import compare_not_finite
 from exporter.verify.observation import Observation
 
 MIN_SCALE = 1e-6

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.chance import noise_by_chance, ratio_by_chance
+from exporter.verify.noise_by_chance import noise_by_chance, ratio_by_chance
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Stacks
 

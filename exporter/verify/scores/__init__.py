@@ -2,7 +2,7 @@
 
 A task's file turns one sample's outputs and label into rows of numbers (`rows`), and the rows of all samples
 into its measures (`measures`). Samples are weighted, so that one function serves the figure itself (every
-weight is 1) and the bootstrap that gives its interval (`exporter.verify.scores.compare`).
+weight is 1) and the bootstrap that gives its interval (`exporter.verify.scores.compare_scores`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from exporter.verify.scores import boxes, embeddings, images, keypoints, masks, regression, sequences
-from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
+from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
+from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
 from exporter.verify.tasks.boxes import SCORES, box_overlap
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables, ratio_of_sample_scores
+from exporter.verify.scores.scored_sample import (
+    Label,
+    Measures,
+    Rows,
+    ScoredSample,
+    Tables,
+    ratio_of_sample_scores,
+)
 from exporter.verify.tasks.keypoints import NAMES
 
 NEAR = 0.05

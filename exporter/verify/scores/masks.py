@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
+from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
 
 IGNORED = 255
 """Pixels of this class do not count, as in Pascal VOC and Cityscapes."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables, ratio_of_sample_scores
+from exporter.verify.scores.scored_sample import (
+    Label,
+    Measures,
+    Rows,
+    ScoredSample,
+    Tables,
+    ratio_of_sample_scores,
+)
 from exporter.verify.tasks.sequences import NAMES, joined_sequence
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from exporter.records import TaskMeasure
 from exporter.verify.tasks import boxes, embeddings, images, keypoints, masks, regression, sequences
-from exporter.verify.tasks.measure import MeasuredOutputs
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 40.0, 30.0
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 0.99, 0.9
 MIN_SIDE = 8

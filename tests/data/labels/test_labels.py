@@ -18,7 +18,7 @@ from PIL import Image
 
 from exporter.data import labels
 from exporter.data.labelled import Labelled
-from exporter.data.labels.source import Model
+from exporter.data.labels.label_source import Model
 from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, TaskName, TensorSpec
 from tests.data.test_data import picture

@@ -14,7 +14,7 @@ from sklearn.metrics import jaccard_score, mean_absolute_error, r2_score
 
 from exporter.records import Array, TaskName
 from exporter.verify.scores import SCORES, boxes, keypoints, masks
-from exporter.verify.scores.sample import Label, ScoredSample, Tables
+from exporter.verify.scores.scored_sample import Label, ScoredSample, Tables
 from exporter.verify.tasks.boxes import box_overlap
 
 

@@ -1,0 +1,289 @@
+"""Choose what is exported of a network: all of it, a tower, encoder, decoder, or a step with a cache."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exporter.architectures.huggingface import image_processor, inputs, network, text_generation
+from exporter.architectures.huggingface.inputs import InputSettings
+from exporter.architectures.huggingface.network import PREFIX as PREFIX
+from exporter.architectures.huggingface.network import LoadedNetwork
+from exporter.errors import SeveralPartsError, UsageError
+from exporter.records import Checkpoint, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+NOT_WRITING = ("Classification", "QuestionAnswering")
+"""Ends of names of networks that have a decoder and write no text."""
+
+
+SOUND = ("input_values", "input_features")
+
+
+POOLINGS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class HuggingfacePart:
+    """What is exported of a network: the module to call, and its inputs."""
+
+    module: torch.nn.Module
+    inputs: tuple[TensorSpec, ...]
+    settings: InputSettings
+    notes: tuple[str, ...] = ()
+
+
+Maker = Callable[[LoadedNetwork, Checkpoint, tuple[TensorSpec, ...], Mapping[str, Any]], HuggingfacePart]
+
+
+def choose_part(loaded: LoadedNetwork, part: str) -> Maker:
+    """Choose what is exported.
+
+    Raises:
+        UsageError: The network has no such part, or an app runs its parts separately and the user named none.
+    """
+    parts, may_be_whole = _parts_of_network(loaded.network)
+    if part in parts:
+        return parts[part]
+    if not part and (may_be_whole or not parts):
+        return _whole_part
+    if not parts:
+        raise UsageError(f"--part {part}: {loaded.title} is one network, without parts.", "Leave --part out.")
+    names = " and ".join(parts)
+    raise SeveralPartsError(
+        f"{loaded.title} has the parts {names}, which an app runs one at a time"
+        + (f"; it has no {part}." if part else "."),
+        f"Choose one (--part {next(iter(parts))}), or several (--part {','.join(parts)}).",
+        () if part else tuple(parts),
+    )
+
+
+def _parts_of_network(own: Any) -> tuple[dict[str, Maker], bool]:
+    """Return the parts of a network by name, and whether it can be exported whole, too."""
+    import inspect
+
+    if hasattr(own, "get_text_features") and hasattr(own, "get_image_features"):
+        return {"text": _text_tower_part, "vision": _vision_tower_part}, False
+    taken = inspect.signature(own.forward).parameters
+    writes = "decoder_input_ids" in taken and not type(own).__name__.endswith(NOT_WRITING)
+    if writes and getattr(own.config, "is_encoder_decoder", False):
+        return {"encoder": _encoder_part, "decoder": _decoder_part}, False
+    if text_generation.is_generating_network(own):
+        makers = {name: functools.partial(_cached_part, part=name) for name in text_generation.PARTS}
+        return dict(makers), True
+    return {}, False
+
+
+def _cached_part(
+    loaded: LoadedNetwork,
+    checkpoint: Checkpoint,
+    asked: tuple[TensorSpec, ...],
+    arguments: Mapping[str, Any],
+    part: str,
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.key_value_cache import CachedModule
+
+    settings = _part_settings(checkpoint, loaded.network.config)
+    specs = text_generation.cached_inputs(loaded.network, settings, part)
+    module = CachedModule(loaded.network)
+    tokens, slots = specs[0].shape[1], specs[2].shape[2]
+    specs = inputs.asked_inputs(asked, module.forward, specs)
+    note = (
+        f"{part}: {tokens} token{'s' if tokens > 1 else ''} a call, a cache of {slots}, which the app hands "
+        "on from call to call; behind a short prompt any token will do"
+    )
+    return HuggingfacePart(module, specs, settings, (note,))
+
+
+def _part_settings(checkpoint: Checkpoint, config: Any) -> InputSettings:
+    def content(name: str) -> Mapping[str, Any]:
+        value = checkpoint.settings.get(name)
+        return value if isinstance(value, dict) else {}
+
+    processor = content("preprocessor_config.json") or content("processor_config.json")
+    longest = content("sentence_bert_config.json").get("max_seq_length")
+    return InputSettings(
+        config, processor, content("tokenizer_config.json"), longest if isinstance(longest, int) else None
+    )
+
+
+def _default_part_inputs(
+    module: Any, settings: InputSettings, checkpoint: Checkpoint, name: str
+) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a network by the name of its main one."""
+    from exporter.architectures.huggingface.wrapper_modules import position_table_of_module
+
+    if name == "pixel_values":
+        return _photo_part_inputs(settings, checkpoint)
+    if name in SOUND:
+        return inputs.sound_inputs(settings, module, name)
+    if name == "input_ids":
+        return inputs.text_inputs(settings, module.forward, position_table_of_module(module))
+    raise UsageError(
+        f"The network's main input is {name}, whose shape nothing says.",
+        f"Give it: `--input-shape {name}=1x16x64`.",
+        code="EM-INPUT-SHAPE",
+    )
+
+
+def _photo_part_inputs(settings: InputSettings, checkpoint: Checkpoint) -> tuple[TensorSpec, ...]:
+    processor = image_processor.load_photo_processor(
+        network.network_library(checkpoint.path.name), checkpoint.path
+    )
+    size = image_processor.size_of_processed_photo(processor) if processor is not None else None
+    height, width = size or inputs.photo_input_size(settings)
+    return (TensorSpec("pixel_values", (1, int(settings.get("num_channels", 3)), height, width)),)
+
+
+def _whole_part(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.wrapper_modules import ModuleByName
+
+    own = loaded.network
+    settings = _part_settings(checkpoint, own.config)
+    name = str(getattr(own, "main_input_name", "input_ids"))
+    named = bool(asked) and all(spec.name for spec in asked)
+    default = (
+        ()
+        if named and name not in {spec.name for spec in asked}
+        else _default_part(own, settings, checkpoint, name, asked)
+    )
+    specs = inputs.asked_inputs(asked, own.forward, default)
+    module = ModuleByName(
+        own, tuple(spec.name for spec in specs), {**_part_call_settings(own.forward), **arguments}
+    )
+    return _pooled_part(module, checkpoint, HuggingfacePart(module, specs, settings))
+
+
+def _default_part(
+    own: Any, settings: InputSettings, checkpoint: Checkpoint, name: str, asked: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    try:
+        return _default_part_inputs(own, settings, checkpoint, name)
+    except UsageError:
+        if not asked:
+            raise
+        return tuple(TensorSpec(spec.name or name, spec.shape, spec.dtype) for spec in asked)
+
+
+def _part_call_settings(forward: Any) -> dict[str, Any]:
+    """Return the settings of every call that forward takes by name."""
+    import inspect
+
+    taken = inspect.signature(forward).parameters
+    return {key: value for key, value in (("use_cache", False), ("return_dict", True)) if key in taken}
+
+
+def _pooled_part(module: Any, checkpoint: Checkpoint, part: HuggingfacePart) -> HuggingfacePart:
+    """Add the pooling of a sentence-transformers folder, as its modules.json lists it."""
+    from exporter.architectures.huggingface.wrapper_modules import SentenceModule
+
+    listed = checkpoint.settings.get("modules.json")
+    if not isinstance(listed, list):
+        return part
+    kinds = [str(item.get("type", "")).rpartition(".")[2] for item in listed if isinstance(item, dict)]
+    pooling = _pooling_of_part(checkpoint.settings.get("1_Pooling/config.json"))
+    plain = kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Normalize"}
+    if not plain or pooling is None or "attention_mask" not in module.input_names:
+        note = (
+            f"modules.json lists {', '.join(kinds)}: only the first is exported, and the app does the others"
+        )
+        return HuggingfacePart(module, part.inputs, part.settings, (note,))
+    normalize = "Normalize" in kinds
+    note = f"the output is the sentence's embedding: {pooling} pooling" + (", length 1" if normalize else "")
+    return HuggingfacePart(SentenceModule(module, pooling, normalize), part.inputs, part.settings, (note,))
+
+
+def _pooling_of_part(config: object) -> str | None:
+    """Return the one way of pooling; None where there are several or another one."""
+    if not isinstance(config, dict):
+        return None
+    if isinstance(config.get("pooling_mode"), str):
+        return config["pooling_mode"] if config["pooling_mode"] in POOLINGS.values() else None
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    return POOLINGS.get(chosen[0]) if len(chosen) == 1 else None
+
+
+def _text_tower_part(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.wrapper_modules import ProjectedModule, position_table_of_module
+
+    own = loaded.network
+    settings = _part_settings(checkpoint, own.config.get_text_config())
+    default = inputs.text_inputs(settings, own.get_text_features, position_table_of_module(own.text_model))
+    specs = inputs.asked_inputs(asked, own.get_text_features, default)
+    module = ProjectedModule(own, tuple(s.name for s in specs), arguments, "get_text_features", "text_embeds")
+    return HuggingfacePart(module, specs, settings, ("the text tower is exported, with its projection",))
+
+
+def _vision_tower_part(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.wrapper_modules import ProjectedModule
+
+    own = loaded.network
+    settings = _part_settings(checkpoint, own.config.vision_config)
+    specs = inputs.asked_inputs(asked, own.get_image_features, _photo_part_inputs(settings, checkpoint))
+    module = ProjectedModule(
+        own, tuple(s.name for s in specs), arguments, "get_image_features", "image_embeds"
+    )
+    return HuggingfacePart(module, specs, settings, ("the image tower is exported, with its projection",))
+
+
+def _encoder_part(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.wrapper_modules import ModuleByName
+
+    own = loaded.network.get_encoder()
+    settings = _part_settings(checkpoint, loaded.network.config)
+    default = _default_part_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
+    specs = inputs.asked_inputs(asked, own.forward, default)
+    names = tuple(spec.name for spec in specs)
+    module = ModuleByName(own, names, {**_part_call_settings(own.forward), **arguments})
+    return HuggingfacePart(module, specs, settings, ("the encoder is exported",))
+
+
+def _decoder_part(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.wrapper_modules import DecoderModule
+
+    encoder = _encoder_part(loaded, checkpoint, (), {})
+    states = _encoded_part_shape(encoder)
+    specs = [inputs.hidden_input(states)]
+    if any(spec.name == "attention_mask" for spec in encoder.inputs):
+        specs.append(TensorSpec("attention_mask", tuple(states[:2]), "int64"))
+    length = min(inputs.SHORT_TEXT, int(encoder.settings.get("max_target_positions", inputs.SHORT_TEXT)))
+    specs.append(TensorSpec("decoder_input_ids", (1, length), "int64"))
+    if asked:
+        by_name = {spec.name: spec for spec in asked}
+        if not set(by_name) <= {spec.name for spec in specs}:
+            raise UsageError(
+                f"The decoder's inputs are {', '.join(spec.name for spec in specs)}.", code="EM-INPUT-SHAPE"
+            )
+        specs = [TensorSpec(s.name, by_name.get(s.name, s).shape, s.dtype) for s in specs]
+    names = tuple(spec.name for spec in specs)
+    own = loaded.network
+    module = DecoderModule(own, names, {**_part_call_settings(own.forward), **arguments})
+    note = f"the decoder is exported: {specs[-1].shape[1]} tokens at once, without a cache"
+    return HuggingfacePart(module, tuple(specs), encoder.settings, (note,))
+
+
+def _encoded_part_shape(encoder: HuggingfacePart) -> tuple[int, ...]:
+    """Return the shape of what the encoder returns for its inputs."""
+    import torch
+
+    with torch.no_grad():
+        outputs = encoder.module.eval()(*inputs.example_inputs(encoder.inputs))
+    return tuple(outputs["last_hidden_state"].shape)

@@ -1,0 +1,128 @@
+"""What emulation needs: QEMU, the Arm C library, and the runners of `runner build --for linux-arm64`.
+
+The runners are compiled once, with the libraries of the aarch64 wheels of ExecuTorch and ONNX Runtime, and
+copied to a folder of the cache. No torch and no Python is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from android_harness import build, runtimes, wheels
+from android_harness.errors import SetupError
+from exporter.config.targets import Target
+from exporter.emulated import cores, prepared_folder
+from exporter.errors import MissingDependencyError
+
+RUNTIME = f"ExecuTorch {wheels.EXECUTORCH}"
+FORMAT = 2
+"""Incremented whenever `_make_emulated_parts` writes other files."""
+QEMU = ("qemu-aarch64-static", "qemu-aarch64")
+COMPILER = "aarch64-linux-gnu-g++"
+SYSTEM = Path("/usr/aarch64-linux-gnu/lib")
+"""Where Debian's cross compiler keeps the Arm C library."""
+SYSTEM_LIBRARIES = (
+    "ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1",
+    "libstdc++.so.6", "libgcc_s.so.1",
+)  # fmt: skip
+PACKAGES = "apt install qemu-user-static g++-aarch64-linux-gnu"
+PREPARE = "export-mobile verify OUT --on arm64"
+"""The command that prepares the programs."""
+
+
+@dataclass(frozen=True)
+class EmulatedParts:
+    """QEMU and the prepared programs."""
+
+    qemu: Path
+    folder: Path
+    """bin/ has the programs with their runtimes, root/ the C library and nothing else."""
+
+
+def missing_emulated_parts() -> str:
+    """Return what keeps the programs from being prepared here, as a command; empty where nothing does."""
+    if not _emulated_parts_qemu() or not shutil.which(COMPILER) or not (SYSTEM / "libc.so.6").exists():
+        return PACKAGES
+    return ""
+
+
+def ready_emulated_parts(cache: Path) -> EmulatedParts | None:
+    """Return the parts if the programs are prepared; downloads and compiles nothing."""
+    qemu, folder = _emulated_parts_qemu(), _emulated_parts_folder(cache)
+    return EmulatedParts(qemu, folder) if qemu and prepared_folder.is_prepared(folder) else None
+
+
+def prepare_emulated_parts(cache: Path) -> EmulatedParts:
+    """Return the parts; the first time, download two wheels from the package index and compile.
+
+    Args:
+        cache: The folder of the build cache.
+
+    Raises:
+        MissingDependencyError: A program of the system is missing, or a step failed.
+    """
+    if parts := ready_emulated_parts(cache):
+        return parts
+    if command := missing_emulated_parts():
+        raise MissingDependencyError(
+            "Emulating an Arm phone needs QEMU and an Arm cross compiler.",
+            f"Debian: {command}.",
+            code="EM-ARM64",
+        )
+    folder = _emulated_parts_folder(cache)
+    prepared_folder.prepare_once(folder, _make_emulated_parts)
+    parts = ready_emulated_parts(cache)
+    assert parts
+    return parts
+
+
+def root_of_emulated_parts(target: Target, parts: EmulatedParts) -> Path:
+    """Return the root that emulated programs see, made once: the C library, and the target's processor."""
+    root = parts.folder / "roots" / target.name
+    with prepared_folder.locked_preparation(root):
+        if not root.exists():
+            aside = root.with_name(f".{root.name}.making")
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(parts.folder / "root", aside)
+            for name, text in cores.emulated_core_files(target).items():
+                path = aside / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            aside.rename(root)
+    return root
+
+
+def _emulated_parts_qemu() -> Path | None:
+    paths = (shutil.which(name) for name in QEMU)
+    return next((Path(path) for path in paths if path), None)
+
+
+def _emulated_parts_folder(cache: Path) -> Path:
+    return cache / "arm64" / _emulated_parts_key()
+
+
+def _emulated_parts_key() -> str:
+    """Return a digest of the versions and the sources, which identifies a preparation."""
+    text = f"{FORMAT} {wheels.EXECUTORCH} {wheels.onnxruntime_version()} {build.digest_of_build_sources()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _make_emulated_parts(folder: Path) -> None:
+    (folder / "root" / "lib").mkdir(parents=True)
+    for name in SYSTEM_LIBRARIES:
+        shutil.copy(SYSTEM / name, folder / "root" / "lib" / name)
+    try:
+        options = {**_emulated_wheel_options(), "NLOHMANN_JSON_ROOT": str(runtimes.json_headers())}
+        shutil.copytree(build.build_with_options("linux-arm64", options) / "bin", folder / "bin")
+    except SetupError as error:
+        raise MissingDependencyError(
+            f"Preparing the emulation failed: {error.message}", error.hint, code="EM-ARM64"
+        ) from error
+
+
+def _emulated_wheel_options() -> dict[str, str]:
+    wheels.fetch_wheels(wheels.ARM64)
+    return runtimes.wheel_runtimes(wheels.ARM64)

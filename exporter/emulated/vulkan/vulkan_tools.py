@@ -1,0 +1,168 @@
+"""Prepares what runs Vulkan artifacts: ExecuTorch's Android library, and a stand-in for bionic.
+
+The package is fetched once with npm and the stand-in is compiled, into a folder of the cache.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from exporter.emulated import prepared_folder
+from exporter.emulated.vulkan.bionic import SOURCE, VERSIONS, bionic_trampolines
+from exporter.errors import MissingDependencyError
+from exporter.files import digest_file
+
+PACKAGE = "react-native-executorch@0.9.3"
+SHA256 = "70a20a865b82f47ac46c82711d93c2038cf99eccbb9b287494219063f2217622"
+"""The package's file, as npm packs it."""
+INSIDE = "package/third-party"
+LIBRARY = f"{INSIDE}/android/libs/executorch/x86_64/libexecutorch.so"
+HEADERS = f"{INSIDE}/include/"
+FORMAT = 1
+"""Incremented whenever other files are prepared."""
+DRIVERS = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))
+PROGRAMS = {"npm": "npm", "gcc": "gcc", "g++": "g++"}
+"""Program -> Debian's package of it."""
+PREPARE = "export-mobile verify OUT --on vulkan"
+"""The command that prepares the parts."""
+STEP_S = 600.0
+OTHERS_MAY_WRITE = 0o022
+
+
+def missing_vulkan_parts() -> str:
+    """Return what keeps the parts from being prepared here, as a command; empty where nothing does."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "use Linux on x86-64"
+    packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+    packages += [] if software_driver() else ["mesa-vulkan-drivers"]
+    packages += [] if ctypes.util.find_library("vulkan") else ["libvulkan1"]
+    return f"apt install {' '.join(packages)}" if packages else ""
+
+
+def software_driver() -> Path | None:
+    """Return the description of Mesa's software driver; None where it is not installed."""
+    paths = (path for folder in DRIVERS for path in sorted(folder.glob("lvp_icd*.json")))
+    return next(paths, None)
+
+
+def ready_vulkan_parts(cache: Path) -> Path | None:
+    """Return the folder of the prepared libraries; None where there are none, or others may change them."""
+    folder = _vulkan_parts_folder(cache)
+    if not software_driver() or not prepared_folder.is_prepared(folder):
+        return None
+    status = folder.stat()
+    return None if status.st_uid != os.getuid() or status.st_mode & OTHERS_MAY_WRITE else folder
+
+
+def prepare_vulkan_parts(cache: Path) -> Path:
+    """Return the folder of the libraries; the first time, fetch the package and compile.
+
+    Args:
+        cache: The folder of the build cache.
+
+    Raises:
+        MissingDependencyError: A program of the system is missing, or a step failed.
+    """
+    if folder := ready_vulkan_parts(cache):
+        return folder
+    if command := missing_vulkan_parts():
+        raise MissingDependencyError(
+            "Executing Vulkan artifacts needs npm, a C++ compiler and Mesa's software driver.",
+            f"Debian: {command}.",
+            code="EM-VULKAN",
+        )
+    folder = _vulkan_parts_folder(cache)
+    prepared_folder.prepare_once(folder, _make_vulkan_parts)
+    return folder
+
+
+def _vulkan_parts_folder(cache: Path) -> Path:
+    sources = (SOURCE, SOURCE.with_name("bionic.py"), SOURCE.with_name("vulkan.cc"))
+    text = f"{FORMAT} {SHA256} {[digest_file(path) for path in sources]}"
+    return cache / "vulkan" / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _make_vulkan_parts(folder: Path) -> None:
+    folder.mkdir(mode=0o755)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        _unpack_vulkan_package(_fetched_vulkan_package(scratch), scratch)
+        shutil.copy(scratch / LIBRARY, folder / "libexecutorch_jni.so")
+        _compile_bionic(folder, scratch)
+        _compile_vulkan_runner(folder, scratch)
+
+
+def _fetched_vulkan_package(scratch: Path) -> Path:
+    _run_vulkan_step(
+        ["npm", "pack", PACKAGE, "--silent", "--pack-destination", str(scratch)], "fetching the package"
+    )
+    (archive,) = scratch.glob("*.tgz")
+    if digest_file(archive) != SHA256:
+        raise _failed_vulkan_step("fetching the package", f"{PACKAGE} is not the file that is known")
+    return archive
+
+
+def _unpack_vulkan_package(archive: Path, scratch: Path) -> None:
+    with tarfile.open(archive) as package:
+        wanted = [m for m in package if m.isfile() and (m.name == LIBRARY or m.name.startswith(HEADERS))]
+        package.extractall(scratch, wanted, filter="data")
+
+
+def _compile_bionic(folder: Path, scratch: Path) -> None:
+    versions, trampolines = scratch / "versions.map", scratch / "trampolines.s"
+    versions.write_text(VERSIONS)
+    trampolines.write_text(bionic_trampolines(folder / "libexecutorch_jni.so"))
+    script = f"-Wl,--version-script={versions}"
+    empty = scratch / "empty.c"
+    empty.touch()
+    for name, sources, options in (
+        ("libc.so", [SOURCE, trampolines], [script, "-ldl"]),
+        ("libm.so", [empty], [script]),
+        ("libdl.so", [empty], [script]),
+        ("liblog.so", [empty], []),
+        ("libfbjni.so", [empty], []),
+    ):
+        command = ["gcc", "-O1", "-fPIC", "-shared", f"-Wl,-soname,{name}", *map(str, sources), *options]
+        _run_vulkan_step([*command, "-o", str(folder / name)], "compiling the C library's stand-in")
+
+
+def _compile_vulkan_runner(folder: Path, scratch: Path) -> None:
+    headers = scratch / HEADERS
+    _run_vulkan_step(
+        [
+            "g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-DC10_USING_CUSTOM_GENERATED_MACROS",
+            f"-isystem{headers}", f"-isystem{headers}/executorch/runtime/core/portable_type/c10",
+            str(SOURCE.with_name("vulkan.cc")), str(folder / "libexecutorch_jni.so"),
+            "-Wl,-rpath,$ORIGIN", "-Wl,--allow-shlib-undefined", "-o", str(folder / "libvulkan_runner.so"),
+        ],
+        "compiling the runner",
+    )  # fmt: skip
+
+
+def _run_vulkan_step(command: list[str], step: str) -> None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=STEP_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise _failed_vulkan_step(step, f"it took longer than {STEP_S:.0f} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "rror" in line] or done.stderr.splitlines()
+        raise _failed_vulkan_step(step, " ".join(lines[:2])[:400] or f"it ended with {done.returncode}")
+
+
+def _failed_vulkan_step(step: str, reason: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"Preparing Vulkan's software runtime failed while {step}: {reason}",
+        "It needs the npm registry once; check the network and try again.",
+        code="EM-VULKAN",
+    )

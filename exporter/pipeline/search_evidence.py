@@ -1,0 +1,94 @@
+"""The evidence that a search chooses by. Its scenes neither calibrate nor judge what was chosen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from exporter import files
+from exporter.files import EVIDENCE
+from exporter.pipeline import build, cache, int8, read, results, verify
+from exporter.pipeline.cached_steps import Step, cached_steps
+from exporter.pipeline.context import TORCH, Context, Source
+from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.workers.pool import Job
+from exporter.records import Preprocessing
+
+
+def choice_folder(context: Context) -> Path:
+    """Return the folder of the evidence, in the work folder."""
+    return context.folders.work / "choice"
+
+
+def make_choice_evidence(context: Context, source: Source) -> Path:
+    """Run the float64 model on the scenes that choose, once in a run; return the evidence's file."""
+    folder = choice_folder(context)
+    folder.mkdir(exist_ok=True)
+    if (folder / EVIDENCE).exists():
+        return folder / EVIDENCE
+    arguments = (context.folders.work, folder / EVIDENCE, source.facts.preprocessing, "choice")
+    job = Job("the reference to choose by", build.build_reference, arguments, preload=TORCH, cost_s=8)
+    step = Step(
+        "choice",
+        cache.cache_key("choice", source.key) if source.key else "",
+        tuple[str, ...],
+        lambda _: job,
+        folder=folder,
+        files=lambda _: (EVIDENCE,),
+    )
+    cached_steps(
+        context.run_silently, context.cache, "search", [step], lambda: read.ensure_model_read(context, source)
+    )
+    return folder / EVIDENCE
+
+
+def check_int8_for_choice(
+    context: Context, source: Source, built: Sequence[results.BuildResult]
+) -> Mapping[str, CheckedArtifactResult]:
+    """Judge the int8 artifacts in OUT on the scenes that choose; by name."""
+    if not built:
+        return {}
+    make_choice_evidence(context, source)
+    folder = choice_folder(context)
+    lowering = files.lowering_file("int8")
+    arguments = (context.folders.work, folder / lowering, source.facts.preprocessing)
+    job = Job("int8 to choose by", lower_for_choice, arguments, preload=int8.QUANTIZERS, cost_s=9)
+    step = Step(
+        "choice-int8",
+        int8.int8_key(context, source),
+        bool,
+        lambda _: job,
+        folder=folder,
+        files=lambda _: (lowering,),
+    )
+
+    def prepare() -> None:
+        read.ensure_model_read(context, source)
+        int8.ensure_int8(context)
+
+    cached_steps(context.run_silently, context.cache, "search", [step], prepare)
+    for item in built:
+        shutil.copy2(context.folders.out / str(item.file), folder)
+    return verify.verify_files(
+        folder,
+        [(item.variant, str(item.file)) for item in built],
+        verify.expected_by_verify(context, source),
+        context.run_silently,
+        context.cache,
+    )
+
+
+def lower_for_choice(work: Path, target: Path, preprocessing: Preprocessing | None) -> bool:
+    """Run the int8 program on the scenes that choose, into `target`."""
+    from exporter.quantize import int8 as quantized_program
+    from exporter.verify import reference_io
+
+    quantized = quantized_program.load_int8(work)
+    lowering = int8.int8_lowering(
+        quantized_program.int8_runner(quantized.module),
+        results.load_data_result(work).choice,
+        int8.edges_for_int8(work, preprocessing),
+    )
+    reference_io.save_reference_lowering(lowering, target)
+    return True

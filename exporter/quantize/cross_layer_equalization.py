@@ -1,0 +1,214 @@
+"""Scale channels so that each uses more of the int8 range that they share.
+
+One scale serves all channels of an activation, so the channel that reaches furthest decides how coarsely the
+others are rounded. A channel can be multiplied by any positive factor where it is written, and divided where
+it is read (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019).
+Here the factors follow from real activations, not from weights, and from how far batch norms say that
+channels reach on other inputs (`spread`).
+
+A depthwise convolution has a scale for each of these channels, so dividing there costs nothing, and each
+channel gets the whole range. A dense one shares a scale among what it reads: small columns of its weights are
+rounded more coarsely. There only a part of the way is gone (`STRENGTH`). Tensors that are added share their
+channels' factors, and so do all convolutions that write or read them.
+
+A clamp (ReLU6) stays where it is, whatever the factor: its channels are only enlarged, and only until the
+largest value seen, times `HEADROOM`, meets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from exporter.quantize import graphs
+from exporter.quantize.channel_reach import ChannelSpread, reach_by_spread, spread_of_tensor
+from exporter.quantize.graphs import GraphWalk, aten, graph_attribute
+
+MOST = 16.0
+"""The largest factor: channels that are nearly unused stay small."""
+
+STRENGTH = 0.5
+"""The power of a channel's wish that it gets where a dense convolution reads it; 1 is all of it."""
+
+HEADROOM = 1.5
+"""A clamped channel may grow until its largest value, times this, meets the clamp."""
+
+
+@dataclass(eq=False)
+class _Group:
+    """Tensors whose channels must have the same factors, and the convolutions around them."""
+
+    tensors: list[fx.Node] = field(default_factory=list)
+    writers: list[fx.Node] = field(default_factory=list)
+    readers: list[fx.Node] = field(default_factory=list)
+    scalable: bool = True
+    """Whether only convolutions, additions and clamps from 0 write and read the tensors."""
+
+    def rounded(self) -> list[fx.Node]:
+        """Return the tensors that int8 will round: those that no activation of the same step reads."""
+        return [t for t in self.tensors if not any(user.target in graphs.ACTIVATIONS for user in t.users)]
+
+    def clamp(self) -> float:
+        """Return the smallest value that a tensor is clamped to; infinite without a clamp."""
+        return min((_clamp_to_equalise(t) or 0.0 for t in self.tensors), default=float("inf"))
+
+
+def equalise_channels(
+    module: fx.GraphModule,
+    samples: Sequence[tuple[Tensor, ...]],
+    spreads: Mapping[str, ChannelSpread] | None = None,
+) -> None:
+    """Scale channels in place; the module computes the same.
+
+    Args:
+        module: A float module from `torch.export`, its batch norms folded; its weights are its own.
+        samples: One call of the model each.
+        spreads: The spread of convolutions' channels, from the batch norms before they were folded.
+    """
+    groups = list(_groups(module))
+    tensors = [tensor for group in groups for tensor in group.rounded()]
+    reach = {
+        tensor: _reach_beyond_samples(tensor, seen, spreads or {})
+        for tensor, seen in _reach_to_equalise(module, tensors, samples).items()
+    }
+    with torch.no_grad():
+        for group in groups:
+            dense = any(not _is_depthwise_to_equalise(module, reader) for reader in group.readers)
+            factor = _equalising_factor(
+                [reach[t] for t in group.rounded()], group.clamp(), STRENGTH if dense else 1.0
+            )
+            for writer in group.writers:
+                for place in (1, 2):
+                    if (parameter := _parameter_to_equalise(module, writer, place)) is not None:
+                        parameter.mul_(_along(factor, parameter, 0))
+            for reader in group.readers:
+                weight = graph_attribute(module, str(reader.args[1].target))  # type: ignore[union-attr]
+                weight.div_(_along(factor, weight, 0 if _is_depthwise_to_equalise(module, reader) else 1))
+
+
+def _groups(module: fx.GraphModule) -> Iterator[_Group]:
+    seen: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.target in graphs.CONVOLUTIONS and node not in seen:
+            group = _Group()
+            _join(module, node, group)
+            seen.update(group.tensors)
+            if group.scalable and group.readers:
+                yield group
+
+
+def _join(module: fx.GraphModule, start: fx.Node, group: _Group) -> None:
+    """Add a tensor to a group, and all that must share its factors."""
+    left = [start]
+    while left:
+        tensor = left.pop()
+        if tensor in group.tensors:
+            continue
+        group.tensors.append(tensor)
+        if tensor.target in graphs.CONVOLUTIONS:
+            group.writers.append(tensor)
+            group.scalable &= _owns_weights_to_equalise(tensor)
+        elif _keeps_channels(tensor):
+            left += tensor.all_input_nodes
+        else:
+            group.scalable = False
+        for user in tensor.users:
+            if user.target in graphs.CONVOLUTIONS and user.args[0] is tensor:
+                group.readers.append(user)
+                group.scalable &= _owns_weights_to_equalise(user) and _reads_channels(module, user)
+            else:
+                left.append(user)
+
+
+def _keeps_channels(node: fx.Node) -> bool:
+    """Return whether a factor on an operator's inputs is one on its output."""
+    if node.target in graphs.ACTIVATIONS:
+        return _clamp_to_equalise(node) is not None
+    if node.target is not aten.add.Tensor or node.kwargs:
+        return False
+    shapes = {tuple(source.meta["val"].shape) for source in node.all_input_nodes}
+    return len(node.all_input_nodes) == 2 and len(shapes) == 1
+
+
+def _reads_channels(module: fx.GraphModule, layer: fx.Node) -> bool:
+    return graphs.is_graph_weight(layer.args[1]) and (
+        graphs.groups_in_graph(layer) == 1 or _is_depthwise_to_equalise(module, layer)
+    )
+
+
+def _is_depthwise_to_equalise(module: fx.GraphModule, layer: fx.Node) -> bool:
+    if not graphs.is_graph_weight(layer.args[1]):
+        return False
+    weight = graph_attribute(module, str(layer.args[1].target))  # type: ignore[union-attr]
+    return weight.shape[1] == 1 and weight.shape[0] == graphs.groups_in_graph(layer) > 1
+
+
+def _owns_weights_to_equalise(layer: fx.Node) -> bool:
+    """Return whether no other operator uses the layer's weight or bias."""
+    parameters = [node for node in layer.all_input_nodes if node.op == "get_attr"]
+    return layer.args[1] in parameters and all(len(node.users) == 1 for node in parameters)
+
+
+def _clamp_to_equalise(node: fx.Node) -> float | None:
+    """Return a node's largest value: infinite without a clamp, None where its range does not begin at 0."""
+    if node.target not in graphs.CLAMPS:
+        return float("inf")
+    low, high = (*node.args[1:], -1.0, 1.0)[:2]  # hardtanh's own defaults
+    return float(high) if low == 0 else None  # type: ignore[arg-type]
+
+
+def _reach_to_equalise(
+    module: fx.GraphModule, tensors: Sequence[fx.Node], samples: Sequence[tuple[Tensor, ...]]
+) -> dict[fx.Node, Tensor]:
+    """Return the largest magnitude of each channel over all samples."""
+    reaches: dict[fx.Node, Tensor] = {}
+    wanted = set(tensors)
+
+    def look(walk: GraphWalk, node: fx.Node) -> Any | None:
+        if node not in wanted:
+            return None
+        value = walk.compute(node)
+        largest = value.abs().amax([d for d in range(value.dim()) if d != 1])
+        reaches[node] = torch.maximum(reaches[node], largest) if node in reaches else largest
+        return value
+
+    with torch.no_grad():
+        for sample in samples if wanted else ():
+            GraphWalk(module, look).run(*sample)
+    return reaches
+
+
+def _reach_beyond_samples(tensor: fx.Node, seen: Tensor, spreads: Mapping[str, ChannelSpread]) -> Tensor:
+    """Return how far channels may reach on other inputs; no further than a clamp lets them."""
+    spread = spread_of_tensor(tensor, spreads)
+    if spread is None:
+        return seen
+    return reach_by_spread(tensor, seen, spread).clamp_max(_clamp_to_equalise(tensor) or float("inf"))
+
+
+def _equalising_factor(reaches: Sequence[Tensor], clamp: float, strength: float) -> Tensor:
+    """Return each channel's factor.
+
+    Args:
+        reaches: The reach of each channel, tensor by tensor.
+        clamp: The value at which they are clamped.
+        strength: The power of what would let each channel reach as far as the furthest.
+    """
+    tiny = torch.finfo(reaches[0].dtype).tiny
+    shares = [(reach / reach.max().clamp_min(tiny)).clamp_min(1 / MOST**2) for reach in reaches]
+    wanted = torch.stack(shares).log().mean(0).neg().mul(strength).exp()
+    furthest = torch.stack(list(reaches)).amax(0).clamp_min(tiny)
+    return torch.minimum(wanted, clamp / (HEADROOM * furthest)).clamp(1.0, MOST)
+
+
+def _parameter_to_equalise(module: fx.GraphModule, layer: fx.Node, place: int) -> Tensor | None:
+    node = layer.args[place] if len(layer.args) > place else None
+    return graph_attribute(module, str(node.target)) if isinstance(node, fx.Node) else None
+
+
+def _along(factor: Tensor, parameter: Tensor, dimension: int) -> Tensor:
+    return factor.reshape(*[1] * dimension, -1, *[1] * (parameter.dim() - 1 - dimension))

@@ -1,0 +1,147 @@
+"""Tests of turning counts into milliseconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from exporter.config.targets import TARGETS, get_target
+from exporter.estimate import latency_model
+from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.latency_model import Work
+from exporter.estimate.parameters import Fit, load_parameters
+from exporter.records import EstimatedLatency, Precision
+
+SD865 = get_target("snapdragon865")
+MOBILENET = Counts(
+    fma=78_005_256, simd=9_906_054, scalar=37_022_016, branch=17_022_298, load=28_530_458, store=8_103_988
+)
+"""ONNX Runtime's count of MobileNetV2 in float32."""
+SNAPDRAGONS = [target for target in TARGETS if target.name.startswith("snapdragon")]
+
+
+def fit(runtime: str = "onnxruntime", precision: Precision = "fp32") -> Fit:
+    found = latency_model.fit_for(load_parameters(), runtime, precision)
+    assert found
+    return found
+
+
+def estimated(
+    counts: Counts | None = MOBILENET, threads: int = 1, precision: Precision = "fp32", **changes: Any
+) -> EstimatedLatency:
+    work = dataclasses.replace(Work(counts, 601_548_544, 13_879_080, 53), **changes)
+    return latency_model.estimate_latency(
+        work, SD865, load_parameters(), fit(precision=precision), precision, threads
+    )
+
+
+def test_a_mobilenet_takes_what_was_published() -> None:
+    """29.1 and 29.3 ms on one thread of a Snapdragon 865 lie in the interval, and near its middle."""
+    estimate = estimated()
+    assert estimate.low_ms < 29.1 < 29.3 < estimate.high_ms
+    assert estimate.p50_ms == pytest.approx(29.2, rel=0.15)
+    assert (estimate.evidence, estimate.basis) == ("estimated", "counts")
+
+
+@pytest.mark.parametrize("threads", latency_model.THREADS)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_kernel_that_runs_twice_takes_twice_as_long(threads: int, precision: Precision) -> None:
+    """Counting everything twice doubles the time, but for what a call costs once."""
+    twice = Counts(*(2 * value for value in dataclasses.astuple(MOBILENET)))
+    once_ms, twice_ms = (
+        estimated(counts, threads, precision, kernels=kernels).p50_ms
+        for counts, kernels in ((MOBILENET, 53), (twice, 106))
+    )
+    call_ms = fit(precision=precision).call_ms
+    assert twice_ms - call_ms == pytest.approx(2 * (once_ms - call_ms))
+
+
+@pytest.mark.parametrize("name", ["fma", "dot", "matrix", "simd", "scalar", "branch", "load", "store"])
+def test_more_of_anything_is_never_faster(name: str) -> None:
+    """Costs are not negative."""
+    more = dataclasses.replace(MOBILENET, **{name: getattr(MOBILENET, name) + 10_000_000})
+    assert estimated(more).p50_ms >= estimated().p50_ms
+    assert estimated(more, precision="int8").p50_ms > estimated(precision="int8").p50_ms
+
+
+@pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "executorch", "torchscript"])
+@pytest.mark.parametrize("threads", latency_model.THREADS)
+def test_every_snapdragon_has_estimates(target: Any, runtime: str, threads: int) -> None:
+    """Each runtime has a figure inside its interval; chips other than the rows' own have wider ones."""
+    assert latency_model.supports_estimate(target)
+    counts = None if runtime == "torchscript" else MOBILENET
+    work = Work(counts, 601_548_544, 13_879_080, 53)
+    fitted = load_parameters()
+    own, of_865 = (
+        latency_model.estimate_latency(work, phone, fitted, fit(runtime), "fp32", threads)
+        for phone in (target, SD865)
+    )
+    assert 0 < own.low_ms < own.p50_ms < own.high_ms
+    assert sum(own.shares.values()) == pytest.approx(1, abs=0.1)
+    if target is not SD865:
+        assert own.high_ms / own.low_ms > of_865.high_ms / of_865.low_ms
+        assert any("documented widths" in note for note in own.notes)
+
+
+@pytest.mark.parametrize("name", ["iphone", "generic-arm64"])
+def test_other_targets_have_none(name: str) -> None:
+    """No row and no core of theirs is known."""
+    assert not latency_model.supports_estimate(get_target(name))
+
+
+def test_executorch_carries_the_cross_runtime_error_and_says_so() -> None:
+    """No row of ExecuTorch exists, so its interval is wider than that of ONNX Runtime."""
+    work = Work(MOBILENET, 601_548_544, 13_879_080, 53)
+    known, unknown = (
+        latency_model.estimate_latency(work, SD865, load_parameters(), fit(runtime), "fp32", 1)
+        for runtime in ("onnxruntime", "executorch")
+    )
+    assert unknown.high_ms / unknown.low_ms > known.high_ms / known.low_ms
+    assert any("No latency of ExecuTorch" in note for note in unknown.notes)
+    assert not any("ExecuTorch" in note for note in known.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"counts": None}, "Nothing was counted"),
+        ({"counts": Counts(fma=1000)}, "far outside"),
+        ({"counts": dataclasses.replace(MOBILENET, scalar=2_000_000_000)}, "without matrix products"),
+    ],
+    ids=["no counts", "size", "operators"],
+)
+def test_what_the_rows_do_not_show_widens_the_interval(change: dict[str, Any], note: str) -> None:
+    """An unseen size, unseen operators and missing counts each say so."""
+    usual, unusual = estimated(), estimated(**change)
+    assert unusual.high_ms / unusual.low_ms > usual.high_ms / usual.low_ms
+    assert any(note in text for text in unusual.notes)
+    assert not any(note in text for text in usual.notes)
+
+
+def test_kernels_are_counted_by_their_operators() -> None:
+    """Names of ONNX, ExecuTorch and its delegates all count; quantisation and activations do not."""
+    operators = {
+        "Conv": 2,
+        "Gemm": 1,
+        "aten::linear": 3,
+        "XNNFullyConnected": 1,
+        "Relu": 9,
+        "QuantizeLinear": 7,
+    }
+    assert latency_model.count_kernels(operators) == 7
+
+
+def test_the_parameters_name_their_sources() -> None:
+    """Data without provenance proves nothing; costs are never negative."""
+    fitted = load_parameters()
+    assert any("MIT" in line for line in fitted.provenance)
+    for item in fitted.fits.values():
+        assert all(cost >= 0 for cost in item.cycles.values())
+        assert {*item.spread, *item.graph_spread} == {"1", "4"}
+        assert all(
+            s.factor > 1 and 0.5 < s.coverage < 1
+            for s in (*item.spread.values(), *item.graph_spread.values())
+        )

@@ -1,0 +1,99 @@
+"""Tests of operators back in float, and of each operator's cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from exporter.quantize import sensitivity
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
+from exporter.quantize.int8 import int8_tensors
+from exporter.quantize.mixed_precision import keep_mixed_float, mixed_operators
+from tests.nets import quantized, samples, trained
+
+pytestmark = pytest.mark.slow
+
+
+def calls(first: int, count: int) -> list[tuple[torch.Tensor, ...]]:
+    return [int8_tensors(sample) for sample in samples("cnn", first, count)]
+
+
+def with_float(*names: str) -> torch.fx.GraphModule:
+    made = quantized("cnn")
+    return keep_mixed_float(made.module, made.float_weights, names)
+
+
+def test_operators_are_named_by_the_users_modules() -> None:
+    """Operators are in running order, with the path of their module."""
+    listed = [(operator.layer, operator.kind) for operator in mixed_operators(quantized("cnn").module)]
+    assert listed == [
+        ("stem.0", "conv2d"),
+        ("depthwise.0", "conv2d"),
+        ("pointwise.0", "conv2d"),
+        ("add", "add"),
+        ("mean", "mean"),
+        ("head", "linear"),
+    ]
+
+
+def test_rounding_again_is_no_operator() -> None:
+    """A tensor that goes from one scale to another is read by a quantiser only."""
+    graph = torch.fx.Graph()
+    value = graph.placeholder("x")
+    for scale in (0.1, 0.2):
+        value = graph.call_function(QUANTIZE, (value, scale, 0, -128, 127, torch.int8))
+        value = graph.call_function(DEQUANTIZE, (value, scale, 0, -128, 127, torch.int8))
+    graph.output(graph.call_function(torch.ops.aten.relu.default, (value,)))
+    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    assert [operator.kind for operator in mixed_operators(module)] == ["relu"]
+
+
+def test_with_everything_in_float_the_network_is_the_float_one() -> None:
+    """No quantiser is left, and the outputs are those of the original weights."""
+    module = with_float(*(operator.name for operator in mixed_operators(quantized("cnn").module)))
+    assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
+    assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
+    with torch.no_grad():
+        for call in calls(0, 4):
+            torch.testing.assert_close(module(*call), trained("cnn")(*call), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tensor_stays_quantised_while_one_side_is() -> None:
+    """A float convolution reads what the int8 one before it wrote, and writes float."""
+    whole, mixed = quantized("cnn").module, with_float("conv2d_2")
+    before, after = (sum(n.target is DEQUANTIZE for n in m.graph.nodes) for m in (whole, mixed))
+    assert "conv2d_2_float_weight" in mixed.code
+    assert sum(n.target is DEQUANTIZE_CHANNELS for n in mixed.graph.nodes) == 3
+    assert before == after  # the addition is still int8: it reads the result quantised
+    apart = with_float("conv2d_2", "add")
+    assert sum(n.target is DEQUANTIZE for n in apart.graph.nodes) < after
+
+
+def test_the_whole_program_is_left_alone() -> None:
+    """Candidates are copies, so the whole program is unchanged."""
+    code = quantized("cnn").module.code
+    with_float("conv2d", "add")
+    assert quantized("cnn").module.code == code
+
+
+def test_costs_are_those_of_one_operator_at_a_time() -> None:
+    """Each cost is between zero and that of all operators; coarser weights cost more."""
+    made = quantized("cnn")
+    costs = sensitivity.measure_sensitivity(made.module, made.float_weights, calls(0, 8))
+    names = {operator.name for operator in mixed_operators(made.module)}
+    expected = sensitivity.run_for_sensitivity(
+        keep_mixed_float(made.module, made.float_weights, names), calls(0, 8)
+    )
+    whole = sensitivity.sensitivity_noise(expected, sensitivity.run_for_sensitivity(made.module, calls(0, 8)))
+    assert {cost.name for cost in costs} == names
+    assert all(0 < cost.noise < 2 * whole for cost in costs)
+    coarse = {**made.float_weights, "linear": made.float_weights["linear"] * 1.1}
+    worse = sensitivity.measure_sensitivity(made.module, coarse, calls(0, 8))
+    assert worse[-1].noise > 5 * costs[-1].noise
+
+
+def test_noise_is_relative_and_the_worst_outputs() -> None:
+    """A tenth of the output is 20 dB at any scale, and the worst output counts."""
+    y, z = torch.full((4,), 1e-6), torch.full((4,), 5.0)
+    assert sensitivity.sensitivity_noise([(y, z)], [(y * 1.1, z)]) == pytest.approx(0.01, rel=1e-4)
+    assert sensitivity.sensitivity_noise([(y, z)], [(y * 1.1, z * 2)]) == pytest.approx(1.0, rel=1e-4)

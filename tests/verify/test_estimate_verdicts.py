@@ -1,0 +1,128 @@
+"""Tests of what estimates may decide, and what they never do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from exporter.records import Artifact, DeviceLatency, EstimatedLatency, Latency, Variant
+from exporter.verify import budget, estimate_verdicts, select
+from tests.variants import FP32, INT8
+
+VULKAN = replace(INT8, name="executorch-vulkan-fp16", backend="vulkan", precision="fp16")
+RUNNABLE = (VULKAN.name, INT8.name, FP32.name)
+
+
+def estimate(
+    p50_ms: float, factor: float = 1.2, threads: int = 4, basis: Literal["counts", "graph"] = "counts"
+) -> EstimatedLatency:
+    return EstimatedLatency(threads, p50_ms, p50_ms / factor, p50_ms * factor, 0.9, basis)
+
+
+def artifact(variant: Variant, host_ms: float, *estimated: EstimatedLatency) -> Artifact:
+    latency = Latency(host_ms, host_ms, 20, 2)
+    return Artifact(variant, "f", 1, "0" * 64, "passed", None, latency=latency, estimates=estimated)
+
+
+def measured(p90_ms: float) -> DeviceLatency:
+    device = {"serial": "phone", "soc": "SM8250"}
+    ends = (p90_ms, p90_ms)
+    return DeviceLatency("measured", device, p90_ms, p90_ms, ends, 10, 1000, (), 0.0, "pass", 15.0)
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "verdict"),
+    [(10, "estimated within"), (20, "estimated over"), (14, "uncertain"), (16, "uncertain")],
+)
+def test_the_words_on_a_budget_are_its_own(p50_ms: float, verdict: str) -> None:
+    """The whole interval decides, and no word is that of a measurement."""
+    assert estimate_verdicts.estimate_verdict(estimate(p50_ms), 15) == verdict
+
+
+@pytest.mark.parametrize("p50_ms", [0.001, 14.9, 15.1, 1000])
+def test_an_estimate_never_meets_a_budget(p50_ms: float) -> None:
+    """An artifact with estimates alone is not measured, however fast it may be."""
+    row = artifact(INT8, 0.001, estimate(p50_ms))
+    assert budget.budget_verdict(row.device_latencies, 15) == "not_measured"
+    assert select.select_measured([row], RUNNABLE, False, False) is None
+
+
+def test_an_estimate_is_no_device_latency() -> None:
+    """No field makes one the other: the types share neither evidence nor device."""
+    assert "estimated" not in DeviceLatency.__dataclass_fields__["evidence"].type
+    assert budget.judged_by_budget(estimate(1), 15) == "not_measured"  # type: ignore[arg-type]
+
+
+def test_the_estimate_chooses_where_this_host_would_not() -> None:
+    """An x86 host prefers the one, the phone's CPU the other."""
+    rows = [artifact(FP32, 1, estimate(20)), artifact(INT8, 9, estimate(8), estimate(12, threads=1))]
+    choice = select.select_artifact(rows, RUNNABLE, False, False)
+    assert choice.name == INT8.name
+    assert "8 ms, 6.67 to 9.6 (estimated), 4 threads" in choice.reason
+    assert "overlaps by 0%" in choice.reason
+    assert select.UNMEASURED in choice.reason
+    assert "this host" not in choice.reason
+
+
+def test_a_gpu_artifact_is_not_chosen_by_this_host() -> None:
+    """What has no estimate is left out, and the reason counts it."""
+    rows = [artifact(VULKAN, 0.1), artifact(INT8, 9, estimate(8))]
+    choice = select.select_artifact(rows, RUNNABLE, False, False)
+    assert choice.name == INT8.name
+    assert "1 without an estimate was left out" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("int8", "fp32", "chosen"),
+    [
+        (estimate(12, 4, basis="graph"), estimate(9, 2, basis="graph"), INT8),
+        (estimate(12, 1.5), estimate(9, 2, basis="graph"), INT8),
+        (estimate(40, 2, basis="graph"), estimate(9, 2, basis="graph"), FP32),
+        (estimate(9.5), estimate(9), FP32),
+    ],
+    ids=["both from FLOPs", "one from FLOPs", "far apart", "both counted"],
+)
+def test_the_targets_preference_decides_between_estimates_from_flops(
+    int8: EstimatedLatency, fp32: EstimatedLatency, chosen: Variant
+) -> None:
+    """FLOPs do not tell runtimes apart; counted instructions do, also where intervals overlap."""
+    choice = select.select_artifact(
+        [artifact(INT8, 1, int8), artifact(FP32, 1, fp32)], RUNNABLE, False, False
+    )
+    assert choice.name == chosen.name
+    assert ("2 passed artifacts whose estimates cannot be told apart" in choice.reason) == (chosen is INT8)
+
+
+def test_a_phone_overrules_the_estimate() -> None:
+    """Measurements choose as before."""
+    rows = [
+        replace(artifact(FP32, 1, estimate(20)), device_latencies=(measured(5),)),
+        replace(artifact(INT8, 1, estimate(8)), device_latencies=(measured(9),)),
+    ]
+    choice = select.select_measured(rows, RUNNABLE, False, False)
+    assert choice
+    assert (choice.name, "measured" in choice.reason) == (FP32.name, True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "share"),
+    [((10, 1.2), (10, 1.2), 1), ((10, 1.1), (20, 1.1), 0), ((10, 2), (10, 1.1), 1)],
+)
+def test_the_overlap_is_a_share_of_the_narrower_interval(
+    first: tuple[float, float], second: tuple[float, float], share: float
+) -> None:
+    """Equal intervals overlap wholly, distant ones not at all."""
+    assert estimate_verdicts.estimate_overlap(estimate(*first), estimate(*second)) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "words"), [(9, "12% more than the estimate"), (7, "12% less"), (20, "outside its interval")]
+)
+def test_a_measurement_is_compared_with_its_estimate(p50_ms: float, words: str) -> None:
+    """The sentence has the difference and whether the interval held it."""
+    latency = replace(measured(p50_ms), device={"serial": "phone", "soc": "SM8250", "threads": 4})
+    assert words in estimate_verdicts.estimate_compared(latency, [estimate(8, threads=1), estimate(8)])
+    assert not estimate_verdicts.estimate_compared(replace(latency, evidence="simulated"), [estimate(8)])
+    assert not estimate_verdicts.estimate_compared(latency, [estimate(8, threads=1)])
