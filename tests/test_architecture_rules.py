@@ -56,6 +56,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.calls",
     "exporter.capture.digest",
     "exporter.capture.replaced_clocks",
+    "exporter.capture.embedded_preprocessing",
     "exporter.capture.explicit_state",
     "exporter.capture.forced_draws",
     "exporter.capture.generators",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from exporter.capture import matmul_weights, randomness, state
+from exporter.capture import embedded_preprocessing, matmul_weights, randomness, state
 from exporter.capture.calls import (
     FlatCallOutputs,
     OwnCallInputs,
@@ -60,6 +60,9 @@ def capture_program(
     module = _adapted_program(fresh if changed else module, tensors, outputs)
     program, problem = _export_program(copied_for_calls(module) if changed else module, tensors)
     randomness.check_randomness(fresh, tensors, program)
+    lowered, folded = embedded_preprocessing.fold_embedded_preprocessing(module, program)
+    if folded:
+        program, problem = _export_program(copied_for_calls(lowered) if changed else lowered, tensors)
     specs = _name_program_outputs(model, named)
     return Captured(
         module=module,
@@ -75,6 +78,7 @@ def capture_program(
         torchscript=torchscript,
         state=changed,
         variable=_variable_program_outputs(program, specs),
+        folded=folded,
     )
 
 

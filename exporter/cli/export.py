@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -20,6 +20,7 @@ from exporter.records import TaskName
 
 CARD_SUFFIX = ".toml"
 RENAMED = "--calibration-curve is now --calibration-sweep; the old name goes with the next version."
+PIXELS: tuple[Literal["rgb", "rgba"], ...] = ("rgb", "rgba")
 OPTION_OF = {
     "arch_args": "arch_arg",
     "budget_ms": "budget",
@@ -140,6 +141,20 @@ def export_command(
             "and outputs."
         ),
     ] = "kept",
+    embed_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--embed-preprocessing",
+            help="Normalise pixels within the artifacts, which then take a photo's bytes: uint8 "
+            "[N, height, width, channels]. The app resizes and crops.",
+        ),
+    ] = False,
+    pixels: Annotated[
+        str,
+        typer.Option(
+            help="The bytes that --embed-preprocessing takes: rgb, or rgba, whose alpha is ignored."
+        ),
+    ] = "rgb",
     allow_inconclusive: Annotated[
         bool,
         typer.Option(
@@ -200,6 +215,7 @@ def export_command(
         samples=samples,
         torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),
         state=options.parse_choice_option("--state", state, ("kept", "explicit")),
+        embed_preprocessing=_embedded_pixels_option(embed_preprocessing, pixels),
     )
     request = Request(
         **vars(model),
@@ -241,6 +257,11 @@ def export_command(
         run_bench(request.destination, tuple(device or ()), None, False, budget, {}, as_json)
 
 
+def _embedded_pixels_option(embedded: bool, pixels: str) -> Literal["", "rgb", "rgba"]:
+    bytes_taken = options.parse_choice_option("--pixels", pixels, PIXELS)
+    return bytes_taken if embedded else ""
+
+
 def _check_export_options(context: typer.Context, request: Request, bench: bool) -> None:
     """Refuse an option that has no effect without another."""
     for option, words, partner, is_there in (
@@ -248,6 +269,7 @@ def _check_export_options(context: typer.Context, request: Request, bench: bool)
         ("min_sqnr", "is a limit of", "--search", request.search),
         ("time_limit", "is a limit of", "--search", request.search),
         ("max_drop", "is a limit of", "--eval", request.evaluation is not None),
+        ("pixels", "is the input of", "--embed-preprocessing", bool(request.embed_preprocessing)),
     ):
         if _is_export_option_given(context, option) and not is_there:
             name = f"--{option.replace('_', '-')}"

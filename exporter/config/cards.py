@@ -129,7 +129,7 @@ class ArtifactsTable(Table):
     """What the export makes.
 
     The keys mean what the options mean: `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`,
-    `--allow-synthetic`, `--allow-inconclusive`.
+    `--embed-preprocessing` (with the bytes of `--pixels`), `--allow-synthetic`, `--allow-inconclusive`.
     """
 
     formats: tuple[Text, ...] = ()
@@ -137,6 +137,7 @@ class ArtifactsTable(Table):
     require: tuple[Text, ...] = ()
     torchscript: Literal["auto", "trace", "script"] = "auto"
     state: Literal["kept", "explicit"] = "kept"
+    embed_preprocessing: Literal["", "rgb", "rgba"] = ""
     allow_synthetic: bool = False
     allow_inconclusive: bool = False
 
@@ -207,6 +208,7 @@ CARD_FIELDS = frozenset(
         "budget_ms",
         "calibration",
         "checkpoint",
+        "embed_preprocessing",
         "evaluation",
         "expect",
         "formats",
@@ -277,6 +279,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
         precisions=listed.artifacts.precisions,
         torchscript=listed.artifacts.torchscript,
         state=listed.artifacts.state,
+        embed_preprocessing=listed.artifacts.embed_preprocessing,
         allow_synthetic=listed.artifacts.allow_synthetic,
         allow_inconclusive=listed.artifacts.allow_inconclusive,
         limits=_card_limits(listed.limits),

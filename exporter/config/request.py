@@ -47,6 +47,8 @@ class ModelRequest:
     torchscript: Literal["auto", "trace", "script"] = "auto"
     state: Literal["kept", "explicit"] = "kept"
     """Whether the files keep what forward changes, or it becomes inputs and outputs."""
+    embed_preprocessing: Literal["", "rgb", "rgba"] = ""
+    """The bytes of a photo that artifacts take and normalise; empty: they take normalised floats."""
 
 
 @dataclass(frozen=True)

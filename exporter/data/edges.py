@@ -79,8 +79,8 @@ def _described_edges(
         kind,
         low,
         high,
-        _plain_edge_photo(array, photo, 0.0) if photo else None,
-        _plain_edge_photo(array, photo, photo.scale) if photo else None,
+        _plain_edge_photo(array, photo, 0) if photo else None,
+        _plain_edge_photo(array, photo, 255) if photo else None,
     )
 
 
@@ -93,7 +93,8 @@ def _edge_input_kind(rows: Sequence[Array]) -> Kind:
     if first.dtype.kind == "f":
         return "signal" if len(values) > 2 else "fixed"  # two values are a mask
     lengths = first.size == first.shape[0] if first.ndim else True
-    ordered = all((np.diff(row.reshape(-1)) >= 0).all() for row in rows)  # positions, offsets
+    flat = [row.reshape(-1) for row in rows]
+    ordered = all((row[1:] >= row[:-1]).all() for row in flat)  # positions, offsets
     return "fixed" if len(values) <= 2 or lengths or ordered else "codes"
 
 
@@ -121,7 +122,10 @@ def _moved_edge(name: str, given: _EdgeInput) -> Array:
     return moved
 
 
-def _plain_edge_photo(array: Array, preprocessing: Preprocessing, brightness: float) -> Array:
+def _plain_edge_photo(array: Array, preprocessing: Preprocessing, byte: int) -> Array:
+    if preprocessing.pixels:
+        return np.full_like(array, byte)
+    brightness = byte / 255 * preprocessing.scale
     values = (brightness - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     return np.ascontiguousarray(np.broadcast_to(values[:, None, None], array.shape).astype(array.dtype))
 
@@ -132,6 +136,8 @@ def _equal_edges(edge: Sample, sample: Sample) -> bool:
 
 def is_edge_photo(spec: TensorSpec, preprocessing: Preprocessing) -> bool:
     """Tell whether the preprocessing's statistics are for this input's channels."""
+    if preprocessing.pixels:
+        return spec.dtype == "uint8" and len(spec.shape) == 4
     channels = spec.shape[1] if len(spec.shape) == 4 else 0
     return (
         channels in {1, 3}

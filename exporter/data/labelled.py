@@ -62,12 +62,12 @@ class Labelled:
             return
         spec, how = self.inputs[0], self.preprocessing
         assert how is not None
-        batch, channels = spec.shape[:2]
+        batch, channels = spec.shape[0], photos.photo_colours(spec, how)
         pairs = list(zip(self.paths, self.digests, strict=True))
         for first in range(0, len(pairs), batch):
             images = [photos.read_whole_photo(p, how, channels, d) for p, d in pairs[first : first + batch]]
             images += [None] * (batch - len(images))
-            blank = np.zeros(spec.shape[1:], np.float32)
+            blank = np.zeros(spec.shape[1:], spec.dtype)
             stacked = np.stack([blank if image is None else image for image in images])
             yield (stacked,), [image is not None for image in images]
 
@@ -291,7 +291,8 @@ def _shared_labelled(evaluation: Labelled, used: Mapping[bytes, data.Origin]) ->
         if (origin := used.get(data.row_digest(row))) is not None:
             yield f"row {index}", origin.name
     sizes = {origin.size for origin in used.values()}
-    channels = evaluation.inputs[0].shape[1] if evaluation.paths else 0
+    how = evaluation.preprocessing
+    channels = photos.photo_colours(evaluation.inputs[0], how) if evaluation.paths and how else 0
     for path in evaluation.paths:
         # Only pictures of the same size can be equal: the others need not be decoded.
         if not sizes.isdisjoint(photos.photo_sizes(path)):

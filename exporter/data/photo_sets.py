@@ -44,7 +44,7 @@ def load_photo_sets(
         CalibrationError: The model takes no photos, or the folder holds fewer than two scenes.
     """
     spec, how = photo_set_input(source, inputs, preprocessing)
-    batch, channels = spec.shape[:2]
+    batch, channels = spec.shape[0], photos.photo_colours(spec, how)
     paths = photos.find_photos(source)
     each = count * batch
     wanted = (3 if choosing else 2) * each
@@ -103,6 +103,8 @@ def photo_set_input(
     """Check that photos can be this model's input at all."""
     shapes = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in inputs)
     hint = "Give an .npz file with an array per input instead."
+    if preprocessing is not None and preprocessing.pixels:
+        return inputs[0], preprocessing
     if (
         len(inputs) != 1
         or len(inputs[0].shape) != 4

@@ -6,16 +6,16 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from exporter.errors import CalibrationError
 from exporter.files import digest_file
-from exporter.records import Array, Preprocessing
+from exporter.records import Array, Preprocessing, TensorSpec
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,6 +36,10 @@ Measured: a black frame with sensor noise 0.6 to 1.3, an evenly lit wall 3.2 to 
 of scikit-image 9.8 (a retina's detail), 12 (the moon) and 17 (bricks, deep space); most have 30 to 80."""
 CROP_SCALES = (0.85, 0.7, 0.55, 0.4)
 """Sides of the crops as a share of the largest crop that fits."""
+
+
+Resize: TypeAlias = "Callable[[Image.Image, tuple[int, int]], Image.Image]"
+"""Resizes an image to a width and height."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +114,11 @@ def photo_file_digest(path: Path) -> str:
 
 
 def read_whole_photo(
-    path: Path, preprocessing: Preprocessing, channels: int, sha256: str | None = None
+    path: Path,
+    preprocessing: Preprocessing,
+    channels: int,
+    sha256: str | None = None,
+    resize: Resize | None = None,
 ) -> Array | None:
     """Read one photo as the model gets it, float32 [C, H, W]; None when it cannot be used.
 
@@ -120,6 +128,7 @@ def read_whole_photo(
         channels: Number of the input's channels.
         sha256: The result of `photo_file_digest`: the bytes that are decoded must be those that were hashed.
             None accepts any bytes.
+        resize: Another resize than Pillow's.
 
     Raises:
         CalibrationError: The file changed since it was hashed.
@@ -132,7 +141,7 @@ def read_whole_photo(
     try:
         image = _decode_photo(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
         _check_photo_size(_resized_photo_size(image.size, preprocessing), "once resized")
-        return preprocess_photo(image, preprocessing)
+        return preprocess_photo(image, preprocessing, resize)
     except _UnusablePhoto:
         return None
 
@@ -181,20 +190,39 @@ def _photo_content(image: Image.Image) -> bytes:
     return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
 
-def preprocess_photo(image: Image.Image, preprocessing: Preprocessing) -> Array:
+def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: Resize | None = None) -> Array:
     """Turn an "RGB" or "L" image into the model's input, as torchvision's presets do.
 
+    Args:
+        image: The whole photo.
+        preprocessing: How it becomes the input.
+        resize: Another resize than Pillow's.
+
     Returns:
-        float32 [C, crop height, crop width], contiguous.
+        float32 [C, crop height, crop width], contiguous; where artifacts take pixels, these: uint8
+        [crop height, crop width, channels], opaque.
     """
-    image = _center_crop_photo(_resize_photo(image, preprocessing), preprocessing.crop)
+    image = _center_crop_photo(_resize_photo(image, preprocessing, resize), preprocessing.crop)
     pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+    if preprocessing.pixels:
+        return _taken_photo_pixels(pixels, preprocessing)
     values = pixels.transpose(2, 0, 1).astype(np.float32)
     if preprocessing.scale != 255.0:
         values = values / np.float32(255.0) * np.float32(preprocessing.scale)
     return np.ascontiguousarray(
         (values - _photo_per_channel(preprocessing.mean)) / _photo_per_channel(preprocessing.std)
     )
+
+
+def _taken_photo_pixels(pixels: Array, preprocessing: Preprocessing) -> Array:
+    if preprocessing.pixels != "rgba":
+        return np.ascontiguousarray(pixels)
+    return np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)
+
+
+def photo_colours(spec: TensorSpec, preprocessing: Preprocessing) -> int:
+    """Return how many colours of a photo an input takes: 1 for grey, or 3."""
+    return preprocessing.colours if preprocessing.pixels else spec.shape[1]
 
 
 def photo_crops(
@@ -307,12 +335,14 @@ def _resized_photo_size(stored: tuple[int, int], preprocessing: Preprocessing) -
     return (size, other) if stored[0] <= stored[1] else (other, size)
 
 
-def _resize_photo(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def _resize_photo(image: Image.Image, preprocessing: Preprocessing, resize: Resize | None) -> Image.Image:
     from PIL import Image
 
     wanted = _resized_photo_size(image.size, preprocessing)
     method = Image.Resampling[preprocessing.interpolation.upper()]
-    return image if image.size == wanted else image.resize(wanted, method)
+    if image.size == wanted:
+        return image
+    return resize(image, wanted) if resize else image.resize(wanted, method)
 
 
 def _center_crop_photo(image: Image.Image, crop: tuple[int, int]) -> Image.Image:

@@ -83,6 +83,8 @@ def make_synthetic(
         generator: Source of randomness; advanced.
     """
     dtype = np.dtype(spec.dtype)
+    if preprocessing is not None and preprocessing.pixels:
+        return _synthetic_pixels(spec.shape, generator)
     if dtype.kind != "f":
         # Valid as a token, a mask and a segment number, whatever the embedding's size.
         return generator.integers(0, 2, spec.shape).astype(dtype)
@@ -91,16 +93,37 @@ def make_synthetic(
     return np.ascontiguousarray(_synthetic_images(spec.shape, preprocessing, generator).astype(dtype))
 
 
-def _synthetic_images(
-    shape: tuple[int, ...], preprocessing: Preprocessing | None, generator: np.random.Generator
-) -> Array:
+def _synthetic_pixels(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Make the bytes of photos, [N, height, width, channels]; a fourth channel is alpha, and opaque."""
+    batch, height, width, channels = shape
+    noise = _synthetic_planes((batch, min(channels, 3), height, width), generator)
+    pixels = np.round(255 * _synthetic_brightness(noise)).astype(np.uint8).transpose(0, 2, 3, 1)
+    alpha = np.full((batch, height, width, channels - pixels.shape[3]), 255, np.uint8)
+    return np.concatenate([pixels, alpha], axis=-1)
+
+
+def _synthetic_brightness(noise: Array) -> Array:
+    """Return how bright noise of deviation 1 is, from 0 to 1, as photos are on average."""
+    brightness: Array = np.clip(NATURAL_MEAN + NATURAL_DEVIATION * noise, 0, 1)
+    return brightness
+
+
+def _synthetic_planes(shape: tuple[int, int, int, int], generator: np.random.Generator) -> Array:
     batch, channels, height, width = shape
     shared = _synthetic_noise((batch, 1, height, width), generator)
     own = _synthetic_noise((batch, channels, height, width), generator)
     noise: Array = np.sqrt(SHARED_VARIANCE) * shared + np.sqrt(1 - SHARED_VARIANCE) * own
+    return noise
+
+
+def _synthetic_images(
+    shape: tuple[int, ...], preprocessing: Preprocessing | None, generator: np.random.Generator
+) -> Array:
+    batch, channels, height, width = shape
+    noise = _synthetic_planes((batch, channels, height, width), generator)
     if preprocessing is None:
         return noise
-    brightness = np.clip(NATURAL_MEAN + NATURAL_DEVIATION * noise, 0, 1) * preprocessing.scale
+    brightness = _synthetic_brightness(noise) * preprocessing.scale
     mean, std = (np.array(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
     image: Array = (brightness - mean) / std
     return image

@@ -80,6 +80,7 @@ def _build_variant(captured: Captured, variant: Variant, directory: Path) -> Bui
     try:
         refuse_to_build_state(captured, variant)
         refuse_to_build_complex(captured, variant)
+        refuse_to_build_pixels(captured, variant)
         with explain_by_compiler_output():
             emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
@@ -137,6 +138,26 @@ def refuse_to_build_complex(captured: Captured, variant: Variant) -> None:
             f"{variant.format} files have no complex outputs, but {names} is complex: return "
             "torch.view_as_real(...) of it, whose last axis is the real and the imaginary part"
         )
+
+
+TAKES_PIXELS: frozenset[FormatName] = frozenset({"executorch", "onnx", "torchscript"})
+"""Formats whose files can take a photo's bytes as uint8."""
+
+
+def refuse_to_build_pixels(captured: Captured, variant: Variant) -> None:
+    """Refuse a format that takes no bytes, for a network with its preprocessing embedded.
+
+    Raises:
+        LoweringError: The way out.
+    """
+    from exporter.capture.embedded_preprocessing import place_of_embedded_preprocessing
+
+    if variant.format in TAKES_PIXELS or place_of_embedded_preprocessing(captured.module) is None:
+        return
+    raise LoweringError(
+        f"{variant.format} files take no uint8 tensors"
+        + (": Core ML packages take photos with --image-input" if variant.format == "coreml" else "")
+    )
 
 
 def _variant_not_built(variant: Variant, cause: LoweringError, started: float) -> BuildResult:

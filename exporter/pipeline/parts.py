@@ -71,8 +71,12 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
         UsageError: An option works on one network only.
         ExportError: As an export of one part.
     """
-    if request.evaluation or request.input_shapes:
-        option = "--eval" if request.evaluation else "--input-shape"
+    options = {
+        "--eval": request.evaluation,
+        "--input-shape": request.input_shapes,
+        "--embed-preprocessing": request.embed_preprocessing,
+    }
+    if option := next((name for name, value in options.items() if value), ""):
         raise UsageError(f"{option} is for one part.", f"Give --part {names[0]}, and export each.")
     request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
     out = request.destination

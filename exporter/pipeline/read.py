@@ -24,7 +24,7 @@ from exporter.sandbox.confinement import RUN_SECONDS
 if TYPE_CHECKING:
     import torch
 
-    from exporter.records import Checkpoint, Model
+    from exporter.records import Captured, Checkpoint, Model
 
 
 def read_checkpoint(request: ModelRequest) -> Checkpoint:
@@ -77,13 +77,15 @@ def read_and_capture(
         ExportError: The checkpoint or the data cannot be read, or the data was changed meanwhile.
     """
     from exporter import data
-    from exporter.capture import explicit_state, program
+    from exporter.capture import embedded_preprocessing, explicit_state, program
 
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
     if checkpoint.module is None:
         limit_seconds_anew(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
     answered = expectations.check_expectations(model, request.expect)
+    if request.embed_preprocessing:
+        model = embedded_preprocessing.embed_preprocessing(model, request.embed_preprocessing)
     samples = data.load_data(
         request.calibration,
         model.inputs,
@@ -108,6 +110,7 @@ def read_and_capture(
     captured = program.capture_program(
         model, samples.verification[0], request.torchscript, samples.verification[1:]
     )
+    embedding = _notes_on_embedding(request, model, captured)
     limit_seconds_anew(RUN_SECONDS)
     program.save_program(replace(captured, about=about_model(request, model)), work)
     (work / DATA).write_bytes(pickle.dumps(samples))
@@ -126,10 +129,23 @@ def read_and_capture(
         calibration_count=len(samples.calibration),
         verification_count=len(samples.verification),
         scenes=samples.scenes,
-        notes=(*checkpoint.notes, *model.notes, *answered, *samples.notes),
+        notes=(*checkpoint.notes, *model.notes, *answered, *samples.notes, *embedding),
         warnings=(*model.warnings, *samples.warnings),
         digest=program.program_digest(captured),
     )
+
+
+def _notes_on_embedding(request: ModelRequest, model: Model, captured: Captured) -> tuple[str, ...]:
+    """Say how the normalisation is embedded, and what Android's resize changes; nothing where it is not."""
+    from exporter.capture.calls import call_runner
+    from exporter.data.android_resize import note_on_android_resize
+
+    if not request.embed_preprocessing or model.preprocessing is None:
+        return ()
+    run = call_runner(captured.module)
+    resize = note_on_android_resize(request.calibration, model.inputs[0], model.preprocessing, run)
+    own = captured.folded or "the normalisation is computed before the network: no convolution alone reads it"
+    return tuple(note for note in (own, resize) if note)
 
 
 def about_model(request: ModelRequest, model: Model) -> About:

@@ -31,6 +31,7 @@ def annotating_static_quantizer(in_float: Collection[str] = ()) -> Any:
             annotated: torch.fx.GraphModule = super().annotate(model)
             _leave_float(annotated, in_float)
             _annotate_after_activations(annotated)
+            _annotate_small_weights(annotated)
             _leave_integers_unannotated(annotated)
             return annotated
 
@@ -88,6 +89,28 @@ def _annotate_after_activations(model: torch.fx.GraphModule) -> None:
         if annotation and annotation.output_qspec:
             spec, annotation.output_qspec = annotation.output_qspec, None
             node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(output_qspec=spec, _annotated=True)
+
+
+def _annotate_small_weights(model: torch.fx.GraphModule) -> None:
+    """Let layers whose weights are all tiny have scales below `EPS`, which would leave them a few steps.
+
+    Such is a convolution that reads bytes and has their normalisation folded into its weights.
+    """
+    from torchao.quantization.pt2e import PerChannelMinMaxObserver
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+    from exporter.quantize.graphs import LAYERS, graph_attribute
+
+    for node in model.graph.nodes:
+        annotation: Any = node.meta.get(Q_ANNOTATION_KEY) if node.target in LAYERS else None
+        for source, spec in list(annotation.input_qspec_map.items()) if annotation else []:
+            weight = graph_attribute(model, str(source.target)) if source.op == "get_attr" else None
+            if spec is None or weight is None or weight.dim() < 2:
+                continue
+            largest = float(weight.abs().max())
+            if 0 < largest < 127 * EPS:
+                observer = PerChannelMinMaxObserver.with_args(eps=EPS * largest)
+                annotation.input_qspec_map[source] = replace(spec, observer_or_fake_quant_ctr=observer)
 
 
 def _leave_float(model: torch.fx.GraphModule, names: Collection[str]) -> None:

@@ -38,6 +38,14 @@ class Preprocessing:
     squash: bool = False
     scale: Positive = 1.0
     """The value white has before normalisation: 1.0, or 255.0 for models trained on raw bytes."""
+    pixels: Literal["", "gray", "rgb", "rgba"] = ""
+    """What artifacts take that normalise themselves: the crop's bytes, uint8 [N, height, width, channels].
+    Empty: they take normalised floats."""
+
+    @property
+    def colours(self) -> int:
+        """Return how many channels of a crop's bytes are looked at: alpha is not."""
+        return 1 if self.pixels == "gray" else 3
 
 
 @dataclass(frozen=True)
@@ -168,3 +176,5 @@ class Captured:
     """Names of the outputs whose sizes depend on the inputs' values, as the graph tells."""
     about: About = About()
     """What files that have room for it tell people."""
+    folded: str = ""
+    """How `program` normalises pixels within a layer, where `module` does before; empty: as `module` does."""

@@ -41,6 +41,7 @@ TYPES = {
     "float64": ("Double", "Double"),
     "int32": ("Int", "Int32"),
     "int64": ("Long", "Int64"),
+    "uint8": ("Byte", "UInt8"),
 }
 """NumPy dtype -> its names in Kotlin and Swift."""
 ANDROID = {"executorch": "executorch.kt.j2", "onnx": "onnx.kt.j2", "torchscript": "torchscript.kt.j2"}
@@ -120,9 +121,11 @@ def _snippet_tensors(report: Report, artifact: Artifact) -> tuple[Sequence[Tenso
 
 def _snippet_photo(how: Preprocessing | None, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
     """Return the photo when the model takes one RGB photo exactly as `preprocessing` prepares it."""
-    if how is None or len(inputs) != 1 or inputs[0].dtype != "float32":
+    if how is None or len(inputs) != 1 or not len(how.mean) == len(how.std) == 3:
         return None
-    return how if inputs[0].shape == (1, 3, *how.crop) and len(how.mean) == len(how.std) == 3 else None
+    taken = (1, *how.crop, len(how.pixels)) if how.pixels else (1, 3, *how.crop)
+    dtype = "uint8" if how.pixels else "float32"
+    return how if (inputs[0].shape, inputs[0].dtype) == (taken, dtype) else None
 
 
 def _snippet_tensor(spec: TensorSpec, taken: set[str]) -> Tensor:

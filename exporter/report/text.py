@@ -173,10 +173,11 @@ def preprocessing_text(how: Preprocessing | None) -> str:
     if how is None:
         return "not known: the inputs are taken as they are"
     side = "both sides" if how.squash else "shorter side"
+    taken = f"artifacts take these {how.pixels} bytes: within them " if how.pixels else ""
     mean, std = (", ".join(sig3_text(v) for v in values) for values in (how.mean, how.std))
     return (
         f"{side} to {how.resize} px ({how.interpolation}), centre crop {how.crop[0]} × {how.crop[1]}, "  # noqa: RUF001
-        f"values 0 to {how.scale:g}, mean ({mean}), std ({std})"
+        f"{taken}values 0 to {how.scale:g}, mean ({mean}), std ({std})"
     )
 
 

@@ -107,6 +107,7 @@ def test_an_unknown_target_suggests_the_nearest(capsys: pytest.CaptureFixture[st
         (["--min-sqnr", "20"], "--min-sqnr is a limit of --search, which is not given"),
         (["--time-limit", "60"], "--time-limit is a limit of --search, which is not given"),
         (["--max-drop", "2"], "--max-drop is a limit of --eval, which is not given"),
+        (["--pixels", "rgba"], "--pixels is the input of --embed-preprocessing, which is not given"),
         (["--search", "--min-sqnr", "nan"], "--min-sqnr"),
         (["--search", "--formats", "onnx-int8"], "--search makes mixed artifacts"),
     ],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -120,6 +121,30 @@ def test_squashed_photos_are_not_cut_first() -> None:
     assert "createScaledBitmap(photo, 256, 256, true)" in code(
         chosen("onnx-fp32", preprocessing=replace(how, squash=True))
     )
+
+
+@pytest.mark.parametrize("pixels", ["rgb", "rgba"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("executorch-xnnpack-int8", "Tensor.fromBlobUnsigned(imageValues, longArrayOf(1, 224, 224, {}))"),
+        ("onnx-fp32", "ByteBuffer.wrap(imageValues), longArrayOf(1, 224, 224, {}), OnnxJavaType.UINT8)"),
+        ("torchscript-lite-fp32", "Tensor.fromBlobUnsigned(imageValues, longArrayOf(1, 224, 224, {}))"),
+    ],
+)
+def test_embedded_preprocessing_sends_bytes(name: str, expected: str, pixels: Literal["rgb", "rgba"]) -> None:
+    """The app resizes and crops, and sends the bytes in the artifact's order, without mean and std."""
+    how = sample.report().preprocessing
+    assert how is not None
+    inputs = (TensorSpec("image", (1, 224, 224, len(pixels)), "uint8"),)
+    report = with_tensors(name, inputs, (TensorSpec("logits", (1, 1000)),))
+    snippets = make_snippets(replace(report, preprocessing=replace(how, pixels=pixels)))
+    written = snippets[0].code
+    assert expected.format(len(pixels)) in written
+    assert "val imageValues = preprocess(bitmap)" in written
+    assert f"intArrayOf(16, 8, 0{', 24' if pixels == 'rgba' else ''})" in written
+    assert "0.485" not in "".join(s.code for s in snippets)
+    assert all(balanced(snippet) for snippet in snippets)
 
 
 def test_a_dtype_without_an_array_has_no_code() -> None:

@@ -178,7 +178,7 @@ def _box_label(
     if where is None:  # The photo cannot be decoded, and does not count.
         return {"boxes": np.zeros((0, 4)), "classes": classes[:0], "ignored": crowd[:0]}
     moved = where.points(boxes.reshape(-1, 2)).reshape(-1, 4)
-    height, width = model.inputs[0].shape[2:]
+    height, width = _how_boxes_are_labelled(model).crop
     inside = np.clip(moved, 0, [width, height, width, height])
     kept = _box_areas(inside) > 0
     ignored = crowd | (_box_areas(inside) < CUT * _box_areas(moved))

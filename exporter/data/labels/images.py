@@ -71,6 +71,7 @@ def enlarged_image_labels(how: Preprocessing, spec: TensorSpec) -> Preprocessing
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         scale=1.0,
+        pixels="",
     )
 
 
