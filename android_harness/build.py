@@ -25,6 +25,9 @@ from android_harness.runtimes import Observer
 SOURCES = Path(__file__).parent / "runner"
 
 BUILD_S = 1800.0
+CROSS_COMPILER = "aarch64-linux-gnu-g++"
+NO_CMAKE = f"cmake is not installed. Install it: {runtimes.EXTRA}"
+NO_CROSS_COMPILER = f"{CROSS_COMPILER} is not installed. Debian: apt install g++-aarch64-linux-gnu"
 
 
 def build_cache_root() -> Path:
@@ -154,7 +157,7 @@ def _build_key(target: Build, options: Mapping[str, str], ndk: str) -> str:
 
 def _build_environment(target: Build, ndk: Path | None) -> dict[str, str]:
     environment = dict(os.environ)
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    environment["PATH"] = _build_path()
     if target != "android-arm64":
         environment.pop("ANDROID_NDK_HOME", None)
         return environment
@@ -172,6 +175,31 @@ def _build_environment(target: Build, ndk: Path | None) -> dict[str, str]:
     return environment
 
 
+def missing_build_parts(target: Build) -> tuple[str, ...]:
+    """Return a sentence with its command for every part that a build from wheels for a target lacks."""
+    path = _build_path()
+    parts = []
+    if shutil.which("cmake", path=path) is None:
+        parts.append(NO_CMAKE)
+    if target == "linux-arm64" and shutil.which(CROSS_COMPILER, path=path) is None:
+        parts.append(NO_CROSS_COMPILER)
+    if target == "host" and not any(shutil.which(name, path=path) for name in ("c++", "g++", "clang++")):
+        parts.append("A C++ compiler is not installed. Debian: apt install g++")
+    machine = runtimes.wheel_machine(target)
+    if wheels.find_wheels(machine) is None:
+        parts.append(f"The runtimes' wheels are missing. {wheels.fetch_hint(machine)}")
+    try:
+        runtimes.json_headers()
+    except SetupError as error:
+        parts.append(f"{error.message} {error.hint}")
+    return tuple(parts)
+
+
+def _build_path() -> str:
+    """Return the search path of a build: this Python's own programs come first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
 def _compile_build(
     target: Build,
     folder: Path,
@@ -181,11 +209,9 @@ def _compile_build(
 ) -> None:
     cmake = shutil.which("cmake", path=environment["PATH"])
     if cmake is None:
-        raise SetupError("cmake is not installed.", f"Install it: {runtimes.EXTRA}")
-    if target == "linux-arm64" and shutil.which("aarch64-linux-gnu-g++", path=environment["PATH"]) is None:
-        raise SetupError(
-            "aarch64-linux-gnu-g++ is not installed.", "Debian: apt install g++-aarch64-linux-gnu"
-        )
+        raise SetupError(NO_CMAKE)
+    if target == "linux-arm64" and shutil.which(CROSS_COMPILER, path=environment["PATH"]) is None:
+        raise SetupError(NO_CROSS_COMPILER)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     defines = [f"-D{name}={value}" for name, value in sorted(options.items())]

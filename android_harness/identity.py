@@ -144,11 +144,11 @@ def identify_soc(
     names = {name for name in named.values() if name}
     named[f"ro.board.platform is {platform!r}"] = " or ".join(family)
     reasons = [f"{source}: {name or 'unknown'}" for source, name in named.items()]
-    if not names and family:
-        names = {family[0]}
+    if not names and (len(family) == 1 or (family and _has_known_parts(family[0]))):
+        names = {family[0]}  # its cores are looked at below; siblings without known cores stay open
     contradict = len(names) > 1 or bool(family and not names & set(family))
     soc = "" if contradict or not names else names.pop()
-    chip = _identity_chip(clusters) if soc == "SM8250" else socs.MARKETING.get(soc, "")
+    chip = _identity_chip(clusters) if soc == "SM8250" else socs.chip_title(soc)
     objections = [*_identity_against_parts(soc, parts), *_identity_against_clock(soc, chip, clusters, parked)]
     if contradict:
         objections.append("the names contradict each other")
@@ -161,9 +161,13 @@ def identify_soc(
 def _family(platform: str) -> tuple[str, ...]:
     """Return the SoCs that report a platform, the most likely first."""
     if platform in socs.SIBLINGS:
-        return socs.SIBLINGS[platform]
+        return socs.SIBLINGS[platform].socs
     name = next((s.name for s in SOCS if s.platform == platform), "") or socs.soc_named(platform)
     return (name,) if name else ()
+
+
+def _has_known_parts(soc: str) -> bool:
+    return any(known.name == soc for known in SOCS)
 
 
 def _identity_against_parts(soc: str, parts: tuple[tuple[str, str], ...]) -> list[str]:

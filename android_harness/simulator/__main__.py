@@ -6,15 +6,12 @@ import argparse
 import os
 import sys
 
-from android_harness import build
 from android_harness.errors import HarnessError, SetupError
-from android_harness.records import Backend, Build
-from android_harness.simulator import device, server
+from android_harness.simulator import device, parts, server
 from android_harness.simulator.device import SimulatedDevice
-from android_harness.simulator.soc import ARCHS, SOCS, Arch
+from android_harness.simulator.soc import ARCHS, SOCS
 
 ADB_PORT = 5037
-BACKENDS: tuple[Backend, ...] = ("executorch", "onnxruntime")
 NOTICE = "Simulated: nothing timed on these devices is a measurement of a phone."
 
 
@@ -50,7 +47,10 @@ def _simulator_parser() -> argparse.ArgumentParser:
 
 
 def _simulator_up(options: argparse.Namespace) -> None:
-    """Start devices until the requested number runs."""
+    """Start devices until the requested number runs; name every part that is missing, with its command."""
+    needed = parts.missing_device_parts(options.arch)
+    if needed:
+        raise SetupError("No simulated device can start here.", "\n".join(("", *needed)))
     devices = [
         running
         for running in _own_simulated_devices()
@@ -66,24 +66,15 @@ def _simulator_up(options: argparse.Namespace) -> None:
         server.connect_to_server(simulated.address, _simulator_server_port())
         print(simulated.address)  # noqa: T201
     _tell(NOTICE)
-    for hint in _missing_runners(options.arch):
-        _tell(hint)
+    lacking = parts.missing_bench_parts(options.arch)
+    if lacking:
+        _tell("bench cannot measure on these devices yet:")
+    for part in lacking:
+        _tell(f"  {part}")
 
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _missing_runners(arch: Arch) -> list[str]:
-    """Return what `bench` lacks on these devices, with the command that brings it."""
-    target: Build = "linux-arm64" if arch == "aarch64" else "host"
-    hints = []
-    for backend in BACKENDS:
-        try:
-            build.find_built_runner(target, backend)
-        except SetupError as error:
-            hints.append(f"{error.message} {error.hint}")
-    return hints
 
 
 def _simulator_down() -> None:

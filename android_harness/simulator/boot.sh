@@ -37,10 +37,10 @@ mount -t devpts -o newinstance,ptmxmode=666,gid=5,mode=620 devpts root/dev/pts
 ln -s pts/ptmx root/dev/ptmx
 mount -t tmpfs -o size=64m,mode=1777 none root/dev/shm
 mount -t tmpfs -o size=4g,mode=771 none root/data
-mkdir -p root/data/local/tmp root/mnt/old
-chmod 755 root/data root/data/local
+mkdir -p root/data/local/tmp root/data/misc/perfetto-traces root/mnt/old
+chmod 755 root/data root/data/local root/data/misc
 chmod 771 root/data/local/tmp
-chown -R 2000:2000 root/data/local
+chown -R 2000:2000 root/data/local root/data/misc/perfetto-traces
 chown -R 2000:2000 root/sim/settings root/sim/thermal
 cd root
 pivot_root . mnt/old

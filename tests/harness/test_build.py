@@ -180,6 +180,36 @@ def test_android_programs_fit_pages_of_16_kb() -> None:
     assert "max-page-size=16384" in (build.SOURCES / "CMakeLists.txt").read_text()
 
 
+EXECUTORCH_TREE = """
+foreach(name executorch portable_ops_lib {backends})
+  add_library(${{name}} INTERFACE IMPORTED)
+endforeach()
+"""
+LINKED = """
+cmake_minimum_required(VERSION 3.20)
+project(runtimes NONE)
+set(EXECUTORCH_ROOT {root})
+include({sources}/runtimes.cmake)
+get_target_property(libraries executorch_runtime INTERFACE_LINK_LIBRARIES)
+file(WRITE {root}/linked "${{libraries}}")
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="no CMake")
+@pytest.mark.parametrize("backends", [("xnnpack_backend",), ("xnnpack_backend", "vulkan_backend")])
+def test_vulkan_is_linked_and_marked_where_executorch_has_it(
+    backends: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An install tree with the Vulkan backend gives a runner that `bench` measures Vulkan artifacts with."""
+    (tmp_path / "executorch-config.cmake").write_text(EXECUTORCH_TREE.format(backends=" ".join(backends)))
+    (tmp_path / "CMakeLists.txt").write_text(LINKED.format(root=tmp_path, sources=build.SOURCES))
+    made = tmp_path / "made"
+    subprocess.run(["cmake", "-S", str(tmp_path), "-B", str(made)], check=True, capture_output=True)
+    assert set(backends) <= set((tmp_path / "linked").read_text().split(";"))
+    monkeypatch.setattr(build, "_last_build_folder", lambda target: made)
+    assert build.has_built_vulkan("android-arm64") is ("vulkan_backend" in backends)
+
+
 OWN_HEADERS = build.SOURCES / "onnxruntime"
 
 

@@ -25,6 +25,8 @@ from android_harness.bench import Failed, Programs
 from android_harness.errors import HarnessError, SetupError
 from android_harness.push import Program
 from android_harness.records import Backend, BenchConfig, BenchTask, Device, Identity, Session
+from exporter.report import manifest
+from exporter.report.manifest import restore
 from tests.harness import runners, sessions, simulated
 from tests.harness.simulated import TestDevice
 
@@ -186,19 +188,28 @@ def out(exported: Path, tmp_path: Path) -> Path:
 
 
 def test_the_command_says_simulated_everywhere(phones: tuple[TestDevice, ...], out: Path) -> None:
-    """The table, the manifest and the exit code say that it is simulated; the export stays valid."""
+    """The table, the manifest and the exit code say that it is simulated; the export stays valid.
+
+    It is also measured as an app runs and profiled: both figures are named, and operators have times.
+    """
     for backend in BACKENDS:
         runners.host_runner(backend)
-    code, output, err = ran(
-        "bench", str(out), "--device", SICK, "--launches", "3", "--seconds", "0.05", "--wait", "100"
-    )
+    short = ("--launches", "3", "--seconds", "0.05", "--wait", "100")
+    code, output, err = ran("bench", str(out), "--device", SICK, *short, "--app-like", "--profile")
     assert code == 19, err
     assert "SIMULATED" in output
-    listed = json.loads((out / "manifest.json").read_text())
-    assert listed["verdict"]["budget"] == "not_measured"
-    latencies = [row["device_latency"] for row in listed["artifacts"] if row["device_latency"]]
-    verdicts = [(latency["evidence"], latency["verdict"]) for latency in latencies]
-    assert verdicts == [("simulated", "not_measured")]
+    assert sum("as an app" in line for line in output.splitlines()) == 1
+    report = restore.restore_report(manifest.load_manifest(out / "manifest.json"))
+    assert report.budget == "not_measured"
+    (pinned, app) = (item for row in report.artifacts for item in row.device_latencies)
+    assert {item.evidence for item in (pinned, app)} == {"simulated"}
+    assert {item.verdict for item in (pinned, app)} == {"not_measured"}
+    assert (pinned.app_like, app.app_like) == (False, True)
+    assert (pinned.device["threads"] != 0, app.device["threads"]) == (True, 0)
+    assert len(pinned.operators) > 3
+    assert sum(item.ms for item in pinned.operators) > 0
+    assert app.operators == ()
+    assert "as an app runs" in (out / "report.html").read_text()
     assert ran("verify", str(out))[0] == 0
 
 
@@ -224,8 +235,11 @@ def test_two_devices_and_none_named(phones: tuple[TestDevice, ...], out: Path) -
     assert "--device" in err
 
 
-def test_ctrl_c_kills_the_runner_and_restores_settings(phones: tuple[TestDevice, ...], out: Path) -> None:
-    """Both happen on the device before the command ends."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_a_signal_kills_the_runner_and_restores_settings(
+    phones: tuple[TestDevice, ...], out: Path, number: int, code: int
+) -> None:
+    """Both happen on the device before the command ends, after Ctrl-C and when CI cancels."""
     for backend in BACKENDS:
         runners.host_runner(backend)
     before = phones[0].adb("shell", "settings list global; settings list system").stdout
@@ -235,9 +249,9 @@ def test_ctrl_c_kills_the_runner_and_restores_settings(phones: tuple[TestDevice,
         time.sleep(0.2)
     assert running(phones[0]), process.communicate(timeout=60)
     assert phones[0].adb("shell", "settings list global; settings list system").stdout != before
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert not running(phones[0])
     assert phones[0].adb("shell", "settings list global; settings list system").stdout == before
 
@@ -452,6 +466,54 @@ def test_a_failed_canary_is_a_flag(
     measured = session(benched(tasks, SICK, stand_in=program)[SICK])
     assert len(measured.launches) == PLAN.launches
     assert "canary: 0 readings for 2 launches" in latency_stats.stats_figures(measured).flags
+
+
+# --- Other ways to measure
+
+
+def traces_on(phone: TestDevice) -> str:
+    return phone.adb("shell", "ls /data/misc/perfetto-traces; ps -A -o args | grep '[p]erfetto'").stdout
+
+
+def test_a_trace_is_kept_with_a_failure(
+    phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure names the trace's file here; nothing stays on any phone, and what was traced is flagged."""
+    monkeypatch.setenv("EXPORT_MOBILE_STATE", str(tmp_path / "state"))
+    phones[0].misbehave("killed_runner", after_s=0.3)
+    tasks, program = sleeper(tmp_path, 1.0)
+    outcomes = benched(tasks, SICK, WELL, stand_in=program, config=replace(PLAN, trace=True))
+    kept = [*(tmp_path / "state").rglob("*.perfetto-trace")]
+    assert [path.read_text() for path in kept] == ["simulated trace\n"]
+    assert f"The trace is in {kept[0]}" in failure(outcomes[SICK])
+    assert any(flag.startswith("trace") for flag in stats.stats_figures(session(outcomes[WELL])).flags)
+    assert [traces_on(phone) for phone in phones[:2]] == ["", ""]
+
+
+def test_as_an_app_runs_the_screen_keeps_its_brightness(phones: tuple[TestDevice, ...]) -> None:
+    """The runtime chooses its threads, and of the settings only the lit screen is changed."""
+    runners.host_runner("onnxruntime")
+    seen: dict[bool, tuple[str, ...]] = {}
+    names = ("system screen_brightness", "global stay_on_while_plugged_in")
+
+    def settings() -> tuple[str, ...]:
+        return tuple(phones[0].adb("shell", f"settings get {name}").stdout.strip() for name in names)
+
+    before = settings()
+    for app_like in (False, True):
+        config = replace(PLAN, app_like=app_like, threads=0 if app_like else 1)
+
+        def observe(serial: str, step: str, app_like: bool = app_like) -> None:
+            if "launch 1 " in step:
+                seen[app_like] = settings()
+
+        measured = session(benched([tiny("onnxruntime")], SICK, config=config, observer=observe)[SICK])
+        assert measured.config.threads == (0 if app_like else 1)
+        check_measured(measured)
+        assert settings() == before
+    assert seen[False][0] != before[0]
+    assert seen[True][0] == before[0]
+    assert seen[True][1] == seen[False][1] != before[1]
 
 
 # --- Many devices

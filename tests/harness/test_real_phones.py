@@ -20,6 +20,7 @@ from android_harness import (
     provenance,
     push,
     readiness,
+    socs,
 )
 from android_harness.errors import DeviceError
 from android_harness.host import HostDevice
@@ -51,6 +52,10 @@ MONGOOSE = ("0x53", "0x004")
         ("SM7325", "taro", "", "", ""),
         ("MT6983", "mt6893", "", "", ""),
         ("", "t618", "", "", ""),
+        ("", "parrot", "", "", ""),
+        ("SM7435", "parrot", "", "SM7435", "Snapdragon 7s Gen 2"),
+        ("", "crow", "", "SM7550", "Snapdragon 7 Gen 3"),
+        ("SM7225", "lito", "", "SM7225", "Snapdragon 750G"),
     ],
 )
 def test_phones_of_other_makers_are_identified(
@@ -59,6 +64,16 @@ def test_phones_of_other_makers_are_identified(
     """A SoC has one name, whoever names it; sources that contradict each other leave it unknown."""
     props = {"ro.soc.model": model, "ro.board.platform": platform}
     assert identity.identify_soc(props, hardware, (A55, A78), ())[:2] == (soc, chip)
+
+
+def test_every_soc_and_platform_has_a_source() -> None:
+    """Each row names where it was read; siblings are parts that the table, or a target, knows."""
+    keys = {chip.source for chip in socs.CHIPS.values()}
+    keys |= {key for platform in socs.SIBLINGS.values() for key in platform.sources}
+    assert keys == set(socs.SOURCES)
+    assert set(socs.ALIASES.values()) <= set(socs.CHIPS)
+    for part in (*socs.CHIPS, *(soc for platform in socs.SIBLINGS.values() for soc in platform.socs)):
+        assert socs.soc_named(part) == part
 
 
 @pytest.mark.parametrize("parts", [(A55, A76, X1), (A55, MONGOOSE), (("0x48", "0xd40"),)])

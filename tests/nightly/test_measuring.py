@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from android_harness import all_devices, build, identity, parse
-from android_harness.errors import DeviceError, SetupError
+from android_harness.errors import DeviceError, HistoryError, SetupError
+from android_harness.history.store import History
 from android_harness.push import Program
 from android_harness.records import Completed
 from exporter.errors import OutputError
@@ -20,7 +21,7 @@ from exporter.nightly.measuring import Stage, key_of_measured_session
 from exporter.nightly.records import Cell, Night
 from tests.harness import sessions
 from tests.harness.test_all_devices import Named
-from tests.nightly.lab import ARTIFACT, FakePhones, Killed, fake_phones, only, rows_of, states
+from tests.nightly.lab import ARTIFACT, FAST, FakePhones, Killed, fake_phones, only, rows_of, states
 
 CELL: Cell = ("one", "snapdragon865", ARTIFACT, "a")
 BENCH_ALL = all_devices.bench_all_devices
@@ -153,6 +154,31 @@ def test_a_folder_that_cannot_be_written_loses_no_measurement(
     finished = phones.run(phones.task(["one"]))
     assert len(phones.sessions()) == states(finished)["fine"] == 4
     assert [row.words for row in rows_of(finished, "failed")] == ["No space left."]
+
+
+def test_a_finished_session_is_in_the_spool_before_the_next_begins(
+    phones: FakePhones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night whose database is away, and that is killed, loses nothing and measures nothing twice."""
+    spooled: list[int] = []
+
+    def answer(*_: Any) -> float:
+        spooled.append(len([*(phones.folder / "out" / "spool").glob("*.json")]))
+        return FAST
+
+    def away(*_: Any) -> bool:
+        raise HistoryError("The server does not answer.")
+
+    phones.phones, phones.answer, phones.kill_after = ("a",), answer, 2
+    task = phones.task(["one"])
+    with monkeypatch.context() as down:
+        down.setattr(History, "add", away)
+        with pytest.raises(Killed):
+            phones.run(task)
+    assert spooled == [0, 1]
+    assert phones.sessions() == ()
+    assert states(phones.run(task)) == {"fine": 2}
+    assert len(phones.sessions()) == len(phones.asked) == 2
 
 
 def test_devices_are_written_down_one_after_another(
