@@ -7,7 +7,7 @@ import os
 import sys
 
 from android_harness.errors import HarnessError, SetupError
-from android_harness.simulator import device, parts, server
+from android_harness.simulator import device, missing_parts, server
 from android_harness.simulator.device import SimulatedDevice
 from android_harness.simulator.soc import ARCHS, SOCS
 
@@ -48,7 +48,7 @@ def _simulator_parser() -> argparse.ArgumentParser:
 
 def _simulator_up(options: argparse.Namespace) -> None:
     """Start devices until the requested number runs; name every part that is missing, with its command."""
-    needed = parts.missing_device_parts(options.arch)
+    needed = missing_parts.missing_device_parts(options.arch)
     if needed:
         raise SetupError("No simulated device can start here.", "\n".join(("", *needed)))
     devices = [
@@ -66,7 +66,7 @@ def _simulator_up(options: argparse.Namespace) -> None:
         server.connect_to_server(simulated.address, _simulator_server_port())
         print(simulated.address)  # noqa: T201
     _tell(NOTICE)
-    lacking = parts.missing_bench_parts(options.arch)
+    lacking = missing_parts.missing_bench_parts(options.arch)
     if lacking:
         _tell("bench cannot measure on these devices yet:")
     for part in lacking:

@@ -486,7 +486,9 @@ def test_a_trace_is_kept_with_a_failure(
     kept = [*(tmp_path / "state").rglob("*.perfetto-trace")]
     assert [path.read_text() for path in kept] == ["simulated trace\n"]
     assert f"The trace is in {kept[0]}" in failure(outcomes[SICK])
-    assert any(flag.startswith("trace") for flag in stats.stats_figures(session(outcomes[WELL])).flags)
+    assert any(
+        flag.startswith("trace") for flag in latency_stats.stats_figures(session(outcomes[WELL])).flags
+    )
     assert [traces_on(phone) for phone in phones[:2]] == ["", ""]
 
 

@@ -13,7 +13,7 @@ from android_harness import runtimes, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Backend
 from android_harness.simulator import __main__ as command
-from android_harness.simulator import base, device, parts, server
+from android_harness.simulator import base, device, missing_parts, server
 from android_harness.simulator.soc import Arch
 
 BARE: tuple[Arch, ...] = ("x86_64", "aarch64")
@@ -24,11 +24,11 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that this machine is Linux without root, programs, packages, wheels and built runners."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(parts.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(missing_parts.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
-    monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(missing_parts.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(runtimes, "_runtime_package", lambda name: None)
-    monkeypatch.setattr(parts, "EMULATOR", tmp_path / "no-binfmt")
+    monkeypatch.setattr(missing_parts, "EMULATOR", tmp_path / "no-binfmt")
     monkeypatch.setattr(device, "running_simulated_devices", tuple)
 
 
@@ -63,7 +63,7 @@ def test_devices_without_runners_say_what_bench_lacks(
     arch: Arch, bare: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The devices start, and each step of starting and each part of a build is told with its command."""
-    monkeypatch.setattr(parts, "missing_device_parts", lambda arch: ())
+    monkeypatch.setattr(missing_parts, "missing_device_parts", lambda arch: ())
     monkeypatch.setattr(server, "connect_to_server", lambda address, port: None)
 
     def start(*arguments: object, observer: object = None, **_: object) -> device.SimulatedDevice:
@@ -96,9 +96,9 @@ def test_what_is_built_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def built(target: str, backend: Backend) -> Path:
         return Path(f"runner-{backend}")
 
-    monkeypatch.setattr(parts.build, "find_built_runner", built)
+    monkeypatch.setattr(missing_parts.build, "find_built_runner", built)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
-    assert parts.missing_bench_parts("x86_64") == ()
+    assert missing_parts.missing_bench_parts("x86_64") == ()
 
 
 def test_making_the_root_tells_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
