@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from android_harness import runtimes, wheels
+from android_harness import build, runtimes, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Backend
 from android_harness.simulator import __main__ as command
@@ -24,9 +24,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that this machine is Linux without root, programs, packages, wheels and built runners."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(missing_parts.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
-    monkeypatch.setattr(missing_parts.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(runtimes, "_runtime_package", lambda name: None)
     monkeypatch.setattr(missing_parts, "EMULATOR", tmp_path / "no-binfmt")
     monkeypatch.setattr(device, "running_simulated_devices", tuple)
@@ -96,7 +96,7 @@ def test_what_is_built_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def built(target: str, backend: Backend) -> Path:
         return Path(f"runner-{backend}")
 
-    monkeypatch.setattr(missing_parts.build, "find_built_runner", built)
+    monkeypatch.setattr(build, "find_built_runner", built)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
     assert missing_parts.missing_bench_parts("x86_64") == ()
 
@@ -106,7 +106,7 @@ def test_making_the_root_tells_each_step(tmp_path: Path, monkeypatch: pytest.Mon
     steps: list[str] = []
     monkeypatch.setenv("EXPORT_MOBILE_SIMULATOR_ROOT", str(tmp_path))
     monkeypatch.setattr(base, "missing_for_base", lambda: "")
-    monkeypatch.setattr(base.shutil, "copy", lambda source, target: None)
+    monkeypatch.setattr(shutil, "copy", lambda source, target: None)
     monkeypatch.setattr(base, "_run_for_base", lambda *argv: steps.append(f"ran {argv[0]}"))
     assert base.base_root(steps.append).is_dir()
     assert steps[0].startswith("Making the devices' Debian root in")
