@@ -162,7 +162,7 @@ def built_for_all_devices(device: Device, identity: Identity) -> Programs:
         DeviceError: The device does not answer.
     """
     target = _target_of_any_device(device, identity)
-    return lambda backend: _program_for_all_devices(build.find_built_runner(target, backend))
+    return lambda backend: _program_for_all_devices(build.find_build_of_runner(target, backend))
 
 
 def _program_for_all_devices(binary: Path) -> Program:
@@ -240,7 +240,7 @@ def _outcome_of_all_devices(
         observer(device.serial, "identifying the device")
         if device.serial == HOST:  # it has no readiness checks and no settings to change
             owned.add(HOST)
-            identity = identities.identify_device(device)
+            identity = identities.read_identity(device)
             runners = programs(device, identity)
             results = bench.measure_bench(device, identity, runners, tasks, config, observer, measured, saved)
             return Outcome(HOST, identity, results)
@@ -248,9 +248,9 @@ def _outcome_of_all_devices(
             with contextlib.suppress(DeviceError):
                 launch.kill_launched_runner(device)  # that a killed run left
             phone_settings.recover_settings(device)
-            push.prune(device)
-            _wake(device, observer)
-            identity = identities.identify_device(device)
+            push.prune_pushed(device)
+            _wake_all_devices(device, observer)
+            identity = identities.read_identity(device)
             runners = programs(device, identity)
             renewing = _renewing_for_all_devices(observer, own)
             _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
@@ -289,10 +289,10 @@ def _leased_for_all_devices(
             owned.discard(device.serial)
 
 
-def _wake(device: Device, observer: Observer) -> None:
+def _wake_all_devices(device: Device, observer: Observer) -> None:
     """Turn a dark screen on before the cores are looked at: in its sleep a phone turns cores off."""
     with contextlib.suppress(DeviceError):
-        if parse.awake(device.run("sh", "-c", identities.SCREEN).stdout) is False:
+        if parse.parse_awake(device.run("sh", "-c", identities.SCREEN).stdout) is False:
             observer(device.serial, "the screen is dark: waking the phone")
             device.run("input", "keyevent", "KEYCODE_WAKEUP", timeout_s=WAKE_S)
 

@@ -17,7 +17,7 @@ from android_harness.launch import (
     PreparedDevice,
     cores_for_launch,
     launch_canary,
-    profile_operators,
+    launch_with_profile,
     repeated_for_launch,
     run_launch,
 )
@@ -85,7 +85,7 @@ def measure_bench(
 
     Args:
         device: The device to measure on.
-        identity: `identity.identify_device(device)`.
+        identity: `identity.read_identity(device)`.
         programs: Returns the runner for a backend.
         tasks: The tasks to measure.
         config: How to measure them; its threads are limited to the device's cores in the sessions.
@@ -239,7 +239,7 @@ def _end_bench(
     if prepared.config.profile:
         observer(device.serial, f"{entry.task.name}: timing its operators")
         try:
-            entry.operators = profile_operators(prepared, entry.task)
+            entry.operators = launch_with_profile(prepared, entry.task)
         except DeviceError as error:
             observer(device.serial, f"{entry.task.name}: its operators were not timed: {error.message}")
 

@@ -32,7 +32,7 @@ NO_CROSS_COMPILER = f"{CROSS_COMPILER} is not installed. Debian: apt install g++
 
 def build_cache_root() -> Path:
     """Return the folder of built runners in the cache."""
-    return wheels.cache_root() / "runner"
+    return wheels.wheels_cache_root() / "runner"
 
 
 def build_runners(
@@ -65,7 +65,7 @@ def build_runners(
     options = runtimes.runtime_options(target, onnxruntime, executorch, torch, observer)
     folder = build_with_options(target, options, ndk, observer)
     _remember_build(target, folder.name)
-    return _built_runners(folder)
+    return _runners_of_build(folder)
 
 
 def build_with_options(
@@ -90,7 +90,7 @@ def _locked_build(folder: Path) -> Iterator[None]:
         yield
 
 
-def find_built_runner(target: Build, backend: Backend) -> Path:
+def find_build_of_runner(target: Build, backend: Backend) -> Path:
     """Return the runner that was built last for a target.
 
     Raises:
@@ -106,7 +106,7 @@ def find_built_runner(target: Build, backend: Backend) -> Path:
     return runner
 
 
-def has_built_vulkan(target: Build) -> bool:
+def has_build_vulkan(target: Build) -> bool:
     """Return whether the ExecuTorch runner that was built last for a target has the Vulkan backend."""
     return (_last_build_folder(target) / "bin" / "vulkan").is_file()
 
@@ -117,7 +117,7 @@ def _how_to_build(target: Build, backend: Backend) -> str:
     return f"Build it: export-mobile runner build --for {target}{option}"
 
 
-def _built_runners(folder: Path) -> tuple[Path, ...]:
+def _runners_of_build(folder: Path) -> tuple[Path, ...]:
     paths = (folder / "bin" / f"runner-{backend}" for backend in get_args(Backend))
     return tuple(path for path in paths if path.is_file())
 
@@ -185,11 +185,11 @@ def missing_build_parts(target: Build) -> tuple[str, ...]:
         parts.append(NO_CROSS_COMPILER)
     if target == "host" and not any(shutil.which(name, path=path) for name in ("c++", "g++", "clang++")):
         parts.append("A C++ compiler is not installed. Debian: apt install g++")
-    machine = runtimes.wheel_machine(target)
+    machine = runtimes.machine_of_runtimes(target)
     if wheels.find_wheels(machine) is None:
-        parts.append(f"The runtimes' wheels are missing. {wheels.fetch_hint(machine)}")
+        parts.append(f"The runtimes' wheels are missing. {wheels.fetch_wheels_hint(machine)}")
     try:
-        runtimes.json_headers()
+        runtimes.json_headers_beside_runtime()
     except SetupError as error:
         parts.append(f"{error.message} {error.hint}")
     return tuple(parts)

@@ -36,7 +36,7 @@ def _list_device_report(entry: DeviceEntry) -> DeviceReport:
         return _list_unusable_device(entry, entry.state, adb_state_advice(entry.state))
     device = adb.AdbDevice(entry.serial)
     try:
-        who = identity.identify_device(device)
+        who = identity.read_identity(device)
         state = identity.read_identified_state(device, who)
     except HarnessError as error:
         return _list_unusable_device(entry, error.message, error.hint)

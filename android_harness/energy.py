@@ -29,7 +29,7 @@ def energy_per_call(session: Session) -> tuple[float | None, str]:
     """
     readings = [clock.texts for launch in session.launches for clock in launch.clocks]
     states = {texts[STATUS].strip() for texts in readings if STATUS in texts}
-    watts = [power for texts in readings if (power := _watts(texts)) is not None]
+    watts = [power for texts in readings if (power := _energy_watts(texts)) is not None]
     if not states or len(watts) < MIN_READINGS:
         return None, "the battery's counters cannot be read"
     if states != {"Discharging"}:
@@ -44,7 +44,7 @@ def energy_per_call(session: Session) -> tuple[float | None, str]:
     return power * statistics.mean(durations) / 1e6, ""
 
 
-def _watts(texts: Mapping[str, str]) -> float | None:
+def _energy_watts(texts: Mapping[str, str]) -> float | None:
     current, voltage = (parse.parse_integer(texts.get(path, "").strip()) for path in (CURRENT, VOLTAGE))
     if not current or not voltage:
         return None

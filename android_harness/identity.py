@@ -71,7 +71,7 @@ ARM_IMPLEMENTERS = ("0x41", "0x48", "0x51", "0x53")
 """Arm, HiSilicon, Qualcomm, Samsung: the implementers of phones' cores."""
 
 
-def identify_device(device: Device) -> Identity:
+def read_identity(device: Device) -> Identity:
     """Identify a device in one round trip.
 
     Raises:
@@ -95,8 +95,8 @@ def identity_from_text(serial: str, sections: Mapping[str, str]) -> Identity:
     parts = parse.parse_cpu_parts(cpuinfo)
     clusters = parse.parse_clusters(contents)
     machine = sections.get("machine", "").strip()[:64]
-    parked = _parked(contents)
-    soc, chip, reasons = identify_soc(props, parse.parse_hardware(cpuinfo), parts, clusters, parked)
+    parked = _cores_parked_in_identity(contents)
+    soc, chip, reasons = soc_identity(props, parse.parse_hardware(cpuinfo), parts, clusters, parked)
     return Identity(
         serial=serial,
         manufacturer=props.get("ro.product.manufacturer", ""),
@@ -118,7 +118,7 @@ def identity_from_text(serial: str, sections: Mapping[str, str]) -> Identity:
     )
 
 
-def _parked(contents: Mapping[str, str]) -> tuple[int, ...]:
+def _cores_parked_in_identity(contents: Mapping[str, str]) -> tuple[int, ...]:
     """Return the cores that are switched off at the moment."""
     present, online = (
         parse.parse_cores(contents.get(f"{CPUS}/{name}", "")) for name in ("present", "online")
@@ -126,7 +126,7 @@ def _parked(contents: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(core for core in present if online and core not in online)
 
 
-def identify_soc(
+def soc_identity(
     props: Mapping[str, str],
     hardware: str,
     parts: tuple[tuple[str, str], ...],
@@ -136,7 +136,7 @@ def identify_soc(
     """Return (SoC, chip, reasons); the SoC is empty unless a source names it and no source objects."""
     model = props.get("ro.soc.model", "")
     platform = props.get("ro.board.platform", "")
-    family = _family(platform)
+    family = _soc_family_of_identity(platform)
     named = {
         f"ro.soc.model is {model!r}": socs.soc_named(model),
         f"cpuinfo's Hardware is {hardware!r}": socs.soc_named(hardware),
@@ -158,7 +158,7 @@ def identify_soc(
     return ("", "", tuple(reasons)) if objections else (soc, chip, tuple(reasons))
 
 
-def _family(platform: str) -> tuple[str, ...]:
+def _soc_family_of_identity(platform: str) -> tuple[str, ...]:
     """Return the SoCs that report a platform, the most likely first."""
     if platform in socs.SIBLINGS:
         return socs.SIBLINGS[platform].socs
@@ -278,8 +278,8 @@ def identified_state_from_text(sections: Mapping[str, str], identity: Identity) 
         celsius={**parse.parse_hal_celsius(thermal), **parse.parse_zone_celsius(contents)},
         power_saver={"0": False, "1": True, "null": False}.get(sections.get("saver", "").strip()),
         load1=parse.parse_load1(contents.get("/proc/loadavg", "")),
-        boot_completed=parse.boot_completed(sections.get("boot", "")),
-        awake=parse.awake(sections.get("screen", "")),
+        boot_completed=parse.parse_boot_completed(sections.get("boot", "")),
+        awake=parse.parse_awake(sections.get("screen", "")),
         free_bytes=parse.parse_free_bytes(sections.get("space", "")),
         available_memory_bytes=parse.parse_available_memory(contents.get("/proc/meminfo", "")),
         scaling_max_khz=tuple(top for top in tops if top is not None) if None not in tops else (),

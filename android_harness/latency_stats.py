@@ -64,7 +64,7 @@ def stats_figures(session: Session) -> Figures:
     )
 
 
-def launch_spread(session: Session) -> float:
+def launch_spread_stats(session: Session) -> float:
     """Return by how much the launches' medians differ: their standard deviation as a share of their mean."""
     medians = [statistics.median(launch.durations_ns) for launch in session.launches if launch.durations_ns]
     return statistics.stdev(medians) / statistics.mean(medians) if len(medians) > 1 else 0.0
@@ -95,14 +95,14 @@ def p90_interval_stats(launches: Sequence[Array]) -> tuple[float, float]:
     import numpy as np
 
     mean, deviation = _p90_stats(launches)
-    low, high = _interval_factors(len(launches))
+    low, high = _interval_factors_for_stats(len(launches))
     # Launches of unequal length may pool to a figure outside: no interval leaves out its own estimate.
     pooled = float(np.percentile(np.concatenate(launches), 90))
     return max(0.0, min(pooled, mean - low * deviation)), max(pooled, mean + high * deviation)
 
 
 @functools.cache
-def _interval_factors(launches: int) -> tuple[float, float]:
+def _interval_factors_for_stats(launches: int) -> tuple[float, float]:
     """Return how many deviations of the launches the limits are below and above the launches' mean."""
     from scipy import stats
 

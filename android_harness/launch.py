@@ -106,7 +106,7 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
     base = f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
     try:
         with (
-            _naming(task.name, index + 1),
+            _naming_launch(task.name, index + 1),
             trace.traced_launch(prepared.device, task.name, prepared.config.trace),
         ):
             result, elapsed_ns = repeated_for_launch(
@@ -123,7 +123,7 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
 
 
 @contextlib.contextmanager
-def _naming(task: str, number: int) -> Iterator[None]:
+def _naming_launch(task: str, number: int) -> Iterator[None]:
     """Name the artifact and the launch in a failure that is not the connection's."""
     try:
         yield
@@ -154,7 +154,7 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
     return results.read_result(_fetch_launch_json(prepared, f"{base}/result.json"), task), elapsed_ns
 
 
-def profile_operators(prepared: PreparedDevice, task: BenchTask) -> tuple[OperatorTime, ...]:
+def launch_with_profile(prepared: PreparedDevice, task: BenchTask) -> tuple[OperatorTime, ...]:
     """Run the runner once with its runtime's profiler, and return the time of each operator in a call.
 
     Raises:

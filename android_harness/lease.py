@@ -110,7 +110,7 @@ class Lease:
             return ""
         if completed.exit_code == TAKEN:
             left, _, holder = completed.stdout.strip().partition(" ")
-            return f"{_printable(holder) or 'another run'}, at most {left[:12]} s more"
+            return f"{_printable_lease(holder) or 'another run'}, at most {left[:12]} s more"
         reason = completed.stderr.strip()[:300] or f"exit code {completed.exit_code}"
         raise DeviceError(f"{self.device.serial}: its lease cannot be written: {reason}")
 
@@ -246,7 +246,7 @@ def _lock_lease(serial: str) -> tuple[int | None, str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = _printable(os.pread(lock, 300, 0).decode(errors="replace").strip())
+        holder = _printable_lease(os.pread(lock, 300, 0).decode(errors="replace").strip())
         os.close(lock)
         return None, holder or "another run on this computer"
     with contextlib.suppress(OSError):
@@ -255,7 +255,7 @@ def _lock_lease(serial: str) -> tuple[int | None, str]:
     return lock, ""
 
 
-def _printable(text: str) -> str:
+def _printable_lease(text: str) -> str:
     """Return a text that anyone on the phone or computer may have written, without control characters."""
     return "".join(c if c.isprintable() else " " for c in text)[:200]
 

@@ -24,13 +24,13 @@ def keep_logcat(device: Device, artifact: str) -> str:
     with contextlib.suppress(DeviceError, OSError):
         completed = device.run("logcat", "-d", "-t", str(LINES), timeout_s=LOGCAT_S)
         if completed.exit_code == 0 and completed.stdout.strip():
-            path = failure_file(device.serial, artifact, "log")
+            path = logcat_file(device.serial, artifact, "log")
             path.write_text(completed.stdout, encoding="utf-8")
             return f"The device's log is in {path}."
     return ""
 
 
-def failure_file(serial: str, artifact: str, suffix: str) -> Path:
+def logcat_file(serial: str, artifact: str, suffix: str) -> Path:
     """Return the path of a new file that is kept with a failure; delete the oldest of its kind.
 
     Raises:

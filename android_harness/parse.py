@@ -208,12 +208,12 @@ def parse_load1(loadavg: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def boot_completed(output: str) -> bool | None:
+def parse_boot_completed(output: str) -> bool | None:
     """Return whether Android has finished its start, from `getprop sys.boot_completed`; None if unknown."""
     return {"1": True, "0": False, "": None}.get(output.strip())
 
 
-def awake(output: str) -> bool | None:
+def parse_awake(output: str) -> bool | None:
     """Return whether the screen is on, from `dumpsys power`; None if it does not say."""
     match = re.search(r"mWakefulness=(\w+)", output)
     return match[1] in {"Awake", "Dreaming"} if match else None

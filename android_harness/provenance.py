@@ -121,7 +121,7 @@ def _device_of_provenance(session: Session) -> dict[str, Any]:
         "power": session.before.plugged,
         # An app may be scheduled differently, especially with several threads.
         "context": APP_LIKE if session.config.app_like else "shell",
-        "launch_spread": round(latency_stats.launch_spread(session), 5),
+        "launch_spread": round(latency_stats.launch_spread_stats(session), 5),
         "clock_state": cpu_clocks.clock_state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
@@ -141,12 +141,14 @@ def verdict_by_provenance(latency: Latency) -> Verdict:
     if latency.problem or latency.exceeded:
         return "fail"
     verdict_of_interval = latency_stats.stats_verdict(latency.figures.p90_ci_ms, latency.budget_ms)
-    if verdict_of_interval == "pass" and (latency.figures.flags or not _is_enough_to_pass(latency)):
+    if verdict_of_interval == "pass" and (
+        latency.figures.flags or not _is_provenance_enough_to_pass(latency)
+    ):
         return "inconclusive"
     return verdict_of_interval
 
 
-def _is_enough_to_pass(latency: MeasuredLatency) -> bool:
+def _is_provenance_enough_to_pass(latency: MeasuredLatency) -> bool:
     figures = latency.figures
     return figures.launches >= MIN_LAUNCHES_TO_PASS and figures.samples >= MIN_CALLS_TO_PASS
 

@@ -105,7 +105,7 @@ def push_files(
     return files
 
 
-def prune(device: Device) -> None:
+def prune_pushed(device: Device) -> None:
     """Delete files that no run has used for two weeks, jobs of killed runs, and the oldest beyond 4 GB.
 
     What cannot be deleted only costs space, which the readiness checks see.

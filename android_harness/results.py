@@ -146,7 +146,7 @@ def check_result_outputs(result: Result, task: BenchTask, folder: str) -> None:
         raise DeviceError(f"{task.name}: the outputs are larger than {MAX_OUTPUT_BYTES >> 20} MB.")
 
 
-def read_output_files(path: Path, task: BenchTask, folder: Path) -> tuple[str, tuple[Sample, ...]]:
+def read_result_outputs(path: Path, task: BenchTask, folder: Path) -> tuple[str, tuple[Sample, ...]]:
     """Return the runtime and the outputs of a runner that ran on this machine for its outputs only.
 
     Args:
@@ -157,20 +157,20 @@ def read_output_files(path: Path, task: BenchTask, folder: Path) -> tuple[str, t
     Raises:
         DeviceError: It failed, or left something else than it says.
     """
-    result = _parsed_result(_read_own_file(path, MAX_RESULT_BYTES), Result)
+    result = _parsed_result(_read_result_file(path, MAX_RESULT_BYTES), Result)
     if result.failure:
         raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
     check_result_outputs(result, task, str(folder))
     return plain_result_text(result.runtime), tuple(
         tuple(
-            result_to_array(tensor, _read_own_file(Path(tensor.file), expected_result_bytes(tensor)))
+            result_to_array(tensor, _read_result_file(Path(tensor.file), expected_result_bytes(tensor)))
             for tensor in sample
         )
         for sample in result.outputs
     )
 
 
-def _read_own_file(path: Path, most: int) -> bytes:
+def _read_result_file(path: Path, most: int) -> bytes:
     """Read a plain file of at most a number of bytes: a model may have taken its runner over."""
     try:
         status = path.lstat()

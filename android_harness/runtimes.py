@@ -30,19 +30,19 @@ def runtime_options(
             "--executorch FOLDER (an install tree built from its source) or --torch FOLDER."
         )
     else:
-        machine = wheel_machine(target)
-        hint = f"{wheels.fetch_hint(machine)}  (or give --onnxruntime, --executorch or --torch FOLDER)"
+        machine = machine_of_runtimes(target)
+        hint = f"{wheels.fetch_wheels_hint(machine)}  (or give --onnxruntime, --executorch or --torch FOLDER)"
         definitions = wheel_runtimes(machine, observer) | definitions
     if target == "host":
-        definitions = _host_torch(observer) | definitions
+        definitions = _torch_runtime_on_host(observer) | definitions
     if not definitions:
         raise SetupError(
             f"There is nothing to build for {target}: no runtime was given.", hint, code="EM-RUNNER-BUILD"
         )
-    return definitions | {"NLOHMANN_JSON_ROOT": str(json_headers())}
+    return definitions | {"NLOHMANN_JSON_ROOT": str(json_headers_beside_runtime())}
 
 
-def wheel_machine(target: Build) -> str:
+def machine_of_runtimes(target: Build) -> str:
     """Return the machine whose wheels a target runs."""
     return platform.machine() if target == "host" else wheels.ARM64
 
@@ -55,7 +55,7 @@ def _given_runtime(onnxruntime: Path | None, executorch: Path | None, torch: Pat
             definitions[name] = str(folder.resolve())
     if onnxruntime is not None:
         _expect_runtime_folder(onnxruntime)
-        library = wheels.find_onnxruntime_library(onnxruntime.resolve())
+        library = wheels.find_onnxruntime_in_wheel(onnxruntime.resolve())
         if library is None:
             raise SetupError(
                 f"{onnxruntime} does not contain libonnxruntime.so.",
@@ -79,17 +79,17 @@ def wheel_runtimes(machine: str, observer: Observer = lambda line: None) -> dict
     if folder is None:
         observer(
             "The runners of ExecuTorch and ONNX Runtime are not built from wheels: these are missing. "
-            + wheels.fetch_hint(machine)
+            + wheels.fetch_wheels_hint(machine)
         )
         return {}
     return {
         "EXECUTORCH_ROOT": str(folder / "executorch"),
         "EXECUTORCH_VERSION": wheels.EXECUTORCH,
-        "ONNXRUNTIME_LIBRARY": str(wheels.find_onnxruntime_library(folder)),
+        "ONNXRUNTIME_LIBRARY": str(wheels.find_onnxruntime_in_wheel(folder)),
     }
 
 
-def _host_torch(observer: Observer) -> dict[str, str]:
+def _torch_runtime_on_host(observer: Observer) -> dict[str, str]:
     """Return the definition for the LibTorch in this Python's torch: no library of its own can be had."""
     if torch := _runtime_package("torch"):
         return {"TORCH_ROOT": str(torch)}
@@ -97,7 +97,7 @@ def _host_torch(observer: Observer) -> dict[str, str]:
     return {}
 
 
-def json_headers() -> Path:
+def json_headers_beside_runtime() -> Path:
     """Return the folder that holds nlohmann/json.hpp.
 
     Raises:

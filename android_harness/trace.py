@@ -69,7 +69,7 @@ def _keep_trace(device: Device, artifact: str, path: str, process: str) -> str:
     """Stop the trace and copy it to this machine; return a sentence with the file, or why there is none."""
     try:
         device.run("sh", "-c", STOP, "sh", process, timeout_s=TRACE_S)
-        target = logcat.failure_file(device.serial, artifact, "perfetto-trace")
+        target = logcat.logcat_file(device.serial, artifact, "perfetto-trace")
         device.pull(path, target)
     except (DeviceError, OSError) as error:
         return f"The trace could not be copied: {error}"

@@ -24,7 +24,7 @@ ARM64 = "aarch64"
 FETCH_S = 900.0
 
 
-def cache_root() -> Path:
+def wheels_cache_root() -> Path:
     """Return `$EXPORT_MOBILE_CACHE`, or the project's folder in the user's cache."""
     if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
         return Path(chosen)
@@ -33,11 +33,11 @@ def cache_root() -> Path:
 
 def wheels_folder(machine: str) -> Path:
     """Return the folder of the unpacked wheels for a machine ("aarch64", "x86_64")."""
-    name = f"{machine}-executorch-{EXECUTORCH}-onnxruntime-{onnxruntime_version()}"
-    return cache_root() / "wheels" / name
+    name = f"{machine}-executorch-{EXECUTORCH}-onnxruntime-{onnxruntime_version_of_wheel()}"
+    return wheels_cache_root() / "wheels" / name
 
 
-def onnxruntime_version() -> str:
+def onnxruntime_version_of_wheel() -> str:
     return importlib.metadata.version("onnxruntime")
 
 
@@ -47,10 +47,10 @@ def find_wheels(machine: str) -> Path | None:
     library = folder / "executorch/lib/libexecutorch.so"
     # pip moves whole packages into place, ExecuTorch's licence folder last.
     whole = any(folder.glob(f"executorch-{EXECUTORCH}.dist-info/RECORD"))
-    return folder if whole and library.is_file() and find_onnxruntime_library(folder) else None
+    return folder if whole and library.is_file() and find_onnxruntime_in_wheel(folder) else None
 
 
-def find_onnxruntime_library(folder: Path) -> Path | None:
+def find_onnxruntime_in_wheel(folder: Path) -> Path | None:
     """Return ONNX Runtime's library in unpacked wheels or another install folder; None without one."""
     debian = (f"lib/{machine}-linux-gnu" for machine in (ARM64, platform.machine()))
     places = ("onnxruntime/capi", "capi", "lib", "lib64", "jni/arm64-v8a", *debian)
@@ -58,7 +58,7 @@ def find_onnxruntime_library(folder: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def fetch_command(machine: str, folder: Path | None = None) -> list[str]:
+def fetch_wheels_command(machine: str, folder: Path | None = None) -> list[str]:
     """Return pip's command that brings the wheels for a machine.
 
     Args:
@@ -70,17 +70,17 @@ def fetch_command(machine: str, folder: Path | None = None) -> list[str]:
         "--no-deps",
         "--no-compile",
         "--only-binary=:all:",
-        f"--python-version={_python_version()}",
+        f"--python-version={_python_version_of_wheels()}",
         *tags,
     ]
     target = f"--target={folder or wheels_folder(machine)}"
-    wanted = [f"executorch=={EXECUTORCH}", f"onnxruntime=={onnxruntime_version()}"]
+    wanted = [f"executorch=={EXECUTORCH}", f"onnxruntime=={onnxruntime_version_of_wheel()}"]
     return ["pip", "install", *options, target, *wanted]
 
 
-def fetch_hint(machine: str) -> str:
+def fetch_wheels_hint(machine: str) -> str:
     """Return the command that brings the wheels, as a user types it."""
-    return f"Bring them: {shlex.join(fetch_command(machine))}"
+    return f"Bring them: {shlex.join(fetch_wheels_command(machine))}"
 
 
 def fetch_wheels(machine: str) -> Path:
@@ -103,18 +103,18 @@ def _unpack_wheels(machine: str, folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        _run_pip(fetch_command(machine, aside))
+        _run_pip_for_wheels(fetch_wheels_command(machine, aside))
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _python_version() -> str:
+def _python_version_of_wheels() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _run_pip(command: list[str]) -> None:
+def _run_pip_for_wheels(command: list[str]) -> None:
     reason = f"pip took longer than {FETCH_S:.0f} s"
     try:
         done = subprocess.run(

@@ -146,10 +146,10 @@ def gathered_works(
 
 def _counted(row: Row) -> dict[str, object]:
     cache = default_cache_root()
-    ready = arm_tools.prepare_emulated_parts(cache)
+    ready = arm_tools.prepare_arm_tools(cache)
     plugin = counting.make_plugin(ready.folder)
     target = estimate_fit.REFERENCE
-    root = arm_tools.root_of_emulated_parts(target, ready)
+    root = arm_tools.root_of_arm_tools(target, ready)
     with tempfile.TemporaryDirectory() as name:
         path, shape = estimate_nets.write_network(row.model, row.precision, Path(name))
         sample = np.random.default_rng(0).standard_normal(shape).astype(np.float32)

@@ -127,7 +127,7 @@ def compare(backend: Backend, out: Path, blocks: int, threads: int) -> str:
     shape = json.loads((out / "manifest.json").read_text())["inputs"][0]["shape"]
     value = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = out / FILES[backend]
-    runner, call = build.find_built_runner("host", backend), CALLS[backend](path, value, threads)
+    runner, call = build.find_build_of_runner("host", backend), CALLS[backend](path, value, threads)
     with tempfile.TemporaryDirectory() as folder:
         job = write_job(backend, path, value, threads, Path(folder))
         pairs = [

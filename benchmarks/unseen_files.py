@@ -106,11 +106,15 @@ def _mixed_file_result(subject: subjects.Subject, job: Job, folder: Path) -> Fil
     samples = [int8.int8_tensors(sample) for sample in calibrate]
     choosing = [int8.int8_tensors(sample) for sample in choose]
     expected = sensitivity.run_for_sensitivity(subject.load(), choosing)  # type: ignore[arg-type]
-    activations, prices = operator_ranking.measure_for_search(program.module, program.float_weights, samples)
+    activations, prices = operator_ranking.measure_for_operator_ranking(
+        program.module, program.float_weights, samples
+    )
     module = program.module
-    for mix in operator_ranking.search_candidates(activations, prices):
-        module = mixed_precision.keep_mixed_float(program.module, program.float_weights, mix.float_ops)
-        if int8_scheme.sqnr_for_choice(expected, module, choosing) >= ENOUGH_DB:
+    for mix in operator_ranking.rank_operators(activations, prices):
+        module = mixed_precision.keep_float_in_mixed_precision(
+            program.module, program.float_weights, mix.float_ops
+        )
+        if int8_scheme.sqnr_of_scheme(expected, module, choosing) >= ENOUGH_DB:
             break
     variant = VARIANTS[MIXED[job.method]]
     path = _emit_file(subject, replace(program, module=module).program(), variant, folder)

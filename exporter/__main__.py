@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 
-def _leave_current_directory() -> None:
+def _leave_current_directory_for_main() -> None:
     """Python puts the current folder first on the path for -m: nothing in it may be imported.
 
     Where the package itself is there, it comes last, after the installed packages.
@@ -17,7 +17,7 @@ def _leave_current_directory() -> None:
 
 
 if __name__ == "__main__":
-    _leave_current_directory()
+    _leave_current_directory_for_main()
     from exporter.cli import main
 
     main()

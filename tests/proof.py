@@ -14,7 +14,7 @@ from exporter.capture.reference import run_reference
 from exporter.data import Data, edge_inputs
 from exporter.errors import LoweringError
 from exporter.formats import FORMATS, VARIANTS, simulation
-from exporter.pipeline.int8 import int8_lowering, refuse_mostly_float
+from exporter.pipeline.int8 import int8_lowering, refuse_mostly_float_int8
 from exporter.pipeline.results import ExpectedResult
 from exporter.pipeline.verify import verify_artifact
 from exporter.quantize import int8
@@ -49,7 +49,7 @@ def quantize(captured: Captured, calibration: Sequence[Sample], folder: Path) ->
     if captured.program is None:
         raise LoweringError(captured.program_error)
     quantized = int8.quantize_int8(captured.program, calibration)
-    refuse_mostly_float(captured.program, quantized.module, Limits().min_quantized_weights)
+    refuse_mostly_float_int8(captured.program, quantized.module, Limits().min_quantized_weights)
     samples = reference_io.load_reference(folder / EVIDENCE).samples()
     data = Data(tuple(calibration), tuple(samples), "arrays")
     lowering = int8_lowering(int8.int8_runner(quantized.module), data.verification, _edges(captured, samples))

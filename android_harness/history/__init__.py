@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXTRA = "pip install 'export-mobile[history]'"
 
 
-def default_location() -> str:
+def default_history_location() -> str:
     """Return `$EXPORT_MOBILE_HISTORY`, or `export-mobile/history.sqlite` in the user's data folder."""
     if chosen := os.environ.get("EXPORT_MOBILE_HISTORY"):
         return chosen
@@ -38,7 +38,7 @@ def open_history(location: str | Path | None = None, *, must_exist: bool = False
 
     Args:
         location: A file for SQLite, or an SQLAlchemy URL ("postgresql+psycopg://user@host/name"); None for
-            `default_location()`.
+            `default_history_location()`.
         must_exist: Whether a missing file is an error, for commands that only read.
 
     Raises:
@@ -49,4 +49,4 @@ def open_history(location: str | Path | None = None, *, must_exist: bool = False
         from android_harness.history import store
     except ModuleNotFoundError as error:
         raise SetupError(f"The history needs the package {error.name}.", f"Run `{EXTRA}`.") from error
-    return store.History(str(location) if location else default_location(), must_exist)
+    return store.History(str(location) if location else default_history_location(), must_exist)

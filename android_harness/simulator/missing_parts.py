@@ -41,7 +41,7 @@ def missing_bench_parts(arch: Arch) -> tuple[str, ...]:
     runners = []
     for backend in BACKENDS:
         try:
-            build.find_built_runner(target, backend)
+            build.find_build_of_runner(target, backend)
         except SetupError as error:
             runners.append(f"{error.message} {error.hint}")
     return (*build.missing_build_parts(target), *runners) if runners else ()

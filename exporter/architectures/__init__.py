@@ -27,7 +27,7 @@ from exporter.architectures import (
     weight_readings,
 )
 from exporter.architectures import input_values as input_values_of_network
-from exporter.architectures.built_network import Built, literals_for_building
+from exporter.architectures.built_network import Built, literals_of_built_network
 from exporter.architectures.weight_readings import Weights
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, Model, Preprocessing, TensorSpec
@@ -82,7 +82,7 @@ def build_architecture(
         UsageError: An argument cannot be used.
     """
     if huggingface.is_built_by_huggingface(checkpoint, arch):
-        built = _pretrained(
+        built = _pretrained_architecture(
             checkpoint, arch, arch_args, input_shapes, ignore_keys, weights_from_arch, part, trust
         )
     elif arch is None and not part and ultralytics_networks.is_ultralytics_network(checkpoint):
@@ -98,7 +98,9 @@ def build_architecture(
             checkpoint, arch, arch_args, _architecture_size(input_shapes), ignore_keys, weights_from_arch
         )
     if input_values:
-        module = input_values_of_network.with_input_values(built.module, literals_for_building(input_values))
+        module = input_values_of_network.with_input_values(
+            built.module, literals_of_built_network(input_values)
+        )
         fixed = ", ".join(f"{name}={value}" for name, value in input_values.items())
         built = replace(built, module=module, notes=(*built.notes, f"constants, as asked: {fixed}"))
     module = _ready_architecture(built.module)
@@ -119,7 +121,7 @@ def build_architecture(
     )
 
 
-def _pretrained(
+def _pretrained_architecture(
     checkpoint: Checkpoint,
     arch: str | None,
     arch_args: Mapping[str, str],
@@ -150,7 +152,7 @@ def _network_of_architecture(
     ignore_keys: tuple[str, ...],
     weights_from_arch: bool,
 ) -> Built:
-    arguments = literals_for_building(arch_args)
+    arguments = literals_of_built_network(arch_args)
     if weights_from_arch and (arch is None or arch.startswith((torchvision.PREFIX, timm_networks.PREFIX))):
         raise UsageError(
             "--weights-from-arch needs a function that makes the weights.",

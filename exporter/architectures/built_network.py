@@ -45,16 +45,16 @@ class Built:
     """Reads calibration data, as in `Model`."""
 
 
-def literals_for_building(arguments: Mapping[str, str]) -> dict[str, Any]:
+def literals_of_built_network(arguments: Mapping[str, str]) -> dict[str, Any]:
     """Parse `--arch-arg` values as Python literals; other values stay text.
 
     >>> literals({"width": "16", "norm": "layer", "bias": "true"})
     {'width': 16, 'norm': 'layer', 'bias': True}
     """
-    return {key: _literal_for_building(value) for key, value in arguments.items()}
+    return {key: _literal_of_built_network(value) for key, value in arguments.items()}
 
 
-def _literal_for_building(text: str) -> Any:
+def _literal_of_built_network(text: str) -> Any:
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

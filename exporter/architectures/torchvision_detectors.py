@@ -90,13 +90,15 @@ def _known_detectors(weights: Weights, wanted: str) -> Iterator[KnownDetector]:
             continue
         for full_tail in (False, True) if name.startswith("ssdlite") else (False,):
             first = _detector_shapes(KnownDetector(name, CLASSES, full_tail))
-            if first.keys() == shapes.keys() and _differ_in_heads_only(first, shapes):
+            if first.keys() == shapes.keys() and _differ_detectors_in_heads_only(first, shapes):
                 known = KnownDetector(name, _detector_classes(name, full_tail, first, shapes), full_tail)
                 if known.classes > 0 and _detector_shapes(known) == shapes:
                     yield known
 
 
-def _differ_in_heads_only(first: Mapping[str, index.Shape], second: Mapping[str, index.Shape]) -> bool:
+def _differ_detectors_in_heads_only(
+    first: Mapping[str, index.Shape], second: Mapping[str, index.Shape]
+) -> bool:
     return all("head" in key or shape == second[key] for key, shape in first.items())
 
 

@@ -206,7 +206,7 @@ def judged_bench(session: Session, artifact: Artifact, expected: ReferenceIO, li
     """
     from android_harness import latency_stats, provenance
 
-    error, problem = device_outputs.judge_bench_outputs(
+    error, problem = device_outputs.judge_device_outputs(
         artifact, expected, [launch.outputs for launch in session.launches], limits
     )
     check = provenance.ProvenanceCheck(error, problem)

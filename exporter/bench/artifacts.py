@@ -68,23 +68,23 @@ def _why_not_bench_artifact(artifact: Artifact) -> str:
     """Return why the runner cannot measure it; an empty string when it can."""
     if _bench_artifact_key(artifact) not in BACKENDS:
         return f"the runner has no backend for {artifact.variant.format} on {artifact.variant.backend}"
-    if _needs_vulkan(artifact) and (why := _vulkan_not_built()):
+    if _artifact_needs_vulkan(artifact) and (why := _vulkan_missing_for_artifact()):
         return why
     # A Vulkan artifact cannot run where it was exported: its outputs on the device are its first proof.
-    runs = artifact.status in SHIPPABLE or (_needs_vulkan(artifact) and artifact.status == "not_run")
+    runs = artifact.status in SHIPPABLE or (_artifact_needs_vulkan(artifact) and artifact.status == "not_run")
     return "" if runs else f"it is {artifact.status.replace('_', ' ')}, not passed"
 
 
-def _needs_vulkan(artifact: Artifact) -> bool:
+def _artifact_needs_vulkan(artifact: Artifact) -> bool:
     return artifact.variant.backend == "vulkan"
 
 
-def _vulkan_not_built() -> str:
+def _vulkan_missing_for_artifact() -> str:
     """Return why no device can run Vulkan; an empty string where a runner has it."""
     from android_harness import build
     from android_harness.records import Build
 
-    return "" if any(build.has_built_vulkan(target) for target in get_args(Build)) else NO_VULKAN
+    return "" if any(build.has_build_vulkan(target) for target in get_args(Build)) else NO_VULKAN
 
 
 def bench_tasks_of_artifacts(
@@ -166,12 +166,12 @@ def _artifact_not_built(artifact: Artifact, on_host: bool) -> str:
     from android_harness.errors import SetupError
     from android_harness.records import Build
 
-    if on_host and _needs_vulkan(artifact) and not build.has_built_vulkan("host"):
+    if on_host and _artifact_needs_vulkan(artifact) and not build.has_build_vulkan("host"):
         return NO_VULKAN
     why, backend = "", BACKENDS[_bench_artifact_key(artifact)]
     for platform in ("host",) if on_host else get_args(Build):
         try:
-            build.find_built_runner(platform, backend)
+            build.find_build_of_runner(platform, backend)
         except SetupError as error:
             why = why or str(error)
         else:

@@ -19,7 +19,7 @@ from exporter.verify.reference_io import ReferenceIO
 QUANTILES = (5, 25, 50, 75, 95)
 
 
-def judge_bench_outputs(
+def judge_device_outputs(
     artifact: Artifact, expected: ReferenceIO, launches: Sequence[Sequence[Sample]], limits: Limits
 ) -> tuple[float | None, str]:
     """Compare what every launch computed with the float64 model's outputs.
@@ -41,13 +41,13 @@ def judge_bench_outputs(
         problems.append(problem)
     if not launches:
         problems.append("The device sent no outputs.")
-    problems.append(_differing(launches))
+    problems.append(_differing_device_outputs(launches))
     worst = max(errors)
     finite = launches and math.isfinite(worst)
     return (worst if finite else None), next((problem for problem in problems if problem), "")
 
 
-def _differing(launches: Sequence[Sequence[Sample]]) -> str:
+def _differing_device_outputs(launches: Sequence[Sequence[Sample]]) -> str:
     """Return which launch computed other outputs from the same inputs; an empty string when none did."""
     for number, outputs in enumerate(launches[1:], 2):
         for index, (first, again) in enumerate(zip(launches[0], outputs, strict=False)):
@@ -74,7 +74,7 @@ def _judge_launch_outputs(
     return (comparison.max_error if comparison else math.inf), verdict.reason or ""
 
 
-def record_of_bench_outputs(
+def device_latency_with_outputs(
     fields: Mapping[str, Any], durations_ns: Sequence[Sequence[int]], budget_ms: float, samples_file: str
 ) -> DeviceLatency:
     """Return a latency of the harness, checked as if it had been read from a manifest.
@@ -98,7 +98,7 @@ def record_of_bench_outputs(
         "why": device.pop("why", ()),
         "budget_ms": budget_ms,
         "samples_file": samples_file,
-        "launch_ms": bench_quantiles(durations_ns),
+        "launch_ms": device_quantiles(durations_ns),
     }
     try:
         return latencies.checked_latency({**fields, **extra})
@@ -106,7 +106,7 @@ def record_of_bench_outputs(
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 
 
-def bench_samples_file(artifact: str, serial: str, content: str = "") -> str:
+def device_samples_file(artifact: str, serial: str, content: str = "") -> str:
     """Return the name of the file of raw samples: plain, and unique for every serial.
 
     Args:
@@ -122,14 +122,14 @@ def bench_samples_file(artifact: str, serial: str, content: str = "") -> str:
     return f"{files.DEVICE}/{artifact}-{slug}{version}.jsonl"
 
 
-def bench_quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
+def device_quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
     """Compute p5, p25, p50, p75 and p95 of each launch, in ms."""
     import numpy as np
 
-    return tuple(_bench_quantiles_of_launch(np.asarray(launch)) for launch in durations_ns if len(launch))
+    return tuple(_device_quantiles_of_launch(np.asarray(launch)) for launch in durations_ns if len(launch))
 
 
-def _bench_quantiles_of_launch(launch: Array) -> tuple[float, ...]:
+def _device_quantiles_of_launch(launch: Array) -> tuple[float, ...]:
     import numpy as np
 
     return tuple(float(value) / 1e6 for value in np.percentile(launch, QUANTILES))

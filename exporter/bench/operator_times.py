@@ -27,7 +27,7 @@ RENAMED = re.compile(r"(_nchwc|_token_\d+|_quant)+$")
 UNKNOWN = ""
 
 
-def name_operator_modules(
+def name_modules_of_operator_times(
     operators: Sequence[OperatorTime], out: Path, artifact: Path
 ) -> tuple[OperatorTime, ...]:
     """Return the operators with the module of each; "" where it is not known.

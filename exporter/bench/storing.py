@@ -104,7 +104,7 @@ def store_bench(
     """
     with _locked_storing(out):
         current = _stored_report(out, report)
-        _check_samples_folders(out, current)
+        _check_stored_samples_folders(out, current)
         latencies = tuple(
             (session.task.name, keep_stored_samples(out, session, latency)) for session, latency in sessions
         )
@@ -155,7 +155,7 @@ def _stored_report(out: Path, report: Report) -> Report:
     return current
 
 
-def _check_samples_folders(out: Path, report: Report) -> None:
+def _check_stored_samples_folders(out: Path, report: Report) -> None:
     """Refuse links in place of folders whose files are written and deleted: OUT may come from elsewhere.
 
     Raises:
@@ -185,16 +185,16 @@ def keep_stored_samples(out: Path, session: Session, latency: Latency) -> Device
 
     record = provenance.provenance_to_manifest(latency)
     content = raw_samples.raw_samples_text(session)
-    name = device_outputs.bench_samples_file(session.task.name, session.identity.serial, content)
+    name = device_outputs.device_samples_file(session.task.name, session.identity.serial, content)
     try:
         raw_samples.write_raw_samples(session, out / name)
     except OSError as error:
         raise unwritable_store(out, error) from error
-    record["operators"] = operator_times.name_operator_modules(
+    record["operators"] = operator_times.name_modules_of_operator_times(
         [OperatorTime(**item) for item in record["operators"]], out, session.task.path
     )
     durations = [launch.durations_ns for launch in session.launches]
-    return device_outputs.record_of_bench_outputs(record, durations, session.config.budget_ms, name)
+    return device_outputs.device_latency_with_outputs(record, durations, session.config.budget_ms, name)
 
 
 def unwritable_store(out: Path, error: OSError) -> OutputError:

@@ -205,7 +205,7 @@ def _largest_drawn(dtype: torch.dtype) -> int:
     return 2**11 if dtype.is_floating_point else int(torch.iinfo(dtype).max)
 
 
-def _permutation(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_permutation(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     count = quantiles.numel()
     if not count:
         return result
@@ -213,7 +213,7 @@ def _permutation(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> T
     return order.flip(0) if quantiles[0] > 0.5 else order
 
 
-def _multinomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_multinomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     weights = values["self"].double()
     if values["replacement"]:
         sums = weights.cumsum(-1)
@@ -225,7 +225,7 @@ def _multinomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> T
     return waits.argsort(-1)[..., : result.shape[-1]]
 
 
-def _poisson(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_poisson(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     rate = values["self"].double()
     number = rate + rate.sqrt() * _draw_deviations(quantiles)
     return torch.where(quantiles > 0.5, number.ceil(), number.floor()).clamp(min=0)
@@ -264,9 +264,9 @@ DISTRIBUTIONS: Mapping[str, Callable[[dict[str, Any], Tensor, Tensor], Tensor]] 
     "bernoulli": _draw_bernoulli,
     "randint": _draw_integers,
     "random": _draw_integers,
-    "randperm": _permutation,
-    "multinomial": _multinomial,
-    "poisson": _poisson,
+    "randperm": _draw_permutation,
+    "multinomial": _draw_multinomial,
+    "poisson": _draw_poisson,
     "binomial": _draw_binomial,
     "_standard_gamma": _draw_gamma,
     "_sample_dirichlet": _draw_dirichlet,

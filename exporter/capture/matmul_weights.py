@@ -40,10 +40,10 @@ WEIGHT_ARGUMENTS = {
 
 def count_matmul_weights(program: torch.export.ExportedProgram) -> int:
     """Count the elements of the learned weights of two or more dimensions that meet the inputs."""
-    return sum(by_operator(program).values())
+    return sum(matmul_weights_by_operator(program).values())
 
 
-def by_operator(program: torch.export.ExportedProgram) -> dict[str, int]:
+def matmul_weights_by_operator(program: torch.export.ExportedProgram) -> dict[str, int]:
     """Count the same by the ATen operator that reads a weight; what several read counts for the first."""
     counts: dict[str, int] = {}
     for source, operator in _matmul_weight_sources(program).items():

@@ -86,10 +86,10 @@ def run_reference(
         edge_inputs=stack_reference(usable) if usable else _empty_reference(samples[0]),
         edge_reference=stack_reference(edge_outputs) if usable else _empty_reference(expected[0]),
         edge_names=tuple(edge_expected),
-        floor=_bounded_floor(floor),
-        edge_floor=_bounded_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
+        floor=_bounded_reference_floor(floor),
+        edge_floor=_bounded_reference_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
         reference_dtype="float64" if exact.widen else "float32",
-        edge_floors=tuple(_bounded_floor(floor) for floor in edge_floors),
+        edge_floors=tuple(_bounded_reference_floor(floor) for floor in edge_floors),
         eager_errors=rounding.rounding_errors(expected, actual, nudged),
         edge_unstable=rounding.rounding_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
         shapes=shapes,
@@ -97,12 +97,14 @@ def run_reference(
         state=captured.state,
         output_names=tuple(spec.name for spec in captured.outputs),
         resting=outputs_of_resting_activations(captured.program),
-        scenes=_scenes_of(samples, all_samples, scenes),
+        scenes=_scenes_of_reference(samples, all_samples, scenes),
     )
     return evidence, (*reason, *unequal, *refused, *_reference_floor_note(floor))
 
 
-def _scenes_of(samples: Sequence[Sample], all_samples: Sequence[Sample], scenes: Sequence[int]) -> Stacks:
+def _scenes_of_reference(
+    samples: Sequence[Sample], all_samples: Sequence[Sample], scenes: Sequence[int]
+) -> Stacks:
     """Return the scenes of the samples that are left."""
     if not scenes:
         return ()
@@ -277,7 +279,7 @@ def _reference_floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> fl
     return max((compare_max_error(y, a) for y, a in pairs), default=0.0)
 
 
-def _bounded_floor(floor: float) -> float:
+def _bounded_reference_floor(floor: float) -> float:
     """Return the floor, at most `MAX_FLOOR`. A reference with NaN has none; a gate refuses what it judges."""
     return min(floor, MAX_FLOOR) if math.isfinite(floor) else MAX_FLOOR
 

@@ -53,7 +53,9 @@ KINDS: dict[str, Kind] = {
     "lightning": Kind(lightning.is_lightning, lightning.read_lightning),
     "ultralytics": Kind(ultralytics_file.is_ultralytics_file, ultralytics_file.read_ultralytics_file),
     "pickled_module": Kind(pickled_module.is_pickled_module, pickled_module.read_pickled_module),
-    "container": Kind(training_checkpoint.is_container, training_checkpoint.read_container),
+    "container": Kind(
+        training_checkpoint.is_training_checkpoint, training_checkpoint.read_training_checkpoint
+    ),
     "state_dict": Kind(state_dict.is_state_dict, state_dict.read_state_dict),
 }
 """First match wins. The kind is recognised by the content, never from the file's name."""

@@ -47,7 +47,7 @@ class ChosenWeights:
 
     @property
     def is_ema(self) -> bool:
-        return any(is_ema_chosen(key) for key in self.path)
+        return any(is_ema_of_weights(key) for key in self.path)
 
     @property
     def rank(self) -> int:
@@ -55,7 +55,7 @@ class ChosenWeights:
         return min((WEIGHTS.index(key) for key in self.path if key in WEIGHTS), default=len(WEIGHTS))
 
 
-def is_ema_chosen(key: str) -> bool:
+def is_ema_of_weights(key: str) -> bool:
     """Tell whether a key names averaged weights: ema, ema_model, model_ema, averaged_model."""
     return (
         key.startswith("ema")
@@ -69,27 +69,27 @@ def weights_to_choose(root: object) -> tuple[ChosenWeights, ...]:
 
     Dictionaries that are only a few counters next to or inside another one are left out.
     """
-    every = list(_search_choices(root, (), set()))
+    every = list(_search_weights(root, (), set()))
     counts = {candidate.path: len(candidate.tensors) for candidate in every}
     inside: dict[tuple[str, ...], int] = {}
     """Path -> the most tensors of a candidate below it."""
     for path, count in counts.items():
-        for above in _above_choice(path):
+        for above in _above_weights(path):
             inside[above] = max(inside.get(above, 0), count)
-    return tuple(c for c in every if not _is_choice_outweighed(c, counts, inside))
+    return tuple(c for c in every if not _are_weights_outweighed(c, counts, inside))
 
 
-def _above_choice(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _above_weights(path: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [path[:length] for length in range(len(path))]
 
 
-def _is_choice_outweighed(
+def _are_weights_outweighed(
     candidate: ChosenWeights, counts: Mapping[tuple[str, ...], int], inside: Mapping[tuple[str, ...], int]
 ) -> bool:
     """Tell whether a candidate above has more tensors, or one below at least as many."""
     count = len(candidate.tensors)
     return inside.get(candidate.path, 0) >= count or any(
-        counts.get(p, 0) > count for p in _above_choice(candidate.path)
+        counts.get(p, 0) > count for p in _above_weights(candidate.path)
     )
 
 
@@ -103,15 +103,15 @@ def choose_weights(root: object) -> tuple[ChosenWeights, tuple[str, ...]]:
         CheckpointError: There are none, or several that nothing tells apart.
     """
     every = weights_to_choose(root)
-    averaged = [_choice_without_counter(c) for c in every if c.is_ema]
+    averaged = [_weights_without_counter(c) for c in every if c.is_ema]
     trained = sorted((c for c in every if not c.is_ema), key=lambda c: c.rank)
     if not averaged:
-        return _only_choice(trained)
+        return _only_weights_to_choose(trained)
     ema = averaged[0]
     if not trained:
         return ema, (f"averaged (EMA) weights used: {ema.title}",)
-    last, notes = _only_choice(trained)
-    if missing := _missing_choice(ema, last):
+    last, notes = _only_weights_to_choose(trained)
+    if missing := _no_weights_to_choose(ema, last):
         return last, (
             *notes,
             f"averaged (EMA) weights in {ema.title} left out: they lack {len(missing)} tensors, "
@@ -120,7 +120,7 @@ def choose_weights(root: object) -> tuple[ChosenWeights, tuple[str, ...]]:
     return ema, (f"averaged (EMA) weights used: {ema.title}, instead of {last.title}",)
 
 
-def _only_choice(trained: list[ChosenWeights]) -> tuple[ChosenWeights, tuple[str, ...]]:
+def _only_weights_to_choose(trained: list[ChosenWeights]) -> tuple[ChosenWeights, tuple[str, ...]]:
     if not trained:
         raise CheckpointError(
             "There are no weights in it.",
@@ -135,7 +135,7 @@ def _only_choice(trained: list[ChosenWeights]) -> tuple[ChosenWeights, tuple[str
             "Save the one to ship: torch.save(checkpoint[key], …).",
             code="EM-SEVERAL-WEIGHTS",
         )
-    first = _choice_without_counter(first)
+    first = _weights_without_counter(first)
     notes = [f"weights taken from {first.title}"] if first.path else []
     if rest:
         titles = ", ".join(c.title for c in rest[:5]) + (", …" if len(rest) > 5 else "")
@@ -146,22 +146,22 @@ def _only_choice(trained: list[ChosenWeights]) -> tuple[ChosenWeights, tuple[str
     return first, tuple(notes)
 
 
-def _search_choices(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[ChosenWeights]:
+def _search_weights(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[ChosenWeights]:
     if not isinstance(node, dict) or id(node) in seen or len(path) > MAX_DEPTH:
         return
     seen.add(id(node))
     named = {key: value for key, value in node.items() if isinstance(key, str)}
     tensors = {key: value for key, value in named.items() if is_tensor_value(value)}
     if tensors:
-        yield _make_choice(node, path, named, tensors)
+        yield _make_chosen_weights(node, path, named, tensors)
     # Dotted names are a network's own: what nests below them (extra state) is no other network.
     if not any("." in key for key in tensors):
         for key, value in named.items():
             if not TRAINING.search(key.lower()):
-                yield from _search_choices(value, (*path, key), seen)
+                yield from _search_weights(value, (*path, key), seen)
 
 
-def _make_choice(
+def _make_chosen_weights(
     node: object, path: tuple[str, ...], named: Mapping[str, Any], tensors: Mapping[str, AnyTensor]
 ) -> ChosenWeights:
     extra = {
@@ -171,13 +171,13 @@ def _make_choice(
     return ChosenWeights(path, tensors, ignored, layer_versions_value(node), extra)
 
 
-def _choice_without_counter(candidate: ChosenWeights) -> ChosenWeights:
+def _weights_without_counter(candidate: ChosenWeights) -> ChosenWeights:
     """`torch.optim.swa_utils.AveragedModel` counts its updates beside the wrapped network."""
     rest: dict[str, Any] = {k: v for k, v in candidate.tensors.items() if k != "n_averaged"}
     wrapped = len(rest) < len(candidate.tensors) and rest and all(name.startswith("module.") for name in rest)
     return replace(candidate, tensors=rest) if wrapped else candidate
 
 
-def _missing_choice(ema: ChosenWeights, last: ChosenWeights) -> list[str]:
+def _no_weights_to_choose(ema: ChosenWeights, last: ChosenWeights) -> list[str]:
     have = set(prefixes.without_prefixes(ema.tensors))
     return [name for name in prefixes.without_prefixes(last.tensors) if name not in have]

@@ -168,7 +168,7 @@ def _folder_file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     with opened_source(path) as source:
         for is_kind, read_kind in (
             (safetensors.is_safetensors, safetensors.read_safetensors),
-            (training_checkpoint.is_container, training_checkpoint.read_container),
+            (training_checkpoint.is_training_checkpoint, training_checkpoint.read_training_checkpoint),
             (state_dict.is_state_dict, state_dict.read_state_dict),
         ):
             if is_kind(source):

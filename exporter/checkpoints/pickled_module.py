@@ -66,7 +66,9 @@ def _pickled_modules(source: CheckpointSource) -> dict[str, Inert]:
 def _preferred_pickled_module(modules: dict[str, Inert]) -> str:
     """Averaged modules first (Ultralytics keeps one under "ema"), then the most telling key."""
     ranks = {key: index for index, key in enumerate(choose_weights.WEIGHTS)}
-    return min(modules, key=lambda key: (not choose_weights.is_ema_chosen(key), ranks.get(key, len(ranks))))
+    return min(
+        modules, key=lambda key: (not choose_weights.is_ema_of_weights(key), ranks.get(key, len(ranks)))
+    )
 
 
 def _unpickled_module(source: CheckpointSource, key: str) -> torch.nn.Module:

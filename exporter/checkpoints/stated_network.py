@@ -36,7 +36,7 @@ def stated_networks(root: object) -> tuple[tuple[str, str], ...]:
     return tuple(_stated_in(root))[:MAX_NAMES]
 
 
-def arguments(root: object) -> dict[str, object]:
+def stated_arguments(root: object) -> dict[str, object]:
     """Return the settings under `args`: what the training program was called with.
 
     What is neither numbers nor text is described in words.

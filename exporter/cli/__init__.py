@@ -10,14 +10,14 @@ import typer
 from android_harness.errors import HarnessError
 from exporter.cli import device, estimate, export, history, inspect_and_verify, nightly, release  # noqa: F401 - they register themselves
 from exporter.cli.app import app
-from exporter.cli.standard_output import patient_pipes
+from exporter.cli.standard_output import patient_standard_output
 from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError, brief_error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a failure prints one message and sets the exit code, --debug adds a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with patient_pipes():
+    with patient_standard_output():
         _run_command_line(given)
 
 

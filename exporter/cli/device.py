@@ -44,7 +44,7 @@ def devices(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         typer.echo(json.dumps({"devices": [_device_json(device) for device in reports]}, indent=2))
     elif reports:
-        tables.print_devices(reports, app_console())
+        tables.print_devices_to_bench(reports, app_console())
     else:
         typer.echo(
             "adb sees no device. Enable USB debugging on the phone, plug it in, and confirm its prompt."
@@ -195,7 +195,7 @@ def run_bench(
     if learn:
         from exporter.pipeline import estimates
 
-        count = estimates.learn_anchors(benched.report, benched.latencies)
+        count = estimates.learn_anchors_of_estimates(benched.report, benched.latencies)
         typer.echo(f"Learned from {count} of {len(benched.latencies)} measurements.", err=True)
     if as_json:
         from exporter.report import manifest

@@ -35,7 +35,7 @@ def estimate(
     from exporter.estimate import qemu_plugin
     from exporter.pipeline import estimates
 
-    if not qemu_plugin.missing_for_plugin() and not arm_tools.missing_emulated_parts():
+    if not qemu_plugin.missing_for_plugin() and not arm_tools.missing_arm_tools():
         prepared_arm_programs()
     with watch_command(as_json) as observer:
         report = estimates.estimate_export(

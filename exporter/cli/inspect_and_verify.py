@@ -15,7 +15,7 @@ from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from exporter.emulated.arm_tools import EmulatedParts
+    from exporter.emulated.arm_tools import ArmTools
 
 
 @app.command()
@@ -29,7 +29,7 @@ def inspect(model: ModelRequest, as_json: Json = False, debug: Debug = False) ->
     if as_json:
         typer.echo(json.dumps(asdict(inspection), indent=2))
     else:
-        listings.print_inspection(inspection, app_console())
+        listings.list_inspection(inspection, app_console())
     if inspection.architecture is None:
         if model.arch is None:
             raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
@@ -122,7 +122,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps({"holds": audit.holds} | asdict(audit), indent=2))
     else:
-        listings.print_audit(audit, app_console())
+        listings.list_audit(audit, app_console())
     if not audit.holds:
         raise VerificationError(
             f"{out} does not match its manifest.",
@@ -132,7 +132,7 @@ def verify(
 
 
 def _verify_parts(
-    out: Path, listed: dict[str, tuple[Path, str]], jobs: int, arm64: EmulatedParts | None, as_json: bool
+    out: Path, listed: dict[str, tuple[Path, str]], jobs: int, arm64: ArmTools | None, as_json: bool
 ) -> None:
     """Verify the export of every part, and the chosen files beside them."""
     from exporter.cli.console import listings
@@ -151,7 +151,7 @@ def _verify_parts(
     else:
         for name, audit in audits.items():
             app_console().print(f"[bold]{name}[/bold]")
-            listings.print_audit(audit, app_console())
+            listings.list_audit(audit, app_console())
         app_console().print(
             "What the parts compute together needs the checkpoint: export again.", style="dim"
         )
@@ -159,15 +159,15 @@ def _verify_parts(
         raise VerificationError(f"{out} does not match its manifests.", "Export it again.", code="EM-CHANGED")
 
 
-def prepared_arm_programs() -> EmulatedParts:
+def prepared_arm_programs() -> ArmTools:
     """Return QEMU and the programs that it runs, prepared in the cache the first time."""
     from exporter.emulated import arm_tools
     from exporter.pipeline import cache
 
     cache.check_cache_private(cache.default_cache_root())
-    if not arm_tools.ready_emulated_parts(cache.default_cache_root()):
+    if not arm_tools.ready_arm_tools(cache.default_cache_root()):
         typer.echo("Preparing the Arm programs: two wheels are downloaded, once.", err=True)
-    return arm_tools.prepare_emulated_parts(cache.default_cache_root())
+    return arm_tools.prepare_arm_tools(cache.default_cache_root())
 
 
 def prepare_software_vulkan() -> None:
@@ -176,9 +176,9 @@ def prepare_software_vulkan() -> None:
     from exporter.pipeline import cache
 
     cache.check_cache_private(cache.default_cache_root())
-    if not vulkan_tools.ready_vulkan_parts(cache.default_cache_root()):
+    if not vulkan_tools.ready_vulkan_tools(cache.default_cache_root()):
         typer.echo("Preparing Vulkan's software runtime: an npm package is downloaded, once.", err=True)
-    vulkan_tools.prepare_vulkan_parts(cache.default_cache_root())
+    vulkan_tools.prepare_vulkan_tools(cache.default_cache_root())
 
 
 def _verify_for_app(
@@ -215,7 +215,7 @@ def targets(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         typer.echo(json.dumps({target.name: asdict(target) for target in TARGETS}, indent=2))
     else:
-        listings.print_targets(TARGETS, app_console())
+        listings.list_targets(TARGETS, app_console())
 
 
 @app.command()
@@ -228,6 +228,6 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        listings.print_doctor(findings, app_console())
+        listings.list_findings_of_doctor(findings, app_console())
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)

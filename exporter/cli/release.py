@@ -114,11 +114,11 @@ def diff(
     debug: Debug = False,
 ) -> None:
     """Compare two exports or releases: quality, size, latency, operators, versions."""
-    from exporter.cli.console.release import print_diff
+    from exporter.cli.console.release import print_release_diff
     from exporter.release import diff as comparison
 
     difference: Any = comparison.diff_releases(a, b)
     if as_json:
         typer.echo(json.dumps(asdict(difference), indent=2))
     else:
-        print_diff(difference, app_console())
+        print_release_diff(difference, app_console())

@@ -39,7 +39,7 @@ class PatientPipe:
 
 
 @contextlib.contextmanager
-def patient_pipes() -> Iterator[None]:
+def patient_standard_output() -> Iterator[None]:
     """Let standard output and standard error be closed by their readers at any time inside the block."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (PatientPipe(stream) for stream in before)

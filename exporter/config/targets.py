@@ -87,7 +87,7 @@ NO_SVE = "the CPU features listed are those every phone with this chip shows; SV
 ONE_NPU_STACK = "the NPU is reached through ONNX Runtime's QNN provider: --formats onnx-qnn"
 
 
-def _on_npu(hexagon: str) -> tuple[str, ...]:
+def _targets_on_npu(hexagon: str) -> tuple[str, ...]:
     """Return the variants for a generation of the NPU."""
     return (f"onnx-qnn-{hexagon}-int8",)
 
@@ -129,8 +129,8 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 660",
         npu="Hexagon 780 (v68)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=_on_npu("v68") + ON_COREAI,
-        runnable=_on_npu("v68") + ON_ANDROID,
+        on_request=_targets_on_npu("v68") + ON_COREAI,
+        runnable=_targets_on_npu("v68") + ON_ANDROID,
         why_not={
             **NO_COREML,
             **NO_NNAPI,
@@ -153,8 +153,8 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 730",
         npu="Hexagon (v69)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=_on_npu("v69") + ON_COREAI,
-        runnable=_on_npu("v69") + ON_ANDROID,
+        on_request=_targets_on_npu("v69") + ON_COREAI,
+        runnable=_targets_on_npu("v69") + ON_ANDROID,
         why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
         aliases=("taro",),
     ),
@@ -173,8 +173,8 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 740",
         npu="Hexagon (v73)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=_on_npu("v73") + ON_COREAI,
-        runnable=_on_npu("v73") + ON_ANDROID,
+        on_request=_targets_on_npu("v73") + ON_COREAI,
+        runnable=_targets_on_npu("v73") + ON_ANDROID,
         why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
         aliases=("kalama",),
     ),
@@ -193,8 +193,8 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 750",
         npu="Hexagon (v75)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=_on_npu("v75") + ON_COREAI,
-        runnable=_on_npu("v75") + ON_ANDROID,
+        on_request=_targets_on_npu("v75") + ON_COREAI,
+        runnable=_targets_on_npu("v75") + ON_ANDROID,
         why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
         aliases=("pineapple",),
     ),
@@ -208,8 +208,8 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 830",
         npu="Hexagon (v79)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=_on_npu("v79") + ON_COREAI,
-        runnable=_on_npu("v79") + ON_ANDROID,
+        on_request=_targets_on_npu("v79") + ON_COREAI,
+        runnable=_targets_on_npu("v79") + ON_ANDROID,
         why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
     ),
     Target(

@@ -11,13 +11,13 @@ import numpy as np
 from exporter import files
 from exporter.data import npz_rows, photo_sets, photos, scenes
 from exporter.data.edges import edge_inputs
-from exporter.data.npz_rows import row_digest as row_digest
+from exporter.data.npz_rows import npz_row_digest as npz_row_digest
 from exporter.data.photo_sets import photo_set_input
-from exporter.data.sample_sets import Data, Origin, scene_fields_of_sets
+from exporter.data.sample_sets import Data, Origin, scene_fields_of_sample_sets
 from exporter.errors import CalibrationError
 from exporter.records import Codes, Preprocessing, Purpose, SampleReader, TensorSpec
 
-__all__ = ["Data", "Origin", "edge_inputs", "load_data", "photo_set_input", "row_digest"]
+__all__ = ["Data", "Origin", "edge_inputs", "load_data", "npz_row_digest", "photo_set_input"]
 
 SYNTHETIC_WARNING = (
     "No --calibration given: int8 is calibrated on synthetic inputs, and is not selected unless asked for. "
@@ -55,7 +55,7 @@ def load_data(
         return _synthetic_data(inputs, preprocessing, count, seed, choosing, codes)
     wanted = (3 if choosing else 2) * count
     if reader is not None and (read := reader(source, inputs, wanted)) is not None:
-        return npz_rows.split(source, *read, count, choosing)
+        return npz_rows.split_npz_rows(source, *read, count, choosing)
     if reader is None and source.suffix.lower() in (".txt", ".jsonl", ".wav"):
         raise CalibrationError(
             f"{source.name} is text or sound, and nothing here makes the network's inputs of it.",
@@ -64,7 +64,7 @@ def load_data(
     if source.is_dir():
         return photo_sets.load_photo_sets(source, inputs, preprocessing, count, seed, choosing)
     if source.suffix.lower() == ".npz" and source.is_file():
-        return npz_rows.load_rows(source, inputs, count, choosing)
+        return npz_rows.load_npz_rows(source, inputs, count, choosing)
     seen = "is neither" if source.exists() else "does not exist"
     raise CalibrationError(
         f"Calibration data: {source} {seen}; expected a folder of photos or an .npz file of arrays."
@@ -93,7 +93,7 @@ def _synthetic_data(
 
     generator = np.random.default_rng(seed)
     samples = [
-        synthetic.sample(inputs, preprocessing, codes, generator, whole=index % count == 0)
+        synthetic.synthetic_sample(inputs, preprocessing, codes, generator, whole=index % count == 0)
         for index in range((3 if choosing else 2) * count)
     ]
     owners: dict[Purpose, list[list[int]]] = {
@@ -102,7 +102,7 @@ def _synthetic_data(
         "verification": [[i] for i in range(count, 2 * count)],
     }
     names = [f"synthetic {i}" for i in range(len(samples))]
-    scene_of, counts = scene_fields_of_sets(scenes.scenes_apart(len(samples)), names, owners)
+    scene_of, counts = scene_fields_of_sample_sets(scenes.scenes_apart(len(samples)), names, owners)
     return Data(
         tuple(samples[:count]),
         tuple(samples[count : 2 * count]),

@@ -288,7 +288,7 @@ def check_labelled_apart(evaluation: Labelled, used: Mapping[bytes, data.Origin]
 
 def _shared_labelled(evaluation: Labelled, used: Mapping[bytes, data.Origin]) -> Iterator[tuple[str, str]]:
     for index, row in enumerate(evaluation.rows):
-        if (origin := used.get(data.row_digest(row))) is not None:
+        if (origin := used.get(data.npz_row_digest(row))) is not None:
             yield f"row {index}", origin.name
     sizes = {origin.size for origin in used.values()}
     how = evaluation.preprocessing

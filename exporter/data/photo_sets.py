@@ -14,11 +14,11 @@ from exporter.data.sample_sets import (
     MORE,
     Data,
     Origin,
-    copied_in_sets,
-    flat_sets,
-    note_on_grouped_sets,
-    scene_fields_of_sets,
-    several_scenes_in_sets,
+    copied_in_sample_sets,
+    flat_sample_sets,
+    note_on_grouped_sample_sets,
+    scene_fields_of_sample_sets,
+    several_scenes_in_sample_sets,
 )
 from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, Purpose, Sample, TensorSpec
@@ -57,7 +57,7 @@ def load_photo_sets(
             code="EM-FEW-SAMPLES",
         )
     names = [photo.name for photo in distinct]
-    grouping = several_scenes_in_sets(scenes.group_photos_into_scenes(distinct), str(source), names)
+    grouping = several_scenes_in_sample_sets(scenes.group_photos_into_scenes(distinct), str(source), names)
     parts = scenes.split_scenes(grouping, choosing, each)
     views = {
         purpose: _photo_set_views(
@@ -70,7 +70,7 @@ def load_photo_sets(
         for purpose, (shown, _) in views.items()
     }
     samples = {purpose: _photo_set_samples(images, spec) for purpose, (_, images) in views.items()}
-    scene_of, counts = scene_fields_of_sets(grouping, names, owners)
+    scene_of, counts = scene_fields_of_sample_sets(grouping, names, owners)
     constant = [photo.name for photo in distinct if photo.contrast < photos.MIN_CONTRAST]
     return Data(
         samples["calibration"],
@@ -78,7 +78,7 @@ def load_photo_sets(
         "photos",
         (
             *notes,
-            *note_on_grouped_sets(grouping, names),
+            *note_on_grouped_sample_sets(grouping, names),
             *(
                 _describe_photo_sets(TITLES[p], [names[i] for i in part], each)
                 for p, part in parts.items()
@@ -87,8 +87,8 @@ def load_photo_sets(
         ),
         (
             *problems,
-            *flat_sets(constant, len(distinct), "photos"),
-            *copied_in_sets(len(notes), len(distinct), wanted),
+            *flat_sample_sets(constant, len(distinct), "photos"),
+            *copied_in_sample_sets(len(notes), len(distinct), wanted),
         ),
         {photo.digest: Origin(photo.name, photo.size) for photo in distinct},
         samples["choice"],

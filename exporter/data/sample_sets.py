@@ -39,7 +39,7 @@ class Data:
     scenes: Scenes = field(default_factory=Scenes)
 
 
-def several_scenes_in_sets(
+def several_scenes_in_sample_sets(
     grouping: scenes.SceneGrouping, source: str, names: Sequence[str]
 ) -> scenes.SceneGrouping:
     """Return the grouping unless all is one scene.
@@ -51,14 +51,14 @@ def several_scenes_in_sets(
         return grouping
     raise CalibrationError(
         f"All {len(names)} samples of {source} are of one scene (by {grouping.reasons[0]}): "
-        f"{_shown_sets(names)}. "
+        f"{_shown_sample_sets(names)}. "
         "Calibration and verification each need their own.",
         f"Give samples of at least two different scenes; {MORE}.",
         code="EM-FEW-SAMPLES",
     )
 
 
-def note_on_grouped_sets(grouping: scenes.SceneGrouping, names: Sequence[str]) -> tuple[str, ...]:
+def note_on_grouped_sample_sets(grouping: scenes.SceneGrouping, names: Sequence[str]) -> tuple[str, ...]:
     """Return a note on the scenes of several samples; empty without any."""
     if not grouping.reasons:
         return ()
@@ -66,15 +66,15 @@ def note_on_grouped_sets(grouping: scenes.SceneGrouping, names: Sequence[str]) -
     members = [name for name, scene in zip(names, grouping.scenes, strict=True) if scene == largest]
     return (
         f"{len(names)} samples are {grouping.count} scenes; a scene serves one purpose. The largest: "
-        f"{_shown_sets(members)} (by {grouping.reasons[largest]}).",
+        f"{_shown_sample_sets(members)} (by {grouping.reasons[largest]}).",
     )
 
 
-def _shown_sets(names: Sequence[str]) -> str:
+def _shown_sample_sets(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def scene_fields_of_sets(
+def scene_fields_of_sample_sets(
     grouping: scenes.SceneGrouping, names: Sequence[str], owners: Mapping[Purpose, Sequence[Sequence[int]]]
 ) -> tuple[Mapping[Purpose, tuple[int, ...]], Scenes]:
     """Return `Data.scene_of` and `Data.scenes`.
@@ -93,7 +93,7 @@ def scene_fields_of_sets(
     return scene_of, Scenes(**counts, groups=scenes.listed_scenes(grouping, used, names))
 
 
-def copied_in_sets(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
+def copied_in_sample_sets(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
     """Warn when copies leave fewer different samples than were asked for."""
     if not copies or distinct >= wanted:
         return ()
@@ -103,7 +103,7 @@ def copied_in_sets(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
     )
 
 
-def flat_sets(names: Sequence[str], total: int, kind: str) -> tuple[str, ...]:
+def flat_sample_sets(names: Sequence[str], total: int, kind: str) -> tuple[str, ...]:
     """Warn about samples that hardly vary."""
     if not names:
         return ()

@@ -18,7 +18,7 @@ SHARED_VARIANCE = 0.85
 SLOPE = -1.5
 
 
-def sample(
+def synthetic_sample(
     inputs: tuple[TensorSpec, ...],
     preprocessing: Preprocessing | None,
     codes: Mapping[str, Codes],
@@ -42,7 +42,7 @@ def sample(
             lengths[size] = size if whole else int(generator.integers(max(1, size // 4), size + 1))
     masked = {spec.shape[-1] for spec in inputs if spec.name in codes and codes[spec.name].kind == "mask"}
     return tuple(
-        _coded(spec, codes[spec.name], lengths[spec.shape[-1]], spec.shape[-1] in masked, generator)
+        _synthetic_codes(spec, codes[spec.name], lengths[spec.shape[-1]], spec.shape[-1] in masked, generator)
         if spec.name in codes
         else make_synthetic(
             spec, preprocessing if preprocessing and is_edge_photo(spec, preprocessing) else None, generator
@@ -51,7 +51,7 @@ def sample(
     )
 
 
-def _coded(
+def _synthetic_codes(
     spec: TensorSpec, codes: Codes, length: int, masked: bool, generator: np.random.Generator
 ) -> Array:
     """Make tokens, a mask or segments of a text of `length`; without a mask, a text fills its input."""

@@ -19,7 +19,7 @@ from exporter.errors import MissingDependencyError
 
 RUNTIME = f"ExecuTorch {wheels.EXECUTORCH}"
 FORMAT = 2
-"""Incremented whenever `_make_emulated_parts` writes other files."""
+"""Incremented whenever `_make_arm_tools` writes other files."""
 QEMU = ("qemu-aarch64-static", "qemu-aarch64")
 COMPILER = "aarch64-linux-gnu-g++"
 SYSTEM = Path("/usr/aarch64-linux-gnu/lib")
@@ -34,7 +34,7 @@ PREPARE = "export-mobile verify OUT --on arm64"
 
 
 @dataclass(frozen=True)
-class EmulatedParts:
+class ArmTools:
     """QEMU and the prepared programs."""
 
     qemu: Path
@@ -42,20 +42,20 @@ class EmulatedParts:
     """bin/ has the programs with their runtimes, root/ the C library and nothing else."""
 
 
-def missing_emulated_parts() -> str:
+def missing_arm_tools() -> str:
     """Return what keeps the programs from being prepared here, as a command; empty where nothing does."""
-    if not _emulated_parts_qemu() or not shutil.which(COMPILER) or not (SYSTEM / "libc.so.6").exists():
+    if not _qemu_of_arm_tools() or not shutil.which(COMPILER) or not (SYSTEM / "libc.so.6").exists():
         return PACKAGES
     return ""
 
 
-def ready_emulated_parts(cache: Path) -> EmulatedParts | None:
+def ready_arm_tools(cache: Path) -> ArmTools | None:
     """Return the parts if the programs are prepared; downloads and compiles nothing."""
-    qemu, folder = _emulated_parts_qemu(), _emulated_parts_folder(cache)
-    return EmulatedParts(qemu, folder) if qemu and prepared_folder.is_prepared(folder) else None
+    qemu, folder = _qemu_of_arm_tools(), _arm_tools_folder(cache)
+    return ArmTools(qemu, folder) if qemu and prepared_folder.is_prepared(folder) else None
 
 
-def prepare_emulated_parts(cache: Path) -> EmulatedParts:
+def prepare_arm_tools(cache: Path) -> ArmTools:
     """Return the parts; the first time, download two wheels from the package index and compile.
 
     Args:
@@ -64,22 +64,22 @@ def prepare_emulated_parts(cache: Path) -> EmulatedParts:
     Raises:
         MissingDependencyError: A program of the system is missing, or a step failed.
     """
-    if parts := ready_emulated_parts(cache):
+    if parts := ready_arm_tools(cache):
         return parts
-    if command := missing_emulated_parts():
+    if command := missing_arm_tools():
         raise MissingDependencyError(
             "Emulating an Arm phone needs QEMU and an Arm cross compiler.",
             f"Debian: {command}.",
             code="EM-ARM64",
         )
-    folder = _emulated_parts_folder(cache)
-    prepared_folder.prepare_once(folder, _make_emulated_parts)
-    parts = ready_emulated_parts(cache)
+    folder = _arm_tools_folder(cache)
+    prepared_folder.prepare_once(folder, _make_arm_tools)
+    parts = ready_arm_tools(cache)
     assert parts
     return parts
 
 
-def root_of_emulated_parts(target: Target, parts: EmulatedParts) -> Path:
+def root_of_arm_tools(target: Target, parts: ArmTools) -> Path:
     """Return the root that emulated programs see, made once: the C library, and the target's processor."""
     root = parts.folder / "roots" / target.name
     with prepared_folder.locked_preparation(root):
@@ -95,27 +95,31 @@ def root_of_emulated_parts(target: Target, parts: EmulatedParts) -> Path:
     return root
 
 
-def _emulated_parts_qemu() -> Path | None:
+def _qemu_of_arm_tools() -> Path | None:
     paths = (shutil.which(name) for name in QEMU)
     return next((Path(path) for path in paths if path), None)
 
 
-def _emulated_parts_folder(cache: Path) -> Path:
-    return cache / "arm64" / _emulated_parts_key()
+def _arm_tools_folder(cache: Path) -> Path:
+    return cache / "arm64" / _arm_tools_key()
 
 
-def _emulated_parts_key() -> str:
+def _arm_tools_key() -> str:
     """Return a digest of the versions and the sources, which identifies a preparation."""
-    text = f"{FORMAT} {wheels.EXECUTORCH} {wheels.onnxruntime_version()} {build.digest_of_build_sources()}"
+    onnxruntime = wheels.onnxruntime_version_of_wheel()
+    text = f"{FORMAT} {wheels.EXECUTORCH} {onnxruntime} {build.digest_of_build_sources()}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _make_emulated_parts(folder: Path) -> None:
+def _make_arm_tools(folder: Path) -> None:
     (folder / "root" / "lib").mkdir(parents=True)
     for name in SYSTEM_LIBRARIES:
         shutil.copy(SYSTEM / name, folder / "root" / "lib" / name)
     try:
-        options = {**_emulated_wheel_options(), "NLOHMANN_JSON_ROOT": str(runtimes.json_headers())}
+        options = {
+            **_arm_tools_wheel_options(),
+            "NLOHMANN_JSON_ROOT": str(runtimes.json_headers_beside_runtime()),
+        }
         shutil.copytree(build.build_with_options("linux-arm64", options) / "bin", folder / "bin")
     except SetupError as error:
         raise MissingDependencyError(
@@ -123,6 +127,6 @@ def _make_emulated_parts(folder: Path) -> None:
         ) from error
 
 
-def _emulated_wheel_options() -> dict[str, str]:
+def _arm_tools_wheel_options() -> dict[str, str]:
     wheels.fetch_wheels(wheels.ARM64)
     return runtimes.wheel_runtimes(wheels.ARM64)

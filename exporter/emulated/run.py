@@ -16,7 +16,7 @@ from android_harness import results
 from android_harness.errors import DeviceError
 from android_harness.protocol import Job, Tensor, Timed
 from android_harness.records import Backend, BenchTask
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError
 from exporter.files import digest_file
 from exporter.records import Array, Sample
@@ -41,7 +41,7 @@ class EmulatedRun:
 
 
 def run_emulated(
-    parts: EmulatedParts,
+    parts: ArmTools,
     root: Path,
     core: str,
     backend: str,
@@ -83,7 +83,7 @@ def run_emulated(
     if done.returncode:
         raise LoweringError(_last_of_emulated_run(done.stderr) or f"the program ended with {done.returncode}")
     try:
-        runtime, outputs = results.read_output_files(scratch / "result.json", task, scratch / "outputs")
+        runtime, outputs = results.read_result_outputs(scratch / "result.json", task, scratch / "outputs")
     except DeviceError as error:
         raise LoweringError(f"the emulated program's answer is damaged: {error.message}") from None
     return EmulatedRun(runtime[:100], outputs)

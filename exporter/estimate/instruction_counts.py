@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from exporter.emulated import run as emulated
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError
 from exporter.estimate.qemu_plugin import Plugin
 from exporter.records import Sample
@@ -48,7 +48,7 @@ CLASSES = tuple(item.name for item in fields(Counts) if not item.name.endswith("
 
 
 def count_instructions(
-    parts: EmulatedParts,
+    parts: ArmTools,
     plugin: Plugin,
     root: Path,
     core: str,
@@ -78,11 +78,11 @@ def count_instructions(
         replace(parts, qemu=plugin.qemu),
         root, core, backend, model, [sample] * CALLS, scratch, plugin.options(answer),
     )  # fmt: skip
-    settled = _parsed_counts(answer)[SETTLED:]
+    settled = _parsed_instruction_counts(answer)[SETTLED:]
     return Counts(*(sum(values) / len(settled) for values in zip(*settled, strict=True)))
 
 
-def _parsed_counts(answer: Path) -> list[tuple[int, ...]]:
+def _parsed_instruction_counts(answer: Path) -> list[tuple[int, ...]]:
     """Return what each call executed, in the order of the fields of `Counts`."""
     try:
         names, *lines = [line.split() for line in answer.read_text().splitlines()]

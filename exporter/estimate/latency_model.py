@@ -69,7 +69,7 @@ class Work:
     """Convolutions and matrix products: each is distributed over the threads once."""
 
 
-def count_kernels(operators: Mapping[str, int]) -> int:
+def count_kernels_for_latency(operators: Mapping[str, int]) -> int:
     """Count convolutions and matrix products among an artifact's operators."""
     names = {name: name.rsplit("::")[-1].lower() for name in operators}
     return sum(
@@ -79,12 +79,12 @@ def count_kernels(operators: Mapping[str, int]) -> int:
     )
 
 
-def supports_estimate(target: Target) -> bool:
+def has_latency_model(target: Target) -> bool:
     """Tell whether a target is a Snapdragon whose cores are known."""
     return bool(target.clusters) and all(c.core in CORES and c.max_mhz for c in target.clusters)
 
 
-def fit_for(parameters: Parameters, runtime: str, precision: Precision) -> Fit | None:
+def fit_of_latency_model(parameters: Parameters, runtime: str, precision: Precision) -> Fit | None:
     """Return the fit for a runtime ("onnxruntime", "executorch", "torchscript") and a precision."""
     narrow = "int8" if precision in {"int8", "mixed"} else "fp32"
     return parameters.fits.get(f"{runtime} {narrow}")
@@ -103,16 +103,16 @@ def estimate_latency(
         precision: Its precision; one without rows of its own widens the interval.
         threads: 1 or 4.
     """
-    parts = _parts_of_counts(work.counts, fit) if work.counts else _parts_of_graph(work, fit)
-    scale = _scale_of_core(target, parameters)
+    parts = _latency_parts_of_counts(work.counts, fit) if work.counts else _latency_parts_of_graph(work, fit)
+    scale = _latency_scale_of_core(target, parameters)
     parts = {name: value * scale.get(name, scale["other"]) for name, value in parts.items()}
     if threads > 1:
-        parts = {name: value / _speedup(target, parameters, fit) for name, value in parts.items()}
+        parts = {name: value / _latency_speedup(target, parameters, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels
     p50 = sum(parts.values()) + fit.call_ms
     shares = {BOUND[name]: value / p50 for name, value in parts.items()} if p50 else {}
-    spread, notes = _spread(work, target, parameters, fit, precision, threads)
-    unseen = _unseen(p50, shares, fit) if work.counts else ()
+    spread, notes = _latency_interval(work, target, parameters, fit, precision, threads)
+    unseen = _unseen_by_latency_model(p50, shares, fit) if work.counts else ()
     spread = replace(spread, factor=spread.factor * UNSEEN_FACTOR ** len(unseen))
     return EstimatedLatency(
         threads=threads,
@@ -126,7 +126,7 @@ def estimate_latency(
     )
 
 
-def _unseen(p50: float, shares: Mapping[str, float], fit: Fit) -> tuple[str, ...]:
+def _unseen_by_latency_model(p50: float, shares: Mapping[str, float], fit: Fit) -> tuple[str, ...]:
     """Return what no published model of the fit shows, a sentence each."""
     notes = []
     low, high = fit.seen_ms
@@ -137,7 +137,7 @@ def _unseen(p50: float, shares: Mapping[str, float], fit: Fit) -> tuple[str, ...
     return tuple(notes)
 
 
-def _parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
+def _latency_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
     """Return the parts of a call on the reference core, in cycles / 1e6."""
     cost = fit.cycles
     vectors = counts.fma * cost["fma"] + (counts.dot + 2 * counts.matrix) * cost["dot"]
@@ -146,12 +146,12 @@ def _parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
     return {"vectors": vectors / 1e6, "load": loads / 1e6, "other": others * cost["other"] / 1e6}
 
 
-def _parts_of_graph(work: Work, fit: Fit) -> dict[str, float]:
+def _latency_parts_of_graph(work: Work, fit: Fit) -> dict[str, float]:
     """Return all of a call as arithmetic, in ms times the reference clock in GHz."""
     return {"vectors": (work.flops * fit.graph["flop"] + work.weight_bytes * fit.graph["byte"]) / 1e6}
 
 
-def _scale_of_core(target: Target, parameters: Parameters) -> dict[str, float]:
+def _latency_scale_of_core(target: Target, parameters: Parameters) -> dict[str, float]:
     """Return ms per million cycles of the reference core, on the target's fastest core."""
     reference, cluster = CORES[parameters.core], target.clusters[0]
     core, mhz = CORES[cluster.core], cluster.max_mhz or parameters.mhz
@@ -163,22 +163,22 @@ def _scale_of_core(target: Target, parameters: Parameters) -> dict[str, float]:
     return {name: ratio * 1000 / mhz for name, ratio in ratios.items()}
 
 
-def _speedup(target: Target, parameters: Parameters, fit: Fit) -> float:
+def _latency_speedup(target: Target, parameters: Parameters, fit: Fit) -> float:
     """Return the speedup of four threads: the fit's, scaled by the target's four fastest cores."""
-    return fit.scaling.speedup * _ideal(target) / IDEAL_OF_REFERENCE
+    return fit.scaling.speedup * _ideal_latency_speedup(target) / IDEAL_OF_REFERENCE
 
 
 IDEAL_OF_REFERENCE = (2842 + 3 * 2419) / 2842
 """The four fastest cores of the 865 beside its fastest one."""
 
 
-def _ideal(target: Target) -> float:
+def _ideal_latency_speedup(target: Target) -> float:
     fastest = [(c.max_mhz or 0, CORES[c.core].vectors) for c in target.clusters for _ in range(c.count)][:4]
     speeds = [mhz * vectors for mhz, vectors in fastest]
     return sum(speeds) / speeds[0]
 
 
-def _spread(
+def _latency_interval(
     work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision, threads: int
 ) -> tuple[Spread, tuple[str, ...]]:
     """Return the interval, wider for what no published row shows, and why."""

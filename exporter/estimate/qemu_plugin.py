@@ -37,7 +37,7 @@ class Plugin:
 def missing_for_plugin() -> str:
     """Return what keeps the plugin from being compiled here, as a command; empty where nothing does."""
     qemu = shutil.which(QEMU)
-    return "" if qemu and _compiler() and _takes_plugins(Path(qemu)) else PACKAGES
+    return "" if qemu and _compiler_for_plugin() and _takes_plugins(Path(qemu)) else PACKAGES
 
 
 def make_plugin(folder: Path) -> Plugin:
@@ -65,7 +65,7 @@ def make_plugin(folder: Path) -> Plugin:
     return Plugin(qemu, library)
 
 
-def _compiler() -> str | None:
+def _compiler_for_plugin() -> str | None:
     return next((path for name in COMPILERS if (path := shutil.which(name))), None)
 
 
@@ -89,7 +89,7 @@ def _compile_plugin(library: Path, version: int) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as name:
         fresh = Path(name) / library.name
         command = [
-            str(_compiler()), "-O2", "-fPIC", "-shared", f"-DPLUGIN_VERSION={version}",
+            str(_compiler_for_plugin()), "-O2", "-fPIC", "-shared", f"-DPLUGIN_VERSION={version}",
             str(SOURCE), "-o", str(fresh),
         ]  # fmt: skip
         done = subprocess.run(

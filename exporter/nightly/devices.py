@@ -75,4 +75,4 @@ def find_night_devices(names: Sequence[str]) -> DevicePool:
 def _night_device_identity(device: Device) -> Identity:
     from android_harness import identity
 
-    return identity.identify_device(device)
+    return identity.read_identity(device)

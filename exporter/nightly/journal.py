@@ -72,7 +72,7 @@ def begin_journal(out: Path, hours: float, fresh: bool, now: datetime | None = N
     now = now or datetime.now(UTC)
     unfinished = [folder for folder in nights_in_journal(out) if not (folder / ENDED).is_file()]
     last = unfinished[-1] if unfinished else None
-    if last and not fresh and now - night_began(last) < timedelta(hours=hours):
+    if last and not fresh and now - journaled_start_of_night(last) < timedelta(hours=hours):
         abandoned = tuple(folder.name for folder in unfinished[:-1])
         return Night(last.name, last, resumed=True, host=journal_host(last), abandoned=abandoned)
     night = _new_journal(out, now)
@@ -112,7 +112,7 @@ def ended_nights_in_journal(out: Path) -> list[Path]:
     return [folder for folder in nights_in_journal(out) if (folder / ENDED).is_file()]
 
 
-def night_began(folder: Path) -> datetime:
+def journaled_start_of_night(folder: Path) -> datetime:
     time = _journal_time(folder.name)
     assert time is not None, "nights() lists only those with a time"
     return time

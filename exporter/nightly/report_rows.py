@@ -28,7 +28,7 @@ WHY_NOT_MEASURED = {
 }
 
 
-def night_rows(
+def night_report_rows(
     config: NightConfig,
     exported: Sequence[Exported],
     pool: DevicePool,
@@ -47,7 +47,9 @@ def night_rows(
         earlier: (model, target) -> its report from the night before.
     """
     of_exports = [
-        row for item in exported for row in _rows_of_export(item, earlier.get((item.model, item.target)))
+        row
+        for item in exported
+        for row in _report_rows_of_export(item, earlier.get((item.model, item.target)))
     ]
     # What did not pass is not measured, what was not measured again was measured: once is enough.
     covered = {row.cell for row in of_exports} | measurements.sessions.keys()
@@ -55,7 +57,7 @@ def night_rows(
     drafts = [
         *(NightRow(name, "", "", "", "failed", why) for name, why in config.broken),
         *of_exports,
-        *_rows_of_devices(pool),
+        *_report_rows_of_devices(pool),
         *(
             NightRow(*cell, "skipped", why)
             for cell, why in measurements.skipped.items()
@@ -67,31 +69,31 @@ def night_rows(
             if cell not in measurements.sessions
         ),
         *(
-            _row_of_session(cell, sessions, verdicts[cell], not_again.get(cell, ""))
+            _report_row_of_session(cell, sessions, verdicts[cell], not_again.get(cell, ""))
             for cell, sessions in measurements.sessions.items()
         ),
     ]
     cells: dict[Cell, list[NightRow]] = {}
     for row in drafts:
         cells.setdefault(row.cell, []).append(row)
-    return tuple(_merged_rows(cells[cell]) for cell in sorted(cells))
+    return tuple(_merged_report_rows(cells[cell]) for cell in sorted(cells))
 
 
-def _merged_rows(same: Sequence[NightRow]) -> NightRow:
+def _merged_report_rows(same: Sequence[NightRow]) -> NightRow:
     """Merge the rows of one cell: the worst state, and all sentences."""
     ordered = summary.worst_first_for_summary(same)
     words = " ".join(dict.fromkeys(row.words for row in ordered))
     return replace(ordered[0], words=words, key=next((row.key for row in ordered if row.key), ""))
 
 
-def _rows_of_devices(pool: DevicePool) -> Iterator[NightRow]:
+def _report_rows_of_devices(pool: DevicePool) -> Iterator[NightRow]:
     """Return rows for devices that were asked for and cannot be used."""
     state: State = "no_phone" if pool.lacks_phone else "failed"
     for serial, why in pool.absent.items():
         yield NightRow("", "", "", serial, state, why)
 
 
-def _rows_of_export(item: Exported, old: Report | None) -> Iterator[NightRow]:
+def _report_rows_of_export(item: Exported, old: Report | None) -> Iterator[NightRow]:
     """Return rows for what is wrong with an export before any device measures it."""
     if item.report is None:
         yield NightRow(item.model, item.target, "", "", "failed", item.problem)
@@ -99,14 +101,14 @@ def _rows_of_export(item: Exported, old: Report | None) -> Iterator[NightRow]:
     before = {a.variant.name: a.status for a in old.artifacts} if old else {}
     for artifact in item.report.artifacts:
         if artifact.status != "passed":
-            yield _row_of_not_passed(item, artifact, before.get(artifact.variant.name) == "passed")
+            yield _report_row_of_not_passed(item, artifact, before.get(artifact.variant.name) == "passed")
     for name in item.require:
-        if not any(a.status == "passed" for a in item.report.artifacts if name in _names_in_row(a)):
+        if not any(a.status == "passed" for a in item.report.artifacts if name in _names_in_report_row(a)):
             words = f"The card requires {name}, and none of it passed."
             yield NightRow(item.model, item.target, "", "", "failed", words)
 
 
-def _row_of_not_passed(item: Exported, artifact: Artifact, passed_before: bool) -> NightRow:
+def _report_row_of_not_passed(item: Exported, artifact: Artifact, passed_before: bool) -> NightRow:
     """Return the row of an artifact that did not pass; it is skipped where it cannot run on this machine."""
     cell = (item.model, item.target, artifact.variant.name, "")
     words = (
@@ -119,11 +121,11 @@ def _row_of_not_passed(item: Exported, artifact: Artifact, passed_before: bool) 
     return NightRow(*cell, "failed", words)
 
 
-def _names_in_row(artifact: Artifact) -> tuple[str, str, str]:
+def _names_in_report_row(artifact: Artifact) -> tuple[str, str, str]:
     return artifact.variant.format, artifact.variant.precision, artifact.variant.name
 
 
-def _row_of_session(
+def _report_row_of_session(
     cell: Cell, sessions: Sequence[StoredSession], verdict: JudgedCell, failed_again: str
 ) -> NightRow:
     """Return the row of a measured cell. The re-run decides: it confirms or clears the first session."""
@@ -135,15 +137,15 @@ def _row_of_session(
         verdict.words,
         f"It could not be measured again: {failed_again}" if failed_again else "",
         WHY_NOT_MEASURED[last.evidence],
-        " ".join(f"{flag}." for flag in instability_flags.group_flags(last.flags)),
+        " ".join(f"{flag}." for flag in instability_flags.group_instability_flags(last.flags)),
     ]
     if last.problem:
         return NightRow(*cell, "failed", f"Its outputs differ from the model's: {last.problem}", last.key)
     words = " ".join(part for part in sentences if part)
-    return NightRow(*cell, _row_state(last, verdict), words, last.key)
+    return NightRow(*cell, _report_row_state(last, verdict), words, last.key)
 
 
-def _row_state(session: StoredSession, verdict: JudgedCell) -> State:
+def _report_row_state(session: StoredSession, verdict: JudgedCell) -> State:
     if verdict.regressions:
         return "regression"
     state = VERDICT_STATES[session.verdict]

@@ -121,10 +121,12 @@ def _night_run_result(
     return NightResult(
         night=night.id,
         host=night.host,
-        started_at=journal.night_began(night.folder).isoformat(),
+        started_at=journal.journaled_start_of_night(night.folder).isoformat(),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         before=before.name if before else "",
-        rows=report_rows.night_rows(config, exported, stage.pool, stage.measurements, verdicts, earlier),
+        rows=report_rows.night_report_rows(
+            config, exported, stage.pool, stage.measurements, verdicts, earlier
+        ),
         changes=comparing.compare_with_night(exported, before),
         tools=next((item.report.tools for item in exported if item.report), {}),
         config=str(config.path),
@@ -142,7 +144,7 @@ def _close_abandoned_run(memory: History, night: Night) -> None:
 
     for name in night.abandoned:
         folder = night.folder.parent / name
-        host, at = journal.journal_host(folder), journal.night_began(folder)
+        host, at = journal.journal_host(folder), journal.journaled_start_of_night(folder)
         gap_key = history_record_key("gap", host, name, "abandoned")
         memory.add_gap(Gap(gap_key, name, host, at, "The night was interrupted and never finished."))
         judging.mark_unjudged(memory, name)

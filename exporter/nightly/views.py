@@ -107,4 +107,4 @@ def _launches_in_view(
     for session in sessions:
         raw = memory.samples(session.key)
         if raw is not None:
-            yield session, device_outputs.bench_quantiles([launch.durations_ns for launch in raw.launches])
+            yield session, device_outputs.device_quantiles([launch.durations_ns for launch in raw.launches])

@@ -31,7 +31,7 @@ from exporter.pipeline import (
     verify,
 )
 from exporter.pipeline.context import Context, Event, Observer
-from exporter.pipeline.measure import measure_artifacts
+from exporter.pipeline.host_latency import measure_latencies_of_artifacts
 from exporter.pipeline.mixed_precision_candidates import Measurer
 from exporter.pipeline.report import make_report, report_rows, save_report_outputs, write_report
 from exporter.pipeline.variants import check_variant_extras, plan_variants
@@ -104,7 +104,7 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
     with clock("verify"):
         checked = verify.verify_built(context, model, built)
     with clock("measure"):
-        timed = measure_artifacts(context, built, checked)
+        timed = measure_latencies_of_artifacts(context, built, checked)
     search = mixed_precision_search.SearchResult()
     if context.request.search:
         with clock("search"):
@@ -114,7 +114,7 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
         built, checked = (*built, *search.built), {**checked, **search.checked}
     if search.built:
         with clock("measure"):  # again, as what is chosen is chosen by comparison
-            timed = measure_artifacts(context, built, checked)
+            timed = measure_latencies_of_artifacts(context, built, checked)
     with clock("arm64"):
         emulations = emulation.emulation_in_export(context, built)
     extras = results.ExtraResults()

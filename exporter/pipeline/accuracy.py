@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporter.errors import VerificationError
 from exporter.files import PREDICTIONS
-from exporter.pipeline import predictions, results, task_accuracy
+from exporter.pipeline import labelled_predictions, results, task_accuracy
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.results import CheckedArtifactResult, ExtraResults
 from exporter.pipeline.workers.pool import Job
@@ -45,7 +45,7 @@ def find_samples_for_accuracy(context: Context, source: Source) -> results.Label
         context.folders.work,
     )
     (outcome,) = context.run(
-        "read", [Job("the labelled samples", predictions.find_labelled_for_predictions, arguments)]
+        "read", [Job("the labelled samples", labelled_predictions.find_labelled_for_predictions, arguments)]
     )
     labels: results.LabelsResult = outcome.result()
     return labels
@@ -57,7 +57,7 @@ def add_accuracy(
     built: Sequence[results.BuildResult],
     checked: Mapping[str, CheckedArtifactResult],
     labels: results.LabelsResult,
-    existing: predictions.ArtifactPredictions,
+    existing: labelled_predictions.ArtifactPredictions,
     artifacts: Sequence[Artifact],
     extras: ExtraResults,
 ) -> tuple[tuple[Artifact, ...], ExtraResults]:
@@ -66,7 +66,7 @@ def add_accuracy(
     Artifacts with `existing` predictions are not run again.
     """
     ran = results.built_and_run_here(built, checked)
-    answers = predictions.predictions_of_artifacts(
+    answers = labelled_predictions.predictions_of_artifacts(
         context, source, labels, context.folders.out, ran, context.run, existing
     )
     if labels.task:
@@ -81,17 +81,17 @@ def add_accuracy(
 def _add_task_accuracy(
     context: Context,
     labels: results.LabelsResult,
-    answers: predictions.ArtifactPredictions,
+    answers: labelled_predictions.ArtifactPredictions,
     artifacts: Sequence[Artifact],
     extras: ExtraResults,
 ) -> tuple[tuple[Artifact, ...], ExtraResults]:
     """Score float32 and every artifact by the labels' task, as `add_accuracy` counts classes."""
     import numpy as np
 
-    arrays = predictions.prediction_arrays(labels, answers)
+    arrays = labelled_predictions.prediction_arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
-    scored = task_accuracy.task_accuracies(arrays, labels.task, predictions.FLOAT)
-    floats = scored.pop(predictions.FLOAT)
+    scored = task_accuracy.task_accuracies(arrays, labels.task, labelled_predictions.FLOAT)
+    floats = scored.pop(labelled_predictions.FLOAT)
     limit, unread = context.request.max_drop, len(labels.labels) - floats.count
     evaluation = TaskEvaluation(
         labels.task, labels.kind, limit, floats, (*labels.notes, *_accuracy_of_unread(unread))
@@ -110,14 +110,14 @@ def _accuracy_of_unread(count: int) -> tuple[str, ...]:
 
 
 def _evaluated_accuracy(
-    context: Context, labels: results.LabelsResult, answers: predictions.ArtifactPredictions
+    context: Context, labels: results.LabelsResult, answers: labelled_predictions.ArtifactPredictions
 ) -> EvaluatedAccuracy:
     import numpy as np
 
-    arrays = predictions.prediction_arrays(labels, answers)
+    arrays = labelled_predictions.prediction_arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
-    counts = predictions.counted_predictions(arrays, labels.classes)
-    floats = counts.pop(predictions.FLOAT)
+    counts = labelled_predictions.counted_predictions(arrays, labels.classes)
+    floats = counts.pop(labelled_predictions.FLOAT)
     notes = (*labels.notes, *_accuracy_of_unread(len(labels.labels) - floats.count))
     evaluation = Evaluation(labels.kind, labels.classes, context.request.max_drop, floats, notes)
     return EvaluatedAccuracy(evaluation, counts, answers.failures)
@@ -133,7 +133,7 @@ def accuracy_of_file(path: Path, classes: int) -> dict[str, Accuracy]:
 
     arrays = reference_io.read_reference_arrays(path)
     try:
-        return predictions.counted_predictions(arrays, classes)
+        return labelled_predictions.counted_predictions(arrays, classes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} holds no answers to labelled samples: {error!r}.") from None
 

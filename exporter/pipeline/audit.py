@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter import temporary_files
 from exporter.config import targets
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.files import (
     EVIDENCE,
     MANIFEST,
@@ -26,7 +26,7 @@ from exporter.pipeline import (
     cache,
     emulation,
     job_rights,
-    predictions,
+    labelled_predictions,
     results,
     task_accuracy,
 )
@@ -93,7 +93,7 @@ class Audit:
 
 
 def verify_export(
-    out: Path, workers: int = 1, observer: Observer | None = None, arm64: EmulatedParts | None = None
+    out: Path, workers: int = 1, observer: Observer | None = None, arm64: ArmTools | None = None
 ) -> Audit:
     """Hash every file the manifest lists, then run every artifact again on the inputs kept in OUT.
 
@@ -175,7 +175,7 @@ def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
         return _audit_scores(out, listed, listed.task_accuracy)
     assert listed.accuracy is not None
     claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
-    claimed[predictions.FLOAT] = listed.accuracy.float32.record()
+    claimed[labelled_predictions.FLOAT] = listed.accuracy.float32.record()
     counted = accuracy.accuracy_of_file(out / PREDICTIONS, listed.accuracy.classes)
     return [
         f"The accuracy of {name} is not what {PREDICTIONS} gives."
@@ -187,8 +187,10 @@ def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
 def _audit_scores(out: Path, listed: Manifest, evaluation: TaskEvaluation) -> list[str]:
     """Return where the manifest's measures of a task differ from those of the rows in OUT."""
     claimed = {a.name: a.task_accuracy.record() for a in listed.artifacts if a.task_accuracy}
-    claimed[predictions.FLOAT] = evaluation.float32.record()
-    computed = task_accuracy.read_task_accuracy(out / PREDICTIONS, evaluation.task, predictions.FLOAT)
+    claimed[labelled_predictions.FLOAT] = evaluation.float32.record()
+    computed = task_accuracy.read_task_accuracy(
+        out / PREDICTIONS, evaluation.task, labelled_predictions.FLOAT
+    )
     return [
         f"The {evaluation.task} measures of {name} are not what {PREDICTIONS} gives."
         for name, accuracy in claimed.items()
@@ -237,7 +239,7 @@ def _audit_artifacts(
 
 
 def _audit_on_arm(
-    out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, ready: EmulatedParts
+    out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, ready: ArmTools
 ) -> Mapping[str, Emulation]:
     """Run the artifacts on the emulated target. Artifact name -> result."""
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]

@@ -190,12 +190,12 @@ def extent_of_claims(listed: schema.Manifest, checked: Mapping[str, CheckedArtif
     if not ran:
         return "No artifact ran."
     counts, *fewer = sorted(ran, reverse=True)
-    others = [f"{', '.join(ran[few])} on {_extent_counts(*few)}" for few in fewer]
-    whole = f"Compared on {_extent_counts(*counts, f' ({listed.evidence.kind})')}"
+    others = [f"{', '.join(ran[few])} on {_claimed_extent_counts(*few)}" for few in fewer]
+    whole = f"Compared on {_claimed_extent_counts(*counts, f' ({listed.evidence.kind})')}"
     return f"{'; '.join([whole, *others])}."
 
 
-def _extent_counts(samples: int, edges: int, kind: str = "") -> str:
+def _claimed_extent_counts(samples: int, edges: int, kind: str = "") -> str:
     plural = ["" if count == 1 else "s" for count in (samples, edges)]
     return f"{samples} sample{plural[0]}{kind} and {edges} edge input{plural[1]}"
 

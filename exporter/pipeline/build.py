@@ -86,10 +86,10 @@ def _build_variant(captured: Captured, variant: Variant, directory: Path) -> Bui
     except OSError as error:
         if error.errno in DISK_FULL:
             raise  # ends the run: the siblings could not be written either
-        return _variant_not_built(variant, lowering_error(error), started)
+        return _build_of_missing_variant(variant, lowering_error(error), started)
     except Exception as error:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
-        return _variant_not_built(variant, _name_variable_sizes_of_build(cause, captured), started)
+        return _build_of_missing_variant(variant, _name_variable_sizes_of_build(cause, captured), started)
     return BuildResult(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
 
 
@@ -160,7 +160,7 @@ def refuse_to_build_pixels(captured: Captured, variant: Variant) -> None:
     )
 
 
-def _variant_not_built(variant: Variant, cause: LoweringError, started: float) -> BuildResult:
+def _build_of_missing_variant(variant: Variant, cause: LoweringError, started: float) -> BuildResult:
     return BuildResult(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
 
@@ -226,7 +226,7 @@ def artifact_build_step(
         extra_files: Further files that belong to the artifact.
     """
     work, out = folders or (context.folders.work, context.folders.out)
-    artifact_key = _built_artifact_key(context, source, variant)
+    artifact_key = _build_key_of_artifact(context, source, variant)
     return Step(
         "artifact",
         key(artifact_key) if artifact_key else "",
@@ -265,7 +265,7 @@ def _build_died(variant: Variant, error: Exception) -> results.BuildResult:
     return results.BuildResult(variant, None, error=cause, source_line=line)
 
 
-def _built_artifact_key(context: Context, source: Source, variant: Variant) -> str:
+def _build_key_of_artifact(context: Context, source: Source, variant: Variant) -> str:
     """Return an artifact's cache key; for mixed artifacts it lacks which operators stay in float.
 
     It is empty when the graph's digest does not cover what the artifact is made from.

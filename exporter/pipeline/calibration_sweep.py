@@ -20,7 +20,7 @@ def calibration_sweep(context: Context, source: Source) -> ExtraResults:
     job = Job(
         "calibration samples",
         measure_calibration_sweep,
-        (context.folders.work, search_evidence.make_choice_evidence(context, source)),
+        (context.folders.work, search_evidence.make_search_evidence(context, source)),
         preload=(*TORCH, *FORMATS["executorch"].PRELOAD),
     )
     step = Step(

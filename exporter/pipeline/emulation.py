@@ -13,7 +13,7 @@ from exporter import sandbox
 from exporter.config.targets import Target
 from exporter.emulated import arm_tools, cores
 from exporter.emulated import run as emulated
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError
 from exporter.files import EVIDENCE, digest_file_or_folder
 from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key, default_cache_root
@@ -37,7 +37,7 @@ def emulate_artifact(
     evidence_path: Path,
     limits: Limits,
     target: Target,
-    ready: EmulatedParts,
+    ready: ArmTools,
     root: Path,
 ) -> Emulation:
     """Run one artifact on the emulated target and on this machine, and compare both with the reference.
@@ -132,7 +132,7 @@ def emulate_artifacts(
     files: Sequence[tuple[Variant, str]],
     limits: Limits,
     target: Target,
-    ready: EmulatedParts,
+    ready: ArmTools,
     run: Run,
     cache: Cache,
 ) -> Mapping[str, Emulation]:
@@ -147,7 +147,7 @@ def emulate_artifacts(
         run: Runs the jobs; they must be allowed to read the programs.
         cache: Where the results of unchanged files are kept.
     """
-    root = arm_tools.root_of_emulated_parts(target, ready)
+    root = arm_tools.root_of_arm_tools(target, ready)
     chosen = [(variant, file) for variant, file in files if variant.backend in emulated.BACKENDS]
     steps = [
         Step(
@@ -168,7 +168,7 @@ def emulate_artifacts(
 
 def emulation_in_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
     """Emulate what an export built, where the programs are prepared and the target is an Android phone."""
-    ready = arm_tools.ready_emulated_parts(default_cache_root())
+    ready = arm_tools.ready_arm_tools(default_cache_root())
     if not ready or not context.request.verify or "coreml-fp16" in context.target.runnable:
         return {}
     files = [(item.variant, item.file) for item in built if item.file]
@@ -179,7 +179,7 @@ def emulation_in_export(context: Context, built: Sequence[BuildResult]) -> Mappi
 
 
 def _emulation_job(
-    folder: Path, variant: Variant, file: str, rest: tuple[Limits, Target, EmulatedParts, Path], _: object
+    folder: Path, variant: Variant, file: str, rest: tuple[Limits, Target, ArmTools, Path], _: object
 ) -> Job:
     return Job(
         f"{variant.name} on Arm",

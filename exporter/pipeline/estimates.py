@@ -13,7 +13,7 @@ from exporter import temporary_files
 from exporter.config import targets
 from exporter.config.targets import Target
 from exporter.emulated import arm_tools, cores
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.emulated.run import BACKENDS
 from exporter.errors import MissingDependencyError, UsageError, VerificationError
 from exporter.estimate import anchors, instruction_counts, latency_model, parameters
@@ -42,14 +42,14 @@ SWITCH = "EXPORT_MOBILE_ESTIMATE"
 
 def estimates_wanted(asked: bool | None, target: Target) -> bool:
     """Tell whether an export estimates: it was asked to, or it was not asked and the target allows it."""
-    if not latency_model.supports_estimate(target):
+    if not latency_model.has_latency_model(target):
         return False
     return os.environ.get(SWITCH, "1") != "0" if asked is None else asked
 
 
-def counting_parts(cache: Path) -> tuple[EmulatedParts, Plugin] | None:
+def tools_for_estimates(cache: Path) -> tuple[ArmTools, Plugin] | None:
     """Return what counts instructions, if the Arm programs are prepared and QEMU takes plugins; else None."""
-    ready = arm_tools.ready_emulated_parts(cache)
+    ready = arm_tools.ready_arm_tools(cache)
     if not ready or counting.missing_for_plugin():
         return None
     try:
@@ -58,12 +58,12 @@ def counting_parts(cache: Path) -> tuple[EmulatedParts, Plugin] | None:
         return None
 
 
-def count_artifact(
+def count_artifact_for_estimate(
     path: Path,
     variant: Variant,
     evidence_path: Path,
     target: Target,
-    ready: EmulatedParts,
+    ready: ArmTools,
     plugin: Plugin,
     root: Path,
 ) -> Counts:
@@ -76,11 +76,11 @@ def count_artifact(
         )
 
 
-def count_artifacts(
+def count_artifacts_for_estimates(
     folder: Path,
     files: Sequence[tuple[Variant, str]],
     target: Target,
-    tools: tuple[EmulatedParts, Plugin],
+    tools: tuple[ArmTools, Plugin],
     run: Run,
     cache: Cache,
 ) -> Mapping[str, Counts]:
@@ -90,12 +90,12 @@ def count_artifacts(
         folder: OUT.
         files: The artifacts and their files in OUT.
         target: The phone.
-        tools: What `counting_parts` returns.
+        tools: What `tools_for_estimates` returns.
         run: Runs the jobs; they must be allowed to read the programs.
         cache: Where the counts of unchanged files are kept.
     """
     ready, plugin = tools
-    root = arm_tools.root_of_emulated_parts(target, ready)
+    root = arm_tools.root_of_arm_tools(target, ready)
     chosen = [(variant, file) for variant, file in files if variant.backend in BACKENDS]
     steps = [
         Step(
@@ -106,8 +106,8 @@ def count_artifacts(
                 digest_file_or_folder(folder / EVIDENCE),
             ),
             Counts,
-            functools.partial(_count_job, folder, variant, file, (target, ready, plugin, root)),
-            failed=_not_counted,
+            functools.partial(_count_job_for_estimate, folder, variant, file, (target, ready, plugin, root)),
+            failed=_not_counted_for_estimates,
         )
         for variant, file in chosen
     ]  # fmt: skip
@@ -116,12 +116,12 @@ def count_artifacts(
     return {variant.name: counts for (variant, _), counts in pairs if counts is not None}
 
 
-def _count_job(
-    folder: Path, variant: Variant, file: str, rest: tuple[Target, EmulatedParts, Plugin, Path], _: object
+def _count_job_for_estimate(
+    folder: Path, variant: Variant, file: str, rest: tuple[Target, ArmTools, Plugin, Path], _: object
 ) -> Job:
     return Job(
         f"counting {variant.name}",
-        count_artifact,
+        count_artifact_for_estimate,
         (folder / file, variant, folder / EVIDENCE, *rest),
         cost_s=30.0,
         read_only=True,
@@ -130,7 +130,7 @@ def _count_job(
     )
 
 
-def _not_counted(error: Exception) -> None:
+def _not_counted_for_estimates(error: Exception) -> None:
     """Leave an artifact without counts: its emulation says why it does not run."""
 
 
@@ -146,7 +146,8 @@ def add_estimates(
         flops: FLOPs of one inference; None leaves what was not counted without an estimate.
     """
     kernels = max(
-        (latency_model.count_kernels(r.structure.operators) for r in rows if r.structure), default=0
+        (latency_model.count_kernels_for_latency(r.structure.operators) for r in rows if r.structure),
+        default=0,
     )
     return tuple(
         replace(row, estimates=_estimates(row, counts.get(row.variant.name), target, flops, kernels))
@@ -159,7 +160,7 @@ def _estimates(
 ) -> tuple[EstimatedLatency, ...]:
     runtime = RUNTIMES.get(row.variant.backend)
     fitted = parameters.load_parameters()
-    fit = latency_model.fit_for(fitted, runtime, row.variant.precision) if runtime else None
+    fit = latency_model.fit_of_latency_model(fitted, runtime, row.variant.precision) if runtime else None
     if (
         not runtime
         or not fit
@@ -170,7 +171,7 @@ def _estimates(
         return ()
     if counts is None and flops is None:
         return ()
-    own = latency_model.count_kernels(row.structure.operators) or kernels
+    own = latency_model.count_kernels_for_latency(row.structure.operators) or kernels
     work = latency_model.Work(counts, flops or 0, row.structure.weight_bytes, own)
     learned = anchors.read_anchors()
     estimated = (
@@ -183,7 +184,7 @@ def _estimates(
     )
 
 
-def learn_anchors(report: Report, latencies: Sequence[tuple[str, DeviceLatency]]) -> int:
+def learn_anchors_of_estimates(report: Report, latencies: Sequence[tuple[str, DeviceLatency]]) -> int:
     """Keep how far real phones' measurements were from their estimates; return how many were kept."""
     rows = {row.variant.name: row for row in report.artifacts}
     kept = []
@@ -207,10 +208,12 @@ def estimates_in_export(
     """Add estimates to an export's rows; count only where the programs are prepared already."""
     if not estimates_wanted(context.request.estimate, context.target):
         return tuple(rows)
-    tools = counting_parts(default_cache_root()) if context.request.verify else None
+    tools = tools_for_estimates(default_cache_root()) if context.request.verify else None
     files = [(item.variant, item.file) for item in built if item.file]
     counts = (
-        count_artifacts(context.folders.out, files, context.target, tools, context.run, context.cache)
+        count_artifacts_for_estimates(
+            context.folders.out, files, context.target, tools, context.run, context.cache
+        )
         if tools
         else {}
     )
@@ -237,7 +240,7 @@ def estimate_export(
 
     report = restore.restore_report(manifest.load_manifest(out / MANIFEST))
     target = targets.get_target(report.target_name)
-    if not latency_model.supports_estimate(target):
+    if not latency_model.has_latency_model(target):
         raise UsageError(
             f"{target.title} has no estimate: only Snapdragons have.",
             "Export for one, as --target snapdragon865.",
@@ -246,7 +249,7 @@ def estimate_export(
     for row in report.artifacts:
         if row.file and digest_file_or_folder(file_inside(out, row.file)) != row.sha256:
             raise VerificationError(f"{row.file} is not the file that was exported.", code="EM-CHANGED")
-    tools = counting_parts(default_cache_root()) if (out / EVIDENCE).is_file() else None
+    tools = tools_for_estimates(default_cache_root()) if (out / EVIDENCE).is_file() else None
     counts: Mapping[str, Counts] = {}
     if tools:
         allowed = job_rights.rights_to_verify(out, tools[0].folder)
@@ -255,14 +258,14 @@ def estimate_export(
             temporary_files.temporary_scratch("estimate") as folder,
             WorkerPool(workers, folder / "log", allowed) as pool,
         ):
-            run = functools.partial(_observed_run, pool, observer or (lambda _: None))
-            counts = count_artifacts(out, files, target, tools, run, kept)
+            run = functools.partial(_observed_run_of_estimates, pool, observer or (lambda _: None))
+            counts = count_artifacts_for_estimates(out, files, target, tools, run, kept)
     rows = add_estimates(report.artifacts, counts, target, report.flops)
     estimated = _chosen_by_estimate(replace(report, artifacts=rows), target)
     return write_report(out, estimated)
 
 
-def _observed_run(
+def _observed_run_of_estimates(
     pool: WorkerPool,
     observer: Observer,
     stage: str,

@@ -129,10 +129,10 @@ def _needs_for_app(out: Path, artifacts: Sequence[Artifact], pool: WorkerPool) -
         )
         for artifact in artifacts
     ]
-    return {outcome.job.label: _value_for_app(outcome) for outcome in pool.run(jobs)}
+    return {outcome.job.label: _plain_value_for_app(outcome) for outcome in pool.run(jobs)}
 
 
-def _value_for_app(outcome: JobOutcome) -> Needs | str:
+def _plain_value_for_app(outcome: JobOutcome) -> Needs | str:
     if isinstance(outcome.error, LoweringError):
         return f"it cannot be read: {outcome.error.cause}"
     needs: Needs = outcome.result()

@@ -130,11 +130,11 @@ def quantize_to_int8(work: Path, least: float) -> None:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
-    refuse_mostly_float(captured.program, quantized.module, least)
+    refuse_mostly_float_int8(captured.program, quantized.module, least)
     int8.save_int8(quantized, work)
 
 
-def refuse_mostly_float(program: ExportedProgram, quantized: GraphModule, least: float) -> None:
+def refuse_mostly_float_int8(program: ExportedProgram, quantized: GraphModule, least: float) -> None:
     """Refuse what has most of its weights in float: its artifacts would be int8 by name alone.
 
     Args:
@@ -147,9 +147,9 @@ def refuse_mostly_float(program: ExportedProgram, quantized: GraphModule, least:
     """
     from exporter.capture import matmul_weights
 
-    counts = matmul_weights.by_operator(program)
+    counts = matmul_weights.matmul_weights_by_operator(program)
     total = sum(counts.values())
-    share = 1 - int8.stored_weights(quantized) / total if total else 0.0
+    share = 1 - int8.stored_int8_weights(quantized) / total if total else 0.0
     if share <= 1 - least:
         return
     readers = ", ".join(sorted(counts))

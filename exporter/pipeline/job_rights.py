@@ -46,7 +46,7 @@ def rights_to_export(request: Request, folders: Staging) -> JobRights:
 
 def _rights_to_arm_programs() -> tuple[Path, ...]:
     """Return the folder of the programs that run artifacts on emulated Arm; nothing where there are none."""
-    ready = arm_tools.ready_emulated_parts(default_cache_root())
+    ready = arm_tools.ready_arm_tools(default_cache_root())
     return (ready.folder.resolve(),) if ready else ()
 
 

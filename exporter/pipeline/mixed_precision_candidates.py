@@ -11,14 +11,14 @@ from typing import cast
 
 from exporter import files
 from exporter.config.request import Request
-from exporter.pipeline import build, cache, int8, predictions, read, results, search_evidence, verify
+from exporter.pipeline import build, cache, int8, labelled_predictions, read, results, search_evidence, verify
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, Source
+from exporter.pipeline.host_latency import File, measure_latencies_beside, measure_latencies_together
 from exporter.pipeline.int8 import edges_for_int8, int8_lowering
-from exporter.pipeline.measure import File, measure_beside, measure_together
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.pipeline.workers.pool import Job
-from exporter.quantize.operator_ranking import SearchedMix
+from exporter.quantize.operator_ranking import RankedMix
 from exporter.records import SHIPPABLE, Latency, MixedPoint, Preprocessing, Variant, Verdict
 
 Measurer = Callable[[Path, Variant], Latency | None]
@@ -35,7 +35,9 @@ class MixedCandidate:
     checked: Mapping[str, CheckedArtifactResult]
     latencies: Mapping[str, Latency]
     points: tuple[MixedPoint, ...]
-    answers: predictions.ArtifactPredictions = field(default_factory=predictions.ArtifactPredictions)
+    answers: labelled_predictions.ArtifactPredictions = field(
+        default_factory=labelled_predictions.ArtifactPredictions
+    )
     """Predictions of its artifacts, of int8 and of float32."""
 
     def artifact(self, name: str) -> results.BuildResult:
@@ -79,13 +81,13 @@ class CandidateJudge:
         folder: Path,
         built: Sequence[results.BuildResult],
         checked: Mapping[str, CheckedArtifactResult],
-        existing: predictions.ArtifactPredictions,
-    ) -> predictions.ArtifactPredictions:
+        existing: labelled_predictions.ArtifactPredictions,
+    ) -> labelled_predictions.ArtifactPredictions:
         """Add the predictions of the artifacts in `folder` to `existing`; none without labelled samples."""
         if self.labels is None:
             return existing
         ran = results.built_and_run_here(built, checked)
-        return predictions.predictions_of_artifacts(
+        return labelled_predictions.predictions_of_artifacts(
             self.context, self.source, self.labels, folder, ran, self.context.run_silently, existing
         )
 
@@ -95,11 +97,11 @@ class CandidateJudge:
         built: Sequence[results.BuildResult],
         checked: Mapping[str, CheckedArtifactResult],
         latencies: Mapping[str, Latency],
-        answers: predictions.ArtifactPredictions,
+        answers: labelled_predictions.ArtifactPredictions,
         float_ops: tuple[str, ...],
     ) -> tuple[MixedPoint, ...]:
         """Return the points of every artifact that ran and was timed."""
-        drops = predictions.drops_of_predictions(self.labels, answers) if self.labels else {}
+        drops = labelled_predictions.drops_of_predictions(self.labels, answers) if self.labels else {}
         points = []
         for item in results.built_and_run_here(built, checked):
             name = item.variant.name
@@ -139,7 +141,11 @@ class CandidateJudge:
     def beside_int8(self, files: Sequence[File]) -> tuple[Latency | None, ...]:
         """Time files of one runtime here, in turn with each other and with its int8 artifact."""
         base = self.bases.get(files[0][1].format)
-        return measure_beside(self.context, *base, files) if base else measure_together(self.context, files)
+        return (
+            measure_latencies_beside(self.context, *base, files)
+            if base
+            else measure_latencies_together(self.context, files)
+        )
 
 
 def is_candidate_good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
@@ -164,7 +170,7 @@ def excess_of_candidate(request: Request, drop: float | None) -> float:
     return math.inf if drop is None else max(0.0, drop - request.max_drop)
 
 
-def mixes_for_candidates(context: Context, source: Source) -> tuple[SearchedMix, ...]:
+def mixes_for_candidates(context: Context, source: Source) -> tuple[RankedMix, ...]:
     """Return operators to keep in float, the fewest first; from the cache where it has them.
 
     Raises:
@@ -177,15 +183,15 @@ def mixes_for_candidates(context: Context, source: Source) -> tuple[SearchedMix,
 
     arguments = (context.folders.work,)
     job = Job("what each activation costs", list_mixed_candidates, arguments, preload=int8.QUANTIZERS)
-    step = Step("mixes", int8.int8_key(context, source), tuple[SearchedMix, ...], lambda _: job)
+    step = Step("mixes", int8.int8_key(context, source), tuple[RankedMix, ...], lambda _: job)
     (found_mixes,) = cached_steps(context.run_silently, context.cache, "search", [step], prepare)
-    return cast("tuple[SearchedMix, ...]", found_mixes)
+    return cast("tuple[RankedMix, ...]", found_mixes)
 
 
 def make_candidate(
     judge: CandidateJudge,
     variants: Sequence[Variant],
-    existing: predictions.ArtifactPredictions,
+    existing: labelled_predictions.ArtifactPredictions,
     float_ops: tuple[str, ...],
     number: int,
 ) -> MixedCandidate:
@@ -201,7 +207,7 @@ def make_candidate(
     context = judge.context
     folder = context.folders.work / f"mixed-{number}"
     folder.mkdir()
-    shutil.copy2(search_evidence.make_choice_evidence(context, judge.source), folder)
+    shutil.copy2(search_evidence.make_search_evidence(context, judge.source), folder)
     built = _built_candidate(judge, variants, float_ops, folder)
     expected = verify.expected_by_verify(context, judge.source)
     files_made = [(item.variant, item.file) for item in built if item.file]
@@ -228,7 +234,10 @@ def _built_candidate(
             prepare,
             folders=(folder, folder),
             key=lambda key: cache.cache_key(key, float_ops),
-            extra_files=(files.lowering_file("mixed", variant.name), final_lowering_file(variant.name)),
+            extra_files=(
+                files.lowering_file("mixed", variant.name),
+                lowering_file_of_candidate(variant.name),
+            ),
         )
         for variant in variants
     ]
@@ -248,19 +257,19 @@ def _ensure_candidate_program(context: Context, source: Source) -> None:
     int8.ensure_int8(context)
 
 
-def list_mixed_candidates(work: Path) -> tuple[SearchedMix, ...]:
+def list_mixed_candidates(work: Path) -> tuple[RankedMix, ...]:
     """List the operators to keep in float, candidate by candidate, the fewest first."""
     from exporter.quantize import int8, operator_ranking
 
     quantized = int8.load_int8(work)
     samples = [int8.int8_tensors(sample) for sample in results.load_data_result(work).calibration]
-    activations, prices = operator_ranking.measure_for_search(
+    activations, prices = operator_ranking.measure_for_operator_ranking(
         quantized.module, quantized.float_weights, samples
     )
-    return operator_ranking.search_candidates(activations, prices)
+    return operator_ranking.rank_operators(activations, prices)
 
 
-def final_lowering_file(name: str) -> str:
+def lowering_file_of_candidate(name: str) -> str:
     """Return where a candidate's folder has the program's outputs on the scenes that judge it if chosen."""
     return f"final-{files.lowering_file('mixed', name)}"
 
@@ -286,7 +295,9 @@ def mix_candidate(
     from exporter.verify import reference_io
 
     quantized = int8.load_int8(work)
-    module = mixed_precision.keep_mixed_float(quantized.module, quantized.float_weights, float_ops)
+    module = mixed_precision.keep_float_in_mixed_precision(
+        quantized.module, quantized.float_weights, float_ops
+    )
     int8.save_int8(replace(quantized, module=module), folder)
     save_program(load_program(work), folder)
     data, edges = results.load_data_result(work), edges_for_int8(work, preprocessing)
@@ -296,4 +307,4 @@ def mix_candidate(
     )
     for name in names:
         reference_io.save_reference_lowering(to_choose, folder / files.lowering_file("mixed", name))
-        reference_io.save_reference_lowering(to_judge, folder / final_lowering_file(name))
+        reference_io.save_reference_lowering(to_judge, folder / lowering_file_of_candidate(name))

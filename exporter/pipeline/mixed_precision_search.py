@@ -11,9 +11,15 @@ from dataclasses import dataclass, field, replace
 from exporter import files
 from exporter.config.request import Request
 from exporter.errors import LoweringError, WorkerError
-from exporter.pipeline import mixed_precision_candidates, predictions, results, search_evidence, verify
+from exporter.pipeline import (
+    labelled_predictions,
+    mixed_precision_candidates,
+    results,
+    search_evidence,
+    verify,
+)
 from exporter.pipeline.context import Context, Event, Source
-from exporter.pipeline.measure import File
+from exporter.pipeline.host_latency import File
 from exporter.pipeline.mixed_precision_candidates import (
     CandidateJudge,
     Measurer,
@@ -21,7 +27,7 @@ from exporter.pipeline.mixed_precision_candidates import (
     excess_of_candidate,
 )
 from exporter.pipeline.results import CheckedArtifactResult
-from exporter.quantize.operator_ranking import SearchedMix
+from exporter.quantize.operator_ranking import RankedMix
 from exporter.records import Latency, MixedPoint, Variant
 from exporter.verify import pareto
 
@@ -37,7 +43,9 @@ class SearchResult:
     checked: Mapping[str, CheckedArtifactResult] = field(default_factory=dict)
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
-    answers: predictions.ArtifactPredictions = field(default_factory=predictions.ArtifactPredictions)
+    answers: labelled_predictions.ArtifactPredictions = field(
+        default_factory=labelled_predictions.ArtifactPredictions
+    )
     """Predictions for the labelled samples, where there are any; the chosen artifacts' are among them."""
 
 
@@ -68,11 +76,11 @@ def search_mixed_precision(
     mixed = [variant for variant in context.variants if variant.precision == "mixed"]
     judge = CandidateJudge(context, source, labels, measure)
     existing, int8 = _int8_before_search(judge, built, checked, latencies)
-    judge = replace(judge, bases=_bases(context, built, latencies))
+    judge = replace(judge, bases=_bases_to_search(context, built, latencies))
     enough = {point.variant.removesuffix("int8") for point in int8 if point.passed}
     wanted = [variant for variant in mixed if variant.name.removesuffix("mixed") not in enough]
     tried, why = _search_candidates(judge, wanted, existing, int8)
-    tried = _timed_together(judge, tried, wanted)
+    tried = _searched_in_one_timing(judge, tried, wanted)
     best = {
         v.name: candidate
         for v in wanted
@@ -88,7 +96,7 @@ def search_mixed_precision(
     )
     for name, candidate in best.items():
         _emit_searched(context, candidate, name)
-    checked_again = _judge_chosen(judge, best)
+    checked_again = _judge_searched(judge, best)
     tried_points = [
         replace(p, chosen=best.get(p.variant) is candidate) for candidate in tried for p in candidate.points
     ]
@@ -97,7 +105,7 @@ def search_mixed_precision(
         checked_again,
         (*int8, *tried_points),
         warnings,
-        predictions.merged_predictions(
+        labelled_predictions.merged_predictions(
             existing, {name: candidate.answers for name, candidate in best.items()}
         ),
     )
@@ -108,22 +116,22 @@ def _int8_before_search(
     built: Sequence[results.BuildResult],
     checked: Mapping[str, CheckedArtifactResult],
     latencies: Mapping[str, Latency],
-) -> tuple[predictions.ArtifactPredictions, tuple[MixedPoint, ...]]:
+) -> tuple[labelled_predictions.ArtifactPredictions, tuple[MixedPoint, ...]]:
     """Return where the search starts: predictions for the labelled samples, and the points of int8."""
     out = judge.context.folders.out
     whole = [item for item in built if item.variant.precision == "int8" and item.variant.suffix != ".ort"]
-    existing = judge.answers(out, whole, checked, predictions.ArtifactPredictions())
+    existing = judge.answers(out, whole, checked, labelled_predictions.ArtifactPredictions())
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
     ran = results.built_and_run_here(whole, checked)
-    by_choice = {**checked, **search_evidence.check_int8_for_choice(judge.context, judge.source, ran)}
+    by_choice = {**checked, **search_evidence.check_int8_on_search_evidence(judge.context, judge.source, ran)}
     return existing, judge.points(out, whole, by_choice, latencies, existing, ())
 
 
 def _search_candidates(
     judge: CandidateJudge,
     variants: Sequence[Variant],
-    existing: predictions.ArtifactPredictions,
+    existing: labelled_predictions.ArtifactPredictions,
     int8: Sequence[MixedPoint],
 ) -> tuple[list[MixedCandidate], str]:
     """Try candidate by candidate; return them, and why the search ended early or has none, else ""."""
@@ -175,7 +183,7 @@ def _fastest_searched(tried: Sequence[MixedCandidate], name: str) -> MixedCandid
     return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
 
-def _bases(
+def _bases_to_search(
     context: Context, built: Sequence[results.BuildResult], latencies: Mapping[str, Latency]
 ) -> dict[str, tuple[File, Latency]]:
     return {
@@ -190,7 +198,7 @@ def _bases(
     }
 
 
-def _timed_together(
+def _searched_in_one_timing(
     judge: CandidateJudge, tried: Sequence[MixedCandidate], variants: Sequence[Variant]
 ) -> list[MixedCandidate]:
     """Time the finalists of each runtime, those that are good enough, once more and in turn.
@@ -212,8 +220,8 @@ def _timed_together(
 
 
 def promising_for_search(
-    mixes: Sequence[SearchedMix], int8: Sequence[MixedPoint], min_sqnr_db: float
-) -> tuple[SearchedMix, ...]:
+    mixes: Sequence[RankedMix], int8: Sequence[MixedPoint], min_sqnr_db: float
+) -> tuple[RankedMix, ...]:
     """Leave out mixes before the first that may reach the limit; the last one stays if none may.
 
     Args:
@@ -246,12 +254,12 @@ def _emit_searched(context: Context, best: MixedCandidate, name: str) -> None:
     out = context.folders.out
     shutil.copy2(best.folder / str(best.artifact(name).file), out)
     shutil.copy2(
-        best.folder / mixed_precision_candidates.final_lowering_file(name),
+        best.folder / mixed_precision_candidates.lowering_file_of_candidate(name),
         out / files.lowering_file("mixed", name),
     )
 
 
-def _judge_chosen(
+def _judge_searched(
     judge: CandidateJudge, best: Mapping[str, MixedCandidate]
 ) -> Mapping[str, CheckedArtifactResult]:
     """Judge the chosen artifacts on scenes that did not choose them; by name."""

@@ -24,7 +24,7 @@ from exporter.pipeline.context import TORCH, Observer
 from exporter.pipeline.workers.pool import Job, WorkerPool
 from exporter.records import QUANTIZED, Artifact, Report, Variant
 from exporter.staging import check_empty_before_staging
-from exporter.verify.parts_together import TogetherVerdict, judge_outputs_together, judge_tokens_together
+from exporter.verify.parts_together import TogetherVerdict, judge_outputs_of_parts, judge_tokens_of_parts
 
 if TYPE_CHECKING:
     from exporter.architectures.huggingface.part_chains import Call, Samples
@@ -133,7 +133,7 @@ def calibration_of_part(calibration: Path | None, part: str) -> Path | None:
 
 def _parts_together(request: Request, reports: Mapping[str, Report]) -> tuple[TogetherVerdict, ...]:
     """Run the variants that passed in every part one after the other, in a confined process."""
-    variants = _common_variants(reports)
+    variants = _variants_of_all_parts(reports)
     if not variants:
         return ()
     places = tuple(
@@ -153,10 +153,10 @@ def _parts_together(request: Request, reports: Mapping[str, Report]) -> tuple[To
     ):
         (outcome,) = pool.run([job])
     verdicts: tuple[TogetherVerdict, ...] = outcome.result()
-    return tuple(replace(v, latency_ms=_sum_of_medians(reports, v.name)) for v in verdicts)
+    return tuple(replace(v, latency_ms=_sum_of_part_medians(reports, v.name)) for v in verdicts)
 
 
-def _common_variants(reports: Mapping[str, Report]) -> tuple[Variant, ...]:
+def _variants_of_all_parts(reports: Mapping[str, Report]) -> tuple[Variant, ...]:
     """List the variants that passed in every part."""
     passed = [
         {a.variant.name: a.variant for a in report.artifacts if a.status == "passed"}
@@ -169,7 +169,7 @@ def judge_parts(
     request: Request, places: Sequence[PartFiles], variants: Sequence[Variant]
 ) -> tuple[TogetherVerdict, ...]:
     """Run the whole network, and each variant's parts, on the inputs that the parts were verified on."""
-    from exporter.architectures.huggingface import whole_of_checkpoint
+    from exporter.architectures.huggingface import whole_network_of_huggingface
     from exporter.architectures.huggingface.part_chains import CHAINS
     from exporter.pipeline.read import read_checkpoint
     from exporter.verify.reference_io import load_reference
@@ -182,7 +182,7 @@ def judge_parts(
         ]
         for place in places
     }
-    whole = whole_of_checkpoint(
+    whole = whole_network_of_huggingface(
         read_checkpoint(request), request.arch or "", request.ignore_keys, request.trust
     )
     expected = chain.expected(whole, samples)
@@ -190,20 +190,20 @@ def judge_parts(
     for variant in variants:
         actual = chain.actual({place.name: _call_of_part(place, variant) for place in places}, samples)
         verdicts.append(
-            judge_tokens_together(variant.name, [list(t) for t in expected], [list(t) for t in actual])
+            judge_tokens_of_parts(variant.name, [list(t) for t in expected], [list(t) for t in actual])
             if chain.tokens
-            else _judge_stacked(request, variant, chain.title, expected, actual)
+            else _judge_stacked_parts(request, variant, chain.title, expected, actual)
         )
     return tuple(verdicts)
 
 
-def _judge_stacked(
+def _judge_stacked_parts(
     request: Request, variant: Variant, title: str, expected: Sequence[Any], actual: Sequence[Any]
 ) -> TogetherVerdict:
     import numpy as np
 
     whole, parts = (np.stack([np.asarray(item, np.float64) for item in x]) for x in (expected, actual))
-    return judge_outputs_together(variant.name, variant.precision, title, whole, parts, request.limits)
+    return judge_outputs_of_parts(variant.name, variant.precision, title, whole, parts, request.limits)
 
 
 def _call_of_part(place: PartFiles, variant: Variant) -> Call:
@@ -219,7 +219,7 @@ def _call_of_part(place: PartFiles, variant: Variant) -> Call:
     return call
 
 
-def _sum_of_medians(reports: Mapping[str, Report], variant: str) -> float | None:
+def _sum_of_part_medians(reports: Mapping[str, Report], variant: str) -> float | None:
     rows = [_row_of_part(report, variant) for report in reports.values()]
     if any(row.latency is None for row in rows):
         return None

@@ -112,7 +112,7 @@ def read_and_capture(
     )
     embedding = _notes_on_embedding(request, model, captured)
     limit_seconds_anew(RUN_SECONDS)
-    program.save_program(replace(captured, about=about_model(request, model)), work)
+    program.save_program(replace(captured, about=read_about_model(request, model)), work)
     (work / DATA).write_bytes(pickle.dumps(samples))
     return ReadResult(
         source_sha256=checkpoint.sha256,
@@ -148,7 +148,7 @@ def _notes_on_embedding(request: ModelRequest, model: Model, captured: Captured)
     return tuple(note for note in (own, resize) if note)
 
 
-def about_model(request: ModelRequest, model: Model) -> About:
+def read_about_model(request: ModelRequest, model: Model) -> About:
     """Return what the user said about the model, with its labels and how a photo becomes its input."""
     prepared = preprocessing_text(model.preprocessing) if model.preprocessing else ""
     return replace(request.about, labels=model.labels, preparation=prepared)

@@ -54,10 +54,10 @@ def report_rows(
         _report_row(context, item, checked.get(item.variant.name), latencies.get(item.variant.name))
         for item in built
     )
-    return tuple(_on_arm(row, emulations.get(row.variant.name)) for row in rows)
+    return tuple(_report_on_arm(row, emulations.get(row.variant.name)) for row in rows)
 
 
-def _on_arm(row: Artifact, result: Emulation | None) -> Artifact:
+def _report_on_arm(row: Artifact, result: Emulation | None) -> Artifact:
     """Add what an artifact computed on emulated Arm; one that is wrong there does not pass."""
     if result and row.status in SHIPPABLE and result.status == "failed":
         return replace(row, arm64=result, status=result.status, reason=result.reason)

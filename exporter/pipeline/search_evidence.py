@@ -16,14 +16,14 @@ from exporter.pipeline.workers.pool import Job
 from exporter.records import Preprocessing
 
 
-def choice_folder(context: Context) -> Path:
+def search_evidence_folder(context: Context) -> Path:
     """Return the folder of the evidence, in the work folder."""
     return context.folders.work / "choice"
 
 
-def make_choice_evidence(context: Context, source: Source) -> Path:
+def make_search_evidence(context: Context, source: Source) -> Path:
     """Run the float64 model on the scenes that choose, once in a run; return the evidence's file."""
-    folder = choice_folder(context)
+    folder = search_evidence_folder(context)
     folder.mkdir(exist_ok=True)
     if (folder / EVIDENCE).exists():
         return folder / EVIDENCE
@@ -43,17 +43,17 @@ def make_choice_evidence(context: Context, source: Source) -> Path:
     return folder / EVIDENCE
 
 
-def check_int8_for_choice(
+def check_int8_on_search_evidence(
     context: Context, source: Source, built: Sequence[results.BuildResult]
 ) -> Mapping[str, CheckedArtifactResult]:
     """Judge the int8 artifacts in OUT on the scenes that choose; by name."""
     if not built:
         return {}
-    make_choice_evidence(context, source)
-    folder = choice_folder(context)
+    make_search_evidence(context, source)
+    folder = search_evidence_folder(context)
     lowering = files.lowering_file("int8")
     arguments = (context.folders.work, folder / lowering, source.facts.preprocessing)
-    job = Job("int8 to choose by", lower_for_choice, arguments, preload=int8.QUANTIZERS, cost_s=9)
+    job = Job("int8 to choose by", lower_for_search_evidence, arguments, preload=int8.QUANTIZERS, cost_s=9)
     step = Step(
         "choice-int8",
         int8.int8_key(context, source),
@@ -79,7 +79,7 @@ def check_int8_for_choice(
     )
 
 
-def lower_for_choice(work: Path, target: Path, preprocessing: Preprocessing | None) -> bool:
+def lower_for_search_evidence(work: Path, target: Path, preprocessing: Preprocessing | None) -> bool:
     """Run the int8 program on the scenes that choose, into `target`."""
     from exporter.quantize import int8 as quantized_program
     from exporter.verify import reference_io

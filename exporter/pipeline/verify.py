@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter import sandbox
-from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_parts
+from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_tools
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import (
     EVIDENCE,
@@ -85,7 +85,9 @@ def verify_artifact(
     lowering = reference_io.load_reference_lowering(lowering_path) if lowering_path else None
     simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
     if stand:
-        lowering = lowering and replace(lowering, outputs=reference_io.first_rows(lowering.outputs, samples))
+        lowering = lowering and replace(
+            lowering, outputs=reference_io.first_reference_rows(lowering.outputs, samples)
+        )
         simulation = simulation and simulation_io.first_of_simulation(simulation, samples)
 
     def fresh() -> Runner:
@@ -284,20 +286,20 @@ def _verify_job(
         read_only=True,
         scratch=True,
         seconds=stand.seconds if stand else confinement_seconds(file_size_bytes(folder / file)),
-        reads=(*stand.reads, *_vulkan_parts(variant)) if stand else (),
+        reads=(*stand.reads, *_vulkan_tools_to_verify(variant)) if stand else (),
     )
 
 
 def _verify_key(folder: Path, variant: Variant, file: str, expected: results.ExpectedResult) -> str:
     paths = (folder / file, folder / EVIDENCE, *_programs_to_verify(folder, variant))
     digests = [digest_file_or_folder(path) for path in paths if path.exists()]
-    stand_in = [path.name for path in _vulkan_parts(variant)]
+    stand_in = [path.name for path in _vulkan_tools_to_verify(variant)]
     return cache_key(cache_toolchain_key(), variant, digests, expected, stand_in)
 
 
-def _vulkan_parts(variant: Variant) -> tuple[Path, ...]:
+def _vulkan_tools_to_verify(variant: Variant) -> tuple[Path, ...]:
     """Return the folder of the libraries that run a Vulkan artifact here; nothing where there are none."""
-    ready = ready_vulkan_parts(default_cache_root()) if variant.backend == "vulkan" else None
+    ready = ready_vulkan_tools(default_cache_root()) if variant.backend == "vulkan" else None
     return (ready.resolve(),) if ready else ()
 
 

@@ -29,10 +29,10 @@ def annotating_static_quantizer(in_float: Collection[str] = ()) -> Any:
     class Fused(_annotate_with_integers()):  # type: ignore[misc]
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
-            _leave_float(annotated, in_float)
+            _leave_float_unannotated(annotated, in_float)
             _annotate_after_activations(annotated)
             _annotate_small_weights(annotated)
-            _leave_integers_unannotated(annotated)
+            _leave_integers_without_annotation(annotated)
             return annotated
 
     fused = Fused()
@@ -113,7 +113,7 @@ def _annotate_small_weights(model: torch.fx.GraphModule) -> None:
                 annotation.input_qspec_map[source] = replace(spec, observer_or_fake_quant_ctr=observer)
 
 
-def _leave_float(model: torch.fx.GraphModule, names: Collection[str]) -> None:
+def _leave_float_unannotated(model: torch.fx.GraphModule, names: Collection[str]) -> None:
     """Remove the annotations of operators by name."""
     from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
@@ -135,7 +135,7 @@ def _restore_annotated(
     model.recompile()
 
 
-def _leave_integers_unannotated(model: torch.fx.GraphModule) -> None:
+def _leave_integers_without_annotation(model: torch.fx.GraphModule) -> None:
     """Remove annotations of tensors that are not floating-point, such as positions that index a table.
 
     ExecuTorch's quantiser asks for the type of an operator's inputs, not of its output.

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize import graphs
-from exporter.quantize.channel_reach import ChannelSpread, reach_by_spread, spread_of_tensor
+from exporter.quantize.channel_spread import ChannelSpread, channel_spread_of_tensor, reach_by_channel_spread
 from exporter.quantize.graphs import GraphWalk, aten, graph_attribute
 
 MOST = 16.0
@@ -54,10 +54,10 @@ class _Group:
 
     def clamp(self) -> float:
         """Return the smallest value that a tensor is clamped to; infinite without a clamp."""
-        return min((_clamp_to_equalise(t) or 0.0 for t in self.tensors), default=float("inf"))
+        return min((_clamp_to_equalize(t) or 0.0 for t in self.tensors), default=float("inf"))
 
 
-def equalise_channels(
+def equalize_across_layers(
     module: fx.GraphModule,
     samples: Sequence[tuple[Tensor, ...]],
     spreads: Mapping[str, ChannelSpread] | None = None,
@@ -69,39 +69,41 @@ def equalise_channels(
         samples: One call of the model each.
         spreads: The spread of convolutions' channels, from the batch norms before they were folded.
     """
-    groups = list(_groups(module))
+    groups = list(_groups_to_equalize(module))
     tensors = [tensor for group in groups for tensor in group.rounded()]
     reach = {
-        tensor: _reach_beyond_samples(tensor, seen, spreads or {})
-        for tensor, seen in _reach_to_equalise(module, tensors, samples).items()
+        tensor: _reach_beyond_samples_to_equalize(tensor, seen, spreads or {})
+        for tensor, seen in _reach_to_equalize(module, tensors, samples).items()
     }
     with torch.no_grad():
         for group in groups:
-            dense = any(not _is_depthwise_to_equalise(module, reader) for reader in group.readers)
-            factor = _equalising_factor(
+            dense = any(not _is_depthwise_to_equalize(module, reader) for reader in group.readers)
+            factor = _equalization_factor(
                 [reach[t] for t in group.rounded()], group.clamp(), STRENGTH if dense else 1.0
             )
             for writer in group.writers:
                 for place in (1, 2):
-                    if (parameter := _parameter_to_equalise(module, writer, place)) is not None:
-                        parameter.mul_(_along(factor, parameter, 0))
+                    if (parameter := _parameter_to_equalize(module, writer, place)) is not None:
+                        parameter.mul_(_equalization_along(factor, parameter, 0))
             for reader in group.readers:
                 weight = graph_attribute(module, str(reader.args[1].target))  # type: ignore[union-attr]
-                weight.div_(_along(factor, weight, 0 if _is_depthwise_to_equalise(module, reader) else 1))
+                weight.div_(
+                    _equalization_along(factor, weight, 0 if _is_depthwise_to_equalize(module, reader) else 1)
+                )
 
 
-def _groups(module: fx.GraphModule) -> Iterator[_Group]:
+def _groups_to_equalize(module: fx.GraphModule) -> Iterator[_Group]:
     seen: set[fx.Node] = set()
     for node in module.graph.nodes:
         if node.target in graphs.CONVOLUTIONS and node not in seen:
             group = _Group()
-            _join(module, node, group)
+            _join_to_equalize(module, node, group)
             seen.update(group.tensors)
             if group.scalable and group.readers:
                 yield group
 
 
-def _join(module: fx.GraphModule, start: fx.Node, group: _Group) -> None:
+def _join_to_equalize(module: fx.GraphModule, start: fx.Node, group: _Group) -> None:
     """Add a tensor to a group, and all that must share its factors."""
     left = [start]
     while left:
@@ -111,49 +113,49 @@ def _join(module: fx.GraphModule, start: fx.Node, group: _Group) -> None:
         group.tensors.append(tensor)
         if tensor.target in graphs.CONVOLUTIONS:
             group.writers.append(tensor)
-            group.scalable &= _owns_weights_to_equalise(tensor)
-        elif _keeps_channels(tensor):
+            group.scalable &= _owns_weights_to_equalize(tensor)
+        elif _is_equalized_through(tensor):
             left += tensor.all_input_nodes
         else:
             group.scalable = False
         for user in tensor.users:
             if user.target in graphs.CONVOLUTIONS and user.args[0] is tensor:
                 group.readers.append(user)
-                group.scalable &= _owns_weights_to_equalise(user) and _reads_channels(module, user)
+                group.scalable &= _owns_weights_to_equalize(user) and _is_equalized_by_inputs(module, user)
             else:
                 left.append(user)
 
 
-def _keeps_channels(node: fx.Node) -> bool:
+def _is_equalized_through(node: fx.Node) -> bool:
     """Return whether a factor on an operator's inputs is one on its output."""
     if node.target in graphs.ACTIVATIONS:
-        return _clamp_to_equalise(node) is not None
+        return _clamp_to_equalize(node) is not None
     if node.target is not aten.add.Tensor or node.kwargs:
         return False
     shapes = {tuple(source.meta["val"].shape) for source in node.all_input_nodes}
     return len(node.all_input_nodes) == 2 and len(shapes) == 1
 
 
-def _reads_channels(module: fx.GraphModule, layer: fx.Node) -> bool:
+def _is_equalized_by_inputs(module: fx.GraphModule, layer: fx.Node) -> bool:
     return graphs.is_graph_weight(layer.args[1]) and (
-        graphs.groups_in_graph(layer) == 1 or _is_depthwise_to_equalise(module, layer)
+        graphs.groups_in_graph(layer) == 1 or _is_depthwise_to_equalize(module, layer)
     )
 
 
-def _is_depthwise_to_equalise(module: fx.GraphModule, layer: fx.Node) -> bool:
+def _is_depthwise_to_equalize(module: fx.GraphModule, layer: fx.Node) -> bool:
     if not graphs.is_graph_weight(layer.args[1]):
         return False
     weight = graph_attribute(module, str(layer.args[1].target))  # type: ignore[union-attr]
     return weight.shape[1] == 1 and weight.shape[0] == graphs.groups_in_graph(layer) > 1
 
 
-def _owns_weights_to_equalise(layer: fx.Node) -> bool:
+def _owns_weights_to_equalize(layer: fx.Node) -> bool:
     """Return whether no other operator uses the layer's weight or bias."""
     parameters = [node for node in layer.all_input_nodes if node.op == "get_attr"]
     return layer.args[1] in parameters and all(len(node.users) == 1 for node in parameters)
 
 
-def _clamp_to_equalise(node: fx.Node) -> float | None:
+def _clamp_to_equalize(node: fx.Node) -> float | None:
     """Return a node's largest value: infinite without a clamp, None where its range does not begin at 0."""
     if node.target not in graphs.CLAMPS:
         return float("inf")
@@ -161,7 +163,7 @@ def _clamp_to_equalise(node: fx.Node) -> float | None:
     return float(high) if low == 0 else None  # type: ignore[arg-type]
 
 
-def _reach_to_equalise(
+def _reach_to_equalize(
     module: fx.GraphModule, tensors: Sequence[fx.Node], samples: Sequence[tuple[Tensor, ...]]
 ) -> dict[fx.Node, Tensor]:
     """Return the largest magnitude of each channel over all samples."""
@@ -182,15 +184,17 @@ def _reach_to_equalise(
     return reaches
 
 
-def _reach_beyond_samples(tensor: fx.Node, seen: Tensor, spreads: Mapping[str, ChannelSpread]) -> Tensor:
+def _reach_beyond_samples_to_equalize(
+    tensor: fx.Node, seen: Tensor, spreads: Mapping[str, ChannelSpread]
+) -> Tensor:
     """Return how far channels may reach on other inputs; no further than a clamp lets them."""
-    spread = spread_of_tensor(tensor, spreads)
+    spread = channel_spread_of_tensor(tensor, spreads)
     if spread is None:
         return seen
-    return reach_by_spread(tensor, seen, spread).clamp_max(_clamp_to_equalise(tensor) or float("inf"))
+    return reach_by_channel_spread(tensor, seen, spread).clamp_max(_clamp_to_equalize(tensor) or float("inf"))
 
 
-def _equalising_factor(reaches: Sequence[Tensor], clamp: float, strength: float) -> Tensor:
+def _equalization_factor(reaches: Sequence[Tensor], clamp: float, strength: float) -> Tensor:
     """Return each channel's factor.
 
     Args:
@@ -205,10 +209,10 @@ def _equalising_factor(reaches: Sequence[Tensor], clamp: float, strength: float)
     return torch.minimum(wanted, clamp / (HEADROOM * furthest)).clamp(1.0, MOST)
 
 
-def _parameter_to_equalise(module: fx.GraphModule, layer: fx.Node, place: int) -> Tensor | None:
+def _parameter_to_equalize(module: fx.GraphModule, layer: fx.Node, place: int) -> Tensor | None:
     node = layer.args[place] if len(layer.args) > place else None
     return graph_attribute(module, str(node.target)) if isinstance(node, fx.Node) else None
 
 
-def _along(factor: Tensor, parameter: Tensor, dimension: int) -> Tensor:
+def _equalization_along(factor: Tensor, parameter: Tensor, dimension: int) -> Tensor:
     return factor.reshape(*[1] * dimension, -1, *[1] * (parameter.dim() - 1 - dimension))

@@ -25,7 +25,7 @@ LINEAR_SHARE = 0.5
 """The share of multiply-accumulates in linear layers from which dynamic quantisation is tried, too."""
 
 
-def is_linear_heavy(program: torch.export.ExportedProgram) -> bool:
+def is_dynamic_worthwhile(program: torch.export.ExportedProgram) -> bool:
     """Return whether most multiply-accumulates with weights are those of linear layers."""
     linear = convolved = 0
     for node in program.graph.nodes:

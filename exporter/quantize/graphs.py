@@ -115,17 +115,17 @@ def spread_graph_samples(samples: Sequence[T], most: int) -> Sequence[T]:
 
     Crops come photo by photo, again and again: every fourth of eight photos' crops shows two photos.
     """
-    return [samples[place] for place in _places(len(samples), most)]
+    return [samples[place] for place in _places_in_graph(len(samples), most)]
 
 
 def other_graph_samples(samples: Sequence[T], most: int) -> Sequence[T]:
     """Return as many of the samples that `spread_graph_samples` leaves out; all if it leaves none."""
-    places = set(_places(len(samples), most))
+    places = set(_places_in_graph(len(samples), most))
     rest = [sample for place, sample in enumerate(samples) if place not in places]
     return spread_graph_samples(rest, most) if rest else samples
 
 
-def _places(count: int, most: int) -> list[int]:
+def _places_in_graph(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     places = random.Random(0)

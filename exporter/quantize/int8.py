@@ -60,19 +60,19 @@ def quantize_int8(program: torch.export.ExportedProgram, calibration: Sequence[S
         raise ValueError("int8 needs calibration samples, got none")
     samples = [int8_tensors(sample) for sample in calibration]
     fixed = quantize_int8_static(program, samples)
-    if not dynamic.is_linear_heavy(program):
+    if not dynamic.is_dynamic_worthwhile(program):
         return fixed
     module, weights = dynamic.quantize_dynamic(copy.deepcopy(program.module()), samples)
     ways: dict[int8_scheme.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
-    calls = int8_scheme.samples_for_choice(samples)
+    calls = int8_scheme.samples_for_scheme(samples)
     judge = partial(
-        int8_scheme.sqnr_for_choice, sensitivity.run_for_sensitivity(program.module(), calls), samples=calls
+        int8_scheme.sqnr_of_scheme, sensitivity.run_for_sensitivity(program.module(), calls), samples=calls
     )
     reached = {way: judge(dynamic.dynamic_by_rows(candidate)) for way, candidate in ways.items()}
-    if int8_scheme.all_choices_lose(reached):
+    if int8_scheme.all_schemes_lose(reached):
         ways["weights only"] = weights_only.quantize_weights_only(module, weights, samples)
         reached["weights only"] = judge(ways["weights only"])
-    chosen = int8_scheme.choose_quantization(reached)
+    chosen = int8_scheme.choose_int8_scheme(reached)
     float_weights = fixed.float_weights if chosen.way == "static" else weights
     return Int8Program(ways[chosen.way], program.example_inputs[0], float_weights, chosen.note)
 
@@ -87,7 +87,7 @@ def quantize_int8_static(
     from exporter.quantize import (
         annotate,
         batch_norms,
-        channel_reach,
+        channel_spread,
         cross_layer_equalization,
         data_movement,
         float_tail,
@@ -97,9 +97,9 @@ def quantize_int8_static(
     )
 
     module = copy.deepcopy(program.module())
-    spreads = channel_reach.spread_of_norms(module)
+    spreads = channel_spread.channel_spread_of_norms(module)
     batch_norms.fold_norms(module)
-    cross_layer_equalization.equalise_channels(module, samples, spreads)
+    cross_layer_equalization.equalize_across_layers(module, samples, spreads)
     prepared = prepare_pt2e(
         module, annotate.annotating_static_quantizer(float_tail.float_tail(module, samples))
     )
@@ -155,7 +155,7 @@ def load_int8(work: Path) -> Int8Program:
     )
 
 
-def stored_weights(module: fx.GraphModule) -> int:
+def stored_int8_weights(module: fx.GraphModule) -> int:
     """Count the elements of the weights (two or more dimensions) that a module stores in 8 bits."""
     import torch
 

@@ -31,19 +31,19 @@ PLENTY_DB = 30.0
 """and does not reach this: an error of 3 % of the output's amplitude changes no answer."""
 
 
-class Choice(NamedTuple):
+class ChosenScheme(NamedTuple):
     """The chosen way, and the reason."""
 
     way: Way
     note: str
 
 
-def samples_for_choice(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
+def samples_for_scheme(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
     """Return the calibration samples to compare on: those not used for ranges and weights, if any exist."""
     return other_graph_samples(samples, ranges.MOST_SAMPLES)
 
 
-def sqnr_for_choice(
+def sqnr_of_scheme(
     expected: Sequence[tuple[Tensor, ...]], module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
 ) -> float:
     """Return the SQNR in dB of a way's outputs against the float program's.
@@ -56,24 +56,24 @@ def sqnr_for_choice(
     return decibels(sensitivity.sensitivity_noise(expected, sensitivity.run_for_sensitivity(module, samples)))
 
 
-def all_choices_lose(sqnr_db: Mapping[Way, float]) -> bool:
+def all_schemes_lose(sqnr_db: Mapping[Way, float]) -> bool:
     """Return whether no way with quantised activations is good enough, so that weights alone are tried."""
     return max(sqnr_db.values()) < ENOUGH_DB
 
 
-def choose_quantization(sqnr_db: Mapping[Way, float]) -> Choice:
+def choose_int8_scheme(sqnr_db: Mapping[Way, float]) -> ChosenScheme:
     """Choose by each way's SQNR: a faster way is kept unless it clearly loses.
 
     Args:
         sqnr_db: The SQNR of "static" and "dynamic"; also of "weights only" when both of them lose.
     """
-    way: Way = "dynamic" if _dynamic_choice_wins(sqnr_db["static"], sqnr_db["dynamic"]) else "static"
+    way: Way = "dynamic" if _dynamic_scheme_wins(sqnr_db["static"], sqnr_db["dynamic"]) else "static"
     if sqnr_db.get("weights only", sqnr_db[way]) > sqnr_db[way]:
         way = "weights only"
     figures = [f"{ACTIVATIONS[name]} reached {db:.1f} dB" for name, db in sqnr_db.items()]
-    return Choice(way, f"int8: {way}, because {' and '.join(figures)} on calibration inputs")
+    return ChosenScheme(way, f"int8: {way}, because {' and '.join(figures)} on calibration inputs")
 
 
-def _dynamic_choice_wins(static: float, dynamic: float) -> bool:
+def _dynamic_scheme_wins(static: float, dynamic: float) -> bool:
     loses = static < ENOUGH_DB or (static < PLENTY_DB and dynamic - static >= CLEARLY_DB)
     return loses and dynamic > static

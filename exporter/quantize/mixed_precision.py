@@ -49,7 +49,7 @@ def _is_quantized_in_mixed(node: fx.Node) -> bool:
     return node.op == "call_function" and not quantizes and bool(reads)
 
 
-def keep_mixed_float(
+def keep_float_in_mixed_precision(
     module: fx.GraphModule, weights: Mapping[str, Tensor], names: Collection[str]
 ) -> fx.GraphModule:
     """Return a copy of a quantised program, over the same tensors, with the named operators in float.

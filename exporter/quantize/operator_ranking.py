@@ -30,7 +30,7 @@ MOST_SAMPLES = 4
 
 
 @dataclass(frozen=True)
-class SearchedActivation:
+class RankedActivation:
     """A tensor that is rounded to int8."""
 
     noise: float
@@ -40,7 +40,7 @@ class SearchedActivation:
 
 
 @dataclass(frozen=True)
-class SearchedMix:
+class RankedMix:
     """A candidate: the operators to keep in float."""
 
     float_ops: tuple[str, ...]
@@ -48,9 +48,9 @@ class SearchedMix:
     """The SQNR gain over all-int8 if weights were not rounded; the real gain is less."""
 
 
-def search_candidates(
-    activations: Sequence[SearchedActivation], prices: Mapping[str, float]
-) -> tuple[SearchedMix, ...]:
+def rank_operators(
+    activations: Sequence[RankedActivation], prices: Mapping[str, float]
+) -> tuple[RankedMix, ...]:
     """List sets of operators to keep in float, each within the next, never all; about `STEP_DB` apart.
 
     Args:
@@ -59,33 +59,33 @@ def search_candidates(
     """
     every: frozenset[str] = frozenset().union(*(a.operators for a in activations))
     in_float: frozenset[str] = frozenset()
-    mixes: list[SearchedMix] = []
-    remaining = whole = _search_noise(activations, in_float)
+    mixes: list[RankedMix] = []
+    remaining = whole = _noise_for_ranking(activations, in_float)
     while remaining > 0:
         step = max(
             {a.operators for a in activations if not a.operators <= in_float},
             key=lambda more: (
-                (remaining - _search_noise(activations, in_float | more))
+                (remaining - _noise_for_ranking(activations, in_float | more))
                 / (1e-9 + sum(prices.get(name, 0.0) for name in more - in_float))
             ),
         )
         in_float |= step
         if in_float == every:
             break
-        remaining = _search_noise(activations, in_float)
+        remaining = _noise_for_ranking(activations, in_float)
         gain_db = decibels(remaining / whole)
         if gain_db >= STEP_DB + (mixes[-1].gain_db if mixes else 0.0):
-            mixes.append(SearchedMix(tuple(sorted(in_float)), gain_db))
+            mixes.append(RankedMix(tuple(sorted(in_float)), gain_db))
     return tuple(mixes)
 
 
-def _search_noise(activations: Sequence[SearchedActivation], in_float: frozenset[str]) -> float:
+def _noise_for_ranking(activations: Sequence[RankedActivation], in_float: frozenset[str]) -> float:
     return sum(a.noise for a in activations if not a.operators <= in_float)
 
 
-def measure_for_search(
+def measure_for_operator_ranking(
     module: fx.GraphModule, weights: Mapping[str, Tensor], samples: Sequence[tuple[Tensor, ...]]
-) -> tuple[tuple[SearchedActivation, ...], dict[str, float]]:
+) -> tuple[tuple[RankedActivation, ...], dict[str, float]]:
     """Round one activation after the other; also time each operator in float, and count its weights.
 
     Args:
@@ -101,15 +101,17 @@ def measure_for_search(
 
     few = spread_graph_samples(samples, MOST_SAMPLES)
     seconds: dict[str, float] = {}
-    expected = _run_for_search(module, weights, few, None, seconds)
+    expected = _run_for_operator_ranking(module, weights, few, None, seconds)
     rounded = []
-    for source, operators in _touching_for_search(module).items():
-        share = sensitivity_noise(expected, _run_for_search(module, weights, few, source, {}))
-        rounded.append(SearchedActivation(share, operators))
-    return tuple(rounded), _search_prices(seconds, {name: weight.numel() for name, weight in weights.items()})
+    for source, operators in _touching_ranked_operator(module).items():
+        share = sensitivity_noise(expected, _run_for_operator_ranking(module, weights, few, source, {}))
+        rounded.append(RankedActivation(share, operators))
+    return tuple(rounded), _prices_for_ranking(
+        seconds, {name: weight.numel() for name, weight in weights.items()}
+    )
 
 
-def _search_prices(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[str, float]:
+def _prices_for_ranking(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[str, float]:
     prices: dict[str, float] = {}
     for shares in (seconds, sizes):
         whole = sum(shares.values())
@@ -118,7 +120,7 @@ def _search_prices(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> 
     return prices
 
 
-def _touching_for_search(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
+def _touching_ranked_operator(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
     """Return rounded tensor -> the int8 operators around it."""
     from exporter.quantize import mixed_precision
     from exporter.quantize.graphs import DEQUANTIZE, rounded_graph_tensor
@@ -134,7 +136,7 @@ def _touching_for_search(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]
     return {source: frozenset(around) for source, around in touching.items() if around}
 
 
-def _run_for_search(
+def _run_for_operator_ranking(
     module: fx.GraphModule,
     weights: Mapping[str, Tensor],
     samples: Sequence[tuple[Tensor, ...]],

@@ -50,7 +50,7 @@ def quantize_recurrent_weights(module: fx.GraphModule) -> None:
 def has_recurrent_weights(module: fx.GraphModule) -> bool:
     """Return whether a module has a recurrent layer whose weights are stored as int8."""
     return any(
-        node.target in RECURRENT and any(_is_dequantized(source) for source in node.all_input_nodes)
+        node.target in RECURRENT and any(_is_dequantized_recurrent(source) for source in node.all_input_nodes)
         for node in module.graph.nodes
     )
 
@@ -70,7 +70,7 @@ def _recurrent_weights(module: fx.GraphModule, layer: fx.Node) -> Iterator[fx.No
             yield source
 
 
-def _is_dequantized(node: fx.Node) -> bool:
+def _is_dequantized_recurrent(node: fx.Node) -> bool:
     return node.target is DEQUANTIZE_CHANNELS
 
 

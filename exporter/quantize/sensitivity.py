@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from exporter.quantize import dynamic
 from exporter.quantize.graphs import graph_outputs, spread_graph_samples
-from exporter.quantize.mixed_precision import keep_mixed_float, mixed_operators
+from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_operators
 from exporter.records import OperatorCost
 
 MOST_SAMPLES = 4
@@ -32,10 +32,10 @@ def measure_sensitivity(
     few = spread_graph_samples(samples, MOST_SAMPLES)
     listed = mixed_operators(module)
     names = {operator.name for operator in listed}
-    expected = run_for_sensitivity(keep_mixed_float(module, weights, names), few)
+    expected = run_for_sensitivity(keep_float_in_mixed_precision(module, weights, names), few)
 
     def alone(name: str) -> fx.GraphModule:
-        return dynamic.dynamic_by_rows(keep_mixed_float(module, weights, names - {name}))
+        return dynamic.dynamic_by_rows(keep_float_in_mixed_precision(module, weights, names - {name}))
 
     return tuple(
         OperatorCost(

@@ -103,7 +103,7 @@ def build_bundle(planned: Plan, directory: Path, scratch: Path) -> None:
     _write_into_bundle(directory, face | outer)
     inner = face | {SBOM: bill, README: card.card_readme_of_zip(planned)}
     _bundle_zip(planned, inner, directory, scratch / "zip")
-    sha256sums.write_sums(directory)
+    sha256sums.write_sha256sums(directory)
 
 
 def _bundle_zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root: Path) -> None:
@@ -132,7 +132,7 @@ def _bundle_zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root
         listing.listing_of_zip(root),
     )
     _write_into_bundle(root, {MANIFEST: text.encode()})
-    sha256sums.write_sums(root)
+    sha256sums.write_sha256sums(root)
     archive.write_zip(directory / f"{planned.title}.zip", archive.folder_for_zip(root), planned.date)
     shutil.rmtree(root)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import files, temporary_files
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit
@@ -56,7 +56,7 @@ def check_release(
     workers: int = 1,
     observer: Observer | None = None,
     wanted: CheckedIdentity = ANY,
-    arm64: EmulatedParts | None = None,
+    arm64: ArmTools | None = None,
 ) -> Audit:
     """Verify an export's folder, a release's folder or its zip: signature, hashes, manifest, numerics.
 
@@ -93,7 +93,7 @@ def opened_to_check(path: Path) -> Iterator[Path]:
         yield zipped
         return
     with archive.unpacked_zip(zipped) as inside:
-        if wrong := sha256sums.sums_problems(inside):
+        if wrong := sha256sums.sha256sums_problems(inside):
             raise VerificationError(wrong[0], code="EM-CHANGED")
         yield inside
 
@@ -172,7 +172,7 @@ def _check_unpacked_zip(
     """
     from exporter.report import manifest
 
-    if wrong := sha256sums.sums_problems(inside):
+    if wrong := sha256sums.sha256sums_problems(inside):
         return Audit((), None, wrong)
     release = manifest.load_manifest(inside / files.MANIFEST).release
     if release is None:
@@ -202,7 +202,7 @@ def _check_release_folder(
     verify: Verify,
     wanted: CheckedIdentity,
 ) -> Audit:
-    wrong = sha256sums.sums_problems(path, without=(sign.FOLDER,))
+    wrong = sha256sums.sha256sums_problems(path, without=(sign.FOLDER,))
     signatures = path / sign.FOLDER
     signed = signatures.exists() or signatures.is_symlink()
     zipped = zip_of_checked_folder(path)
@@ -224,7 +224,7 @@ def _check_signature_folder(folder: Path, zipped: Path) -> tuple[str, ...]:
     """Return what is wrong with the folder of signatures, which no signature covers."""
     if folder.is_symlink() or not folder.is_dir():
         return (f"{folder.name} is not a folder.",)
-    problems = [f"{folder.name}: {problem}" for problem in sha256sums.sums_problems(folder)]
+    problems = [f"{folder.name}: {problem}" for problem in sha256sums.sha256sums_problems(folder)]
     expected = {sha256sums.FILE, sign.BUNDLE, f"{zipped.name}.sig"}
     more = sorted(p.name for p in folder.iterdir() if p.name not in expected)
     return (*problems, *(f"{folder.name}/{name} is not part of the release." for name in more))
@@ -251,7 +251,7 @@ def _check_contradictions(path: Path, inside: Path) -> tuple[str, ...]:
     """List where a release's folder contradicts the manifest in its zip."""
     from exporter.report import manifest
 
-    if wrong := sha256sums.sums_problems(inside):
+    if wrong := sha256sums.sha256sums_problems(inside):
         return wrong
     listed = manifest.load_manifest(inside / files.MANIFEST)
     if listed.release is None:

@@ -232,7 +232,7 @@ def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
     if artifact.status in SHIPPABLE and artifact.executor != "runtime":
         return _planned_by_interpreter(artifact, request)
     if artifact.status == "inconclusive":
-        return _inconclusive(artifact, request)
+        return _planned_inconclusive(artifact, request)
     if artifact.status != "not_run" or not artifact.file:
         raise ReleaseError(f"{artifact.name} did not pass: {artifact.reason or artifact.status}")
     if artifact.name not in request.allow_unverified:
@@ -254,11 +254,11 @@ def _planned_by_interpreter(artifact: Artifact, request: ReleaseRequest) -> str:
     if artifact.name not in request.allow_unverified:
         raise ReleaseError(sentence, "Export where it can run.", code="EM-UNVERIFIED")
     if artifact.status == "inconclusive":
-        return f"{sentence} {_inconclusive(artifact, request)}"
+        return f"{sentence} {_planned_inconclusive(artifact, request)}"
     return sentence
 
 
-def _inconclusive(artifact: Artifact, request: ReleaseRequest) -> str:
+def _planned_inconclusive(artifact: Artifact, request: ReleaseRequest) -> str:
     """Return the bundle's sentence about an artifact whose scenes are too few to prove it.
 
     Raises:

@@ -30,7 +30,7 @@ def _load_rebuild_plan(text: str) -> ReleaseRequest:
     return ReleaseRequest(**values)
 
 
-def shift_clock(seconds: int) -> None:
+def shift_clock_for_rebuild(seconds: int) -> None:
     """Put Python's clocks ahead in this process. Modules imported afterwards see the shifted time."""
     now, local, utc, real = time.time, time.localtime, time.gmtime, dates.datetime
 
@@ -50,7 +50,7 @@ def shift_clock(seconds: int) -> None:
 
 
 def rebuild_main() -> None:
-    shift_clock(LATER_S)
+    shift_clock_for_rebuild(LATER_S)
     from exporter.release import bundle
     from exporter.release.plan import plan_release
 

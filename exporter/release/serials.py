@@ -81,7 +81,7 @@ def _relabelled_serials(
     for name, item in _latencies_with_serials(hidden):
         item |= {key: _value_without_serials(item[key], renames) for key in WHERE if key in item}
         if file := item.get("samples_file"):
-            item["samples_file"] = renamed[file] = device_outputs.bench_samples_file(
+            item["samples_file"] = renamed[file] = device_outputs.device_samples_file(
                 name, item["device"]["serial"]
             )
     return hidden, renamed

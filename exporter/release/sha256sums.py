@@ -12,7 +12,7 @@ FILE = "SHA256SUMS"
 MAX_BYTES = 4 << 20
 
 
-def sums_text(directory: Path, without: Collection[str] = ()) -> str:
+def sha256sums_text(directory: Path, without: Collection[str] = ()) -> str:
     """Return a line per file, sorted by name: all except the top `FILE` and files in the folders `without`.
 
     Raises:
@@ -22,13 +22,13 @@ def sums_text(directory: Path, without: Collection[str] = ()) -> str:
     lines = []
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory)
-        _check_sums_entry(path, name.as_posix())
+        _check_sha256sums_entry(path, name.as_posix())
         if path.is_file() and name.parts[0] not in {FILE, *without}:
             lines.append(f"{files.digest_file(path)}  {name.as_posix()}\n")
     return "".join(lines)
 
 
-def _check_sums_entry(path: Path, name: str) -> None:
+def _check_sha256sums_entry(path: Path, name: str) -> None:
     """Refuse names that a line cannot hold: one with a line break would hide two other files."""
     plain = ascii(name)[1:-1]
     if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -39,19 +39,19 @@ def _check_sums_entry(path: Path, name: str) -> None:
         raise VerificationError(f"{plain} is an empty folder; it is not part of the release.")
 
 
-def write_sums(directory: Path) -> None:
-    (directory / FILE).write_bytes(sums_text(directory).encode())
+def write_sha256sums(directory: Path) -> None:
+    (directory / FILE).write_bytes(sha256sums_text(directory).encode())
 
 
-def sums_problems(directory: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+def sha256sums_problems(directory: Path, without: Collection[str] = ()) -> tuple[str, ...]:
     """List how a folder differs from its `FILE`, one sentence each; empty when it does not."""
     path = directory / FILE
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:
         return (f"{FILE} is missing, or is not a list of hashes.",)
-    claimed, actual = path.read_bytes(), sums_text(directory, without).encode()
+    claimed, actual = path.read_bytes(), sha256sums_text(directory, without).encode()
     if claimed == actual:
         return ()
-    want, have = _sums_table(claimed), _sums_table(actual)
+    want, have = _sha256sums_table(claimed), _sha256sums_table(actual)
     changed = [
         f"{n} is not the file that was released."
         for n in sorted(want.keys() & have.keys())
@@ -62,6 +62,6 @@ def sums_problems(directory: Path, without: Collection[str] = ()) -> tuple[str, 
     return (*changed, *missing, *more) or (f"{FILE} was changed.",)
 
 
-def _sums_table(content: bytes) -> dict[str, str]:
+def _sha256sums_table(content: bytes) -> dict[str, str]:
     rows = (line.partition("  ") for line in content.decode("utf-8", "replace").splitlines())
     return {ascii(name)[1:-1]: digest for digest, _, name in rows}

@@ -40,7 +40,7 @@ def write_signatures(directory: Path, archive: Path, key: Path) -> None:
     for path, name in ((archive, f"{archive.name}.sig"), (directory, BUNDLE)):
         config = signing.Config().use_elliptic_key_signer(private_key=key, password=_signing_password())
         config.set_hashing_config(_signature_hashing()).sign(path, folder / name)
-    sha256sums.write_sums(folder)
+    sha256sums.write_sha256sums(folder)
     with tempfile.TemporaryDirectory() as scratch:
         pem = Path(scratch) / "public.pem"
         pem.write_bytes(public)

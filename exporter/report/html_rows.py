@@ -62,14 +62,15 @@ VERDICT_CSS = {"pass": "passed", "fail": "failed", "inconclusive": "not-run", "n
 
 def _html_row_coverage(latency: DeviceLatency) -> str:
     """Return how far the interval can be trusted, by simulated sessions with as many launches."""
+    spread = budget.launch_spread_for_budget(latency)
     return (
-        f"{latency.launches} launches that differ by {budget.spread(latency):.1%}; such an interval holds "
-        f"the true p90 in at least {budget.COVERAGE} of 100 simulated sessions"
+        f"{latency.launches} launches that differ by {spread:.1%}; such an interval holds the true p90 in at "
+        f"least {budget.COVERAGE} of 100 simulated sessions"
     )
 
 
 def _html_row_missing(latency: DeviceLatency) -> str:
-    missing = budget.missing_evidence(latency)
+    missing = budget.missing_evidence_for_budget(latency)
     return f"{missing}." if missing and latency.evidence == "measured" else ""
 
 
@@ -139,7 +140,7 @@ def html_row_of_device(
                     latency.problem,
                     *latency.exceeded,
                     _html_row_missing(latency),
-                    *instability_flags.group_flags(latency.flags),
+                    *instability_flags.group_instability_flags(latency.flags),
                     _html_row_no_proof(latency),
                 ),
             )

@@ -13,7 +13,7 @@ CORES = re.compile(r"cores [\d, -]+")
 PLURALS = {" has ": " have ", " was ": " were "}
 
 
-def group_flags(flags: Iterable[str]) -> tuple[str, ...]:
+def group_instability_flags(flags: Iterable[str]) -> tuple[str, ...]:
     """Group flags into one line for each kind: "spread: launches 0, 2: p90 is 1.25-1.87 times p50".
 
     Args:

@@ -53,7 +53,7 @@ class View:
 
 def quantization_view(report: Report) -> View:
     ordered = [
-        _quantization_cost(cost) for cost in quantization_plots.costliest_for_quality(report.operator_costs)
+        _quantization_cost(cost) for cost in quantization_plots.costliest_to_plot(report.operator_costs)
     ]
     layers = {cost.name: cost.where for cost in report.operator_costs}
     runtimes = pareto.pareto_series(report.mixed_points)
@@ -61,11 +61,11 @@ def quantization_view(report: Report) -> View:
     return View(
         costs=tuple(ordered[:SHOWN]),
         other_costs=tuple(ordered[SHOWN:]),
-        sensitivity=quantization_plots.plot_quality_by_operator(report.operator_costs) or "",
+        sensitivity=quantization_plots.plot_quantization_by_operator(report.operator_costs) or "",
         points=tuple(
             _quantization_point(point, layers, labelled) for own in runtimes.values() for point in own
         ),
-        front=quantization_plots.plot_mixed_quality(report.mixed_points) or "",
+        front=quantization_plots.plot_quantization_mixes(report.mixed_points) or "",
     )
 
 
@@ -100,7 +100,7 @@ def quantization_hint(report: Report) -> str:
     if not any(_poor_quantization(artifact) for artifact in report.artifacts):
         return ""
     worst: dict[str, str] = {}
-    for cost in quantization_plots.costliest_for_quality(report.operator_costs):
+    for cost in quantization_plots.costliest_to_plot(report.operator_costs):
         if math.isfinite(cost.sqnr_db):
             worst.setdefault(cost.where, f"{cost.where} ({text.decibels_text(cost.sqnr_db)} alone)")
     return f"int8 loses most in {', '.join([*worst.values()][:NAMED])}." if worst else ""

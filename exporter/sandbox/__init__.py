@@ -86,7 +86,7 @@ def enter_sandbox(confinement: Confinement) -> None:
         tempfile.tempdir = os.environ["TMPDIR"] = str(confinement.writes[0])
     if not available.confines:
         return
-    system_calls.forbid_kernel_privileges()
+    system_calls.forbid_privileges_by_call()
     if available.landlock:
         landlock.enter_landlock(confinement, available.landlock)
     if available.seccomp:

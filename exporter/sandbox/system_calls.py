@@ -9,19 +9,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NO_NEW_PRIVS = 38
 
 
-def kernel_syscall(number: int, *arguments: object) -> int:
+def system_call(number: int, *arguments: object) -> int:
     """Make a system call; the result is negative when it failed."""
     return int(_libc.syscall(ctypes.c_long(number), *arguments))
 
 
-def kernel_prctl(operation: int, *arguments: object) -> int:
-    """Make the system call `kernel_prctl`; missing arguments are zero."""
+def prctl_call(operation: int, *arguments: object) -> int:
+    """Make the system call `prctl_call`; missing arguments are zero."""
     words = [a if isinstance(a, bytes) else ctypes.c_ulong(int(str(a))) for a in arguments]
     words += [ctypes.c_ulong(0)] * (4 - len(words))
     return int(_libc.prctl(operation, *words))
 
 
-def checked_kernel_result(result: int, action: str) -> int:
+def checked_system_call(result: int, action: str) -> int:
     """Return a system call's result.
 
     Raises:
@@ -33,6 +33,6 @@ def checked_kernel_result(result: int, action: str) -> int:
     return result
 
 
-def forbid_kernel_privileges() -> None:
+def forbid_privileges_by_call() -> None:
     """Give up what set-user-ID programs could add: the kernel asks for it before it confines."""
-    checked_kernel_result(kernel_prctl(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
+    checked_system_call(prctl_call(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")

@@ -27,17 +27,19 @@ def judged_by_budget(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
     low, high = latency.p90_ci_ms
     if latency.problem or latency.exceeded or low > budget_ms:
         return "fail"
-    certain = not missing_evidence(latency) and not latency.flags and bool(latency.device.get("soc"))
+    certain = (
+        not missing_evidence_for_budget(latency) and not latency.flags and bool(latency.device.get("soc"))
+    )
     return "pass" if certain and high < budget_ms else "inconclusive"
 
 
-def spread(latency: DeviceLatency) -> float:
+def launch_spread_for_budget(latency: DeviceLatency) -> float:
     """Return by how much the launches' medians differ: their standard deviation as a share of their mean."""
     value = latency.device.get("launch_spread", 0.0)
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def missing_evidence(latency: DeviceLatency) -> str:
+def missing_evidence_for_budget(latency: DeviceLatency) -> str:
     """Return what a PASS lacks besides stability; an empty string when it lacks nothing."""
     if latency.launches < MIN_LAUNCHES or latency.samples < MIN_CALLS:
         return (

@@ -59,7 +59,7 @@ def _wide_to_compare(array: Array) -> Array:
     return wide
 
 
-def agreement_shares(reference: Array, actual: Array, tied: float = 0.0) -> Array | None:
+def compare_agreement(reference: Array, actual: Array, tied: float = 0.0) -> Array | None:
     """Return each sample's share of right classes, [N]; None where the output has no classes.
 
     Classes that are equally large in the artifact share one sample's answer, so that no tie is won by luck.
@@ -74,7 +74,7 @@ def agreement_shares(reference: Array, actual: Array, tied: float = 0.0) -> Arra
         return None
     if _compares_unlike_channels(reference):
         return None
-    return np.array([_agreement_share(y, a, tied) for y, a in zip(reference, actual, strict=True)])
+    return np.array([_compare_agreement_share(y, a, tied) for y, a in zip(reference, actual, strict=True)])
 
 
 def _compares_unlike_channels(reference: Array) -> bool:
@@ -85,7 +85,7 @@ def _compares_unlike_channels(reference: Array) -> bool:
     return len(np.unique(groups)) > 1
 
 
-def _agreement_share(y: Array, a: Array, tied: float) -> float:
+def _compare_agreement_share(y: Array, a: Array, tied: float) -> float:
     right = y >= y.max(axis=1, keepdims=True) - tied
     answered = a >= a.max(axis=1, keepdims=True)
     return float(((right & answered).sum(axis=1) / answered.sum(axis=1)).mean())
@@ -121,7 +121,7 @@ def compare_outputs(
     choices = compare_discrete(reference, actual, unstable, tolerances)
     allowed = tolerances or (0.0,) * len(reference)
     triples = [t for t in zip(reference, actual, allowed, strict=True) if not is_discrete(t[0])]
-    each = [(y, agreement_shares(y, a, tied)) for y, a, tied in triples]
+    each = [(y, compare_agreement(y, a, tied)) for y, a, tied in triples]
     shares = [float(by_sample.mean()) for _, by_sample in each if by_sample is not None]
     wrong = max((1 - choice.share for choice in choices), default=0.0)
     comparison = Comparison(
@@ -137,19 +137,19 @@ def compare_outputs(
     return replace(
         comparison,
         scenes=len(np.unique(scenes)),
-        sqnr_bounds_db=_lowest([_sqnr_bounds(y, a, scenes) for y, a, _ in triples]),
-        agreement_bounds=_lowest(
+        sqnr_bounds_db=_lowest_compared([_compare_sqnr_bounds(y, a, scenes) for y, a, _ in triples]),
+        agreement_bounds=_lowest_compared(
             [intervals.agreement_interval(by_sample, number, scenes) for by_sample, number in answers]
         ),
     )
 
 
-def _sqnr_bounds(reference: Array, actual: Array, scenes: Array) -> Bounds:
+def _compare_sqnr_bounds(reference: Array, actual: Array, scenes: Array) -> Bounds:
     y, a = (_wide_to_compare(array).reshape(len(array), -1) for array in (reference, actual))
     return intervals.sqnr_db_interval((np.abs(y) ** 2).sum(axis=1), (np.abs(a - y) ** 2).sum(axis=1), scenes)
 
 
-def _lowest(bounds: Sequence[Bounds]) -> Bounds | None:
+def _lowest_compared(bounds: Sequence[Bounds]) -> Bounds | None:
     """Return the lowest of all lower and of all upper bounds: the worst output counts."""
     return (min(low for low, _ in bounds), min(high for _, high in bounds)) if bounds else None
 

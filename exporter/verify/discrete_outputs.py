@@ -80,11 +80,11 @@ def _compare_discrete(
         different=int(wrong.sum()),
         first=_first_discrete(wrong, y, a),
         lost=_lost_discrete_class(y, wrong, ~shaky),
-        shares=1 - _by_sample(wrong) / np.maximum(_by_sample(~shaky), 1),
+        shares=1 - _discrete_by_sample(wrong) / np.maximum(_discrete_by_sample(~shaky), 1),
     )
 
 
-def _by_sample(where: Array) -> Array:
+def _discrete_by_sample(where: Array) -> Array:
     counts: Array = where.reshape(len(where), -1).sum(axis=1)
     return counts
 

@@ -44,10 +44,10 @@ def tied_estimates(best: Artifact, estimated: Sequence[Artifact]) -> list[Artifa
 
     FLOPs are the network's: they do not tell what each runtime's kernels execute. Counted instructions do.
     """
-    return [item for item in estimated if item is best or _is_tied(best, item)]
+    return [item for item in estimated if item is best or _is_estimate_tied(best, item)]
 
 
-def _is_tied(best: Artifact, item: Artifact) -> bool:
+def _is_estimate_tied(best: Artifact, item: Artifact) -> bool:
     first, other = best_estimate(best), best_estimate(item)
     if not first or not other or item.executor != best.executor:
         return False
@@ -60,11 +60,11 @@ def estimate_tie_reason(best: Artifact, tied: Sequence[Artifact]) -> str:
     assert estimate is not None
     return (
         f"The target's first choice of {len(tied)} passed artifacts whose estimates cannot be told apart "
-        f"({estimate_text(estimate)}, {_threads_text(estimate)}; without counted instructions)"
+        f"({estimate_text(estimate)}, {_estimate_threads_text(estimate)}; without counted instructions)"
     )
 
 
-def _threads_text(estimate: EstimatedLatency) -> str:
+def _estimate_threads_text(estimate: EstimatedLatency) -> str:
     return "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
 
 
@@ -74,8 +74,8 @@ def estimate_choice_reason(best: Artifact, candidates: Sequence[Artifact]) -> st
     assert estimate is not None
     others = [(item, other) for item in candidates if item is not best and (other := best_estimate(item))]
     reason = (
-        f"The fastest on the phone's CPU by estimate ({estimate_text(estimate)}, {_threads_text(estimate)}) "
-        f"of {len(others) + 1} passed artifacts that the target runs"
+        f"The fastest on the phone's CPU by estimate ({estimate_text(estimate)}, "
+        f"{_estimate_threads_text(estimate)}) of {len(others) + 1} passed artifacts that the target runs"
     )
     if others:
         second, other = min(others, key=lambda pair: pair[1].p50_ms)

@@ -32,7 +32,7 @@ from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
 from exporter.verify.tasks import measure_task
 from exporter.verify.tasks.measured_outputs import MeasuredOutputs
-from exporter.verify.ties import untie_outputs
+from exporter.verify.ties import undo_ties_of_outputs
 from exporter.verify.tolerance import Tolerance
 from exporter.verify.worst_channel import worst_channel
 
@@ -41,7 +41,7 @@ GATES: Mapping[str, Gate] = {
     "reference": reference.reference_gate,
     "lowering": lowering.lowering_gate,
     "choices": choices.choices_gate,
-    "whole": whole_output.whole_gate,
+    "whole": whole_output.whole_output_gate,
     "channels": channels.channels_gate,
     "edges": edges.edges_gate,
     "simulated": simulated.simulated_gate,
@@ -124,7 +124,7 @@ def judge_artifact(
     )
     observation = replace(observation, limits=observation.limits | simulated.simulated_limit_db(observation))
     reason = first_judged_reason(observation)
-    doubt = "" if reason else whole_output.doubt(observation)
+    doubt = "" if reason else whole_output.whole_output_doubt(observation)
     return Verdict(
         status="failed" if reason else "inconclusive" if doubt else "passed",
         reason=reason or doubt or None,
@@ -182,14 +182,14 @@ def judged_tolerance(
     half = precision == "fp16"
     limit_db = limits.fp16_min_sqnr_db if half else limits.int8_min_sqnr_db
     agrees = comparison.agreement is not None and comparison.agreement >= limits.int8_min_agreement
-    lower = (agrees and not half) or _undecided(comparison, limit_db, limits.int8_min_agreement, half)
+    lower = (agrees and not half) or _judge_undecided(comparison, limit_db, limits.int8_min_agreement, half)
     sqnr_db = min(limit_db, typical_sqnr_db) if lower else limit_db
     if half:
         return Tolerance(sqnr_db, limits.fp32_floor_factor, 2.0**-10, 2.0**-11)
     return Tolerance(sqnr_db, limits.fp32_floor_factor, 1 / 7 if precision == "w4" else 2 / 127)
 
 
-def _undecided(comparison: Comparison, limit_db: float, min_agreement: float, half: bool) -> bool:
+def _judge_undecided(comparison: Comparison, limit_db: float, min_agreement: float, half: bool) -> bool:
     """Tell whether an artifact misses its SQNR, but the scenes are too few to fail it as a whole."""
     if comparison.sqnr_db >= limit_db:
         return False
@@ -197,9 +197,14 @@ def _undecided(comparison: Comparison, limit_db: float, min_agreement: float, ha
     may_agree = (
         not half
         and agreement is not None
-        and whole_output.side(comparison.agreement_bounds, agreement, min_agreement) != "missed"
+        and whole_output.side_of_output_figure(comparison.agreement_bounds, agreement, min_agreement)
+        != "missed"
     )
-    return may_agree or whole_output.side(comparison.sqnr_bounds_db, comparison.sqnr_db, limit_db) != "missed"
+    return (
+        may_agree
+        or whole_output.side_of_output_figure(comparison.sqnr_bounds_db, comparison.sqnr_db, limit_db)
+        != "missed"
+    )
 
 
 def judged_ties(evidence: ReferenceIO, limits: Limits, precision: Precision) -> tuple[float, ...]:
@@ -223,7 +228,7 @@ def _judged_scale(output: Array) -> float:
 
 def _judged_untied(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
     same = [y.shape for y in reference] == [a.shape for a in actual]
-    return untie_outputs(reference, actual, tolerances) if same else actual
+    return undo_ties_of_outputs(reference, actual, tolerances) if same else actual
 
 
 def _judged_untied_edges(evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:

@@ -165,7 +165,7 @@ def stack_like_reference(
     return stack_reference([padded_reference(call, largest) for call in outputs]), ""
 
 
-def first_rows(stacks: Stacks, count: int | None) -> Stacks:
+def first_reference_rows(stacks: Stacks, count: int | None) -> Stacks:
     """Return the first entries of each stack; all where `count` is None."""
     return tuple(stack[:count] for stack in stacks)
 
@@ -174,10 +174,10 @@ def first_of_reference(evidence: ReferenceIO, count: int | None) -> ReferenceIO:
     """Return the evidence of the first samples alone, with every edge input; all where `count` is None."""
     return replace(
         evidence,
-        inputs=first_rows(evidence.inputs, count),
-        reference=first_rows(evidence.reference, count),
-        shapes=first_rows(evidence.shapes, count),
-        scenes=first_rows(evidence.scenes, count),
+        inputs=first_reference_rows(evidence.inputs, count),
+        reference=first_reference_rows(evidence.reference, count),
+        shapes=first_reference_rows(evidence.shapes, count),
+        scenes=first_reference_rows(evidence.scenes, count),
         eager_errors=tuple(a[:count] if a.dtype == np.bool_ else a for a in evidence.eager_errors),
     )
 

@@ -38,7 +38,7 @@ def select_artifact(
         allow_synthetic: Choose a quantised artifact even then.
         allow_inconclusive: Choose what too few scenes were seen of to pass it, too.
     """
-    accepted = _accepted(allow_inconclusive)
+    accepted = _selectable(allow_inconclusive)
     passed = [a for a in artifacts if a.status in accepted and a.variant.name in runnable]
     doubtful = [a for a in passed if _is_selection_doubtful(a, synthetic, allow_synthetic)]
     candidates = [a for a in passed if a not in doubtful]
@@ -55,7 +55,7 @@ def select_artifact(
     return Selected(best.variant.name, f"{_why_selected(best, candidates, tied)}{left_out}{unproven}{less}.")
 
 
-def _accepted(allow_inconclusive: bool) -> frozenset[Status]:
+def _selectable(allow_inconclusive: bool) -> frozenset[Status]:
     return SHIPPABLE if allow_inconclusive else frozenset({"passed"})
 
 
@@ -82,7 +82,7 @@ def select_measured(
     candidates = [
         a
         for a in artifacts
-        if a.status in _accepted(allow_inconclusive)
+        if a.status in _selectable(allow_inconclusive)
         and a.variant.name in runnable
         and not _is_selection_doubtful(a, synthetic, allow_synthetic)
     ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from exporter.errors import VerificationError
 from exporter.records import Array
-from exporter.verify.reference_io import Stacks, first_rows, read_reference_arrays
+from exporter.verify.reference_io import Stacks, first_reference_rows, read_reference_arrays
 
 EDGE, LOOKALIKE = "edge/", "lookalike/"
 """What the names of an edge input's, and of a similar network's, outputs begin with in the file."""
@@ -38,8 +38,10 @@ def first_of_simulation(simulation: Simulation, count: int | None) -> Simulation
     """Return the simulation of the first samples alone, with every edge input; all where `count` is None."""
     return replace(
         simulation,
-        outputs=first_rows(simulation.outputs, count),
-        lookalikes={name: first_rows(stacks, count) for name, stacks in simulation.lookalikes.items()},
+        outputs=first_reference_rows(simulation.outputs, count),
+        lookalikes={
+            name: first_reference_rows(stacks, count) for name, stacks in simulation.lookalikes.items()
+        },
     )
 
 

@@ -18,7 +18,7 @@ SORTED_AXIS = 2
 """The axis of rows in the stacks: samples, batch, rows."""
 
 
-def untie_outputs(reference: Stacks, actual: Stacks, tolerances: Sequence[float]) -> Stacks:
+def undo_ties_of_outputs(reference: Stacks, actual: Stacks, tolerances: Sequence[float]) -> Stacks:
     """Return the artifact's outputs with rows of equal reference scores in the reference's order.
 
     Args:

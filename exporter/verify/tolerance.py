@@ -38,7 +38,7 @@ class Tolerance:
     """The rounding error of a stored number, as a share of it, which a channel with an offset may have."""
 
 
-def tolerated_energy(channels: Channels, tolerance: Tolerance, coarse: Array) -> Array:
+def tolerance_of_energy(channels: Channels, tolerance: Tolerance, coarse: Array) -> Array:
     """Return the error's energy that each channel may have.
 
     Args:
@@ -49,11 +49,11 @@ def tolerated_energy(channels: Channels, tolerance: Tolerance, coarse: Array) ->
     """
     own = _own_tolerance(channels, tolerance) * channels.variation
     by_own = own * _tolerance_by_chance(channels) * _tolerance_between_channels(channels)
-    by_noise = _tolerated_noise(channels, tolerance)
+    by_noise = _tolerance_of_noise(channels, tolerance)
     still = np.maximum((tolerance.constant * channels.scale) ** 2, by_noise)
     varying = np.where(coarse, own, np.maximum(by_own, by_noise))
     limits: Array = np.where(channels.constant, still, varying)
-    return np.maximum(limits, _tolerated_floor(channels, tolerance))
+    return np.maximum(limits, _tolerance_floor(channels, tolerance))
 
 
 def tolerance_of_coarse(channels: Channels, tolerance: Tolerance) -> Array:
@@ -68,12 +68,12 @@ def _own_tolerance(channels: Channels, tolerance: Tolerance) -> Array:
     rounded = (tolerance.rounding * channels.scale) ** 2
     share = np.divide(rounded, channels.variation, out=np.zeros_like(rounded), where=channels.variation > 0)
     shares: Array = np.maximum(
-        _tolerated_share(tolerance.sqnr_db), np.minimum(share, _tolerated_share(WORST_OWN_DB))
+        _tolerance_of_share(tolerance.sqnr_db), np.minimum(share, _tolerance_of_share(WORST_OWN_DB))
     )
     return shares
 
 
-def _tolerated_share(sqnr_db: float) -> float:
+def _tolerance_of_share(sqnr_db: float) -> float:
     return float(10 ** (-sqnr_db / 10))
 
 
@@ -98,22 +98,22 @@ def _has_others_to_tolerate(channels: Channels) -> Array:
     return others
 
 
-def _tolerated_noise(channels: Channels, tolerance: Tolerance) -> Array:
+def _tolerance_of_noise(channels: Channels, tolerance: Tolerance) -> Array:
     margin = noise_by_chance(channels.samples, channels.error.size)
     noise: Array = (
         margin
         * _tolerance_between_channels(channels)
-        * tolerated_group_noise(channels, _tolerated_share(tolerance.sqnr_db))
+        * group_noise_for_tolerance(channels, _tolerance_of_share(tolerance.sqnr_db))
     )
     return noise
 
 
-def _tolerated_floor(channels: Channels, tolerance: Tolerance) -> Array:
+def _tolerance_floor(channels: Channels, tolerance: Tolerance) -> Array:
     floor: Array = (tolerance.floor_factor * channels.floor) ** 2
     return floor
 
 
-def tolerated_group_noise(channels: Channels, own: float) -> Array:
+def group_noise_for_tolerance(channels: Channels, own: float) -> Array:
     """Return for each channel the noise energy of its group.
 
     It is measured on the channels that follow the reference, so that dead ones are no excuse for each other,
@@ -132,7 +132,7 @@ def tolerated_group_noise(channels: Channels, own: float) -> Array:
 
 def dead_beyond_tolerance(channels: Channels, tolerance: Tolerance) -> Array:
     """Return which channels stand still in the artifact though the reference moves by more than the noise."""
-    excused = np.maximum(_tolerated_noise(channels, tolerance), _tolerated_floor(channels, tolerance))
+    excused = np.maximum(_tolerance_of_noise(channels, tolerance), _tolerance_floor(channels, tolerance))
     moves = ~channels.constant & (channels.movement > excused)
     still: Array = moves & (channels.artifact_movement < DEAD * channels.movement)
     return still

@@ -11,7 +11,12 @@ import numpy as np
 from exporter.records import Array, WorstChannel
 from exporter.verify.channels import Channels, measure_channels
 from exporter.verify.reference_io import Stacks, named_reference_output
-from exporter.verify.tolerance import Tolerance, dead_beyond_tolerance, tolerance_of_coarse, tolerated_energy
+from exporter.verify.tolerance import (
+    Tolerance,
+    dead_beyond_tolerance,
+    tolerance_of_coarse,
+    tolerance_of_energy,
+)
 
 FEW_VALUES = 16
 """This many different values, or fewer, are few where the reference has several times as many."""
@@ -95,7 +100,7 @@ def _worst_of_axis(channels: Channels, tolerance: Tolerance, y: Array, a: Array)
     for i in map(int, np.flatnonzero(coarse)):
         coarse[i] = _is_worst_coarse(_worst_values(y, channels.axis, i), _worst_values(a, channels.axis, i))
     limits, stopped = (
-        tolerated_energy(channels, tolerance, coarse),
+        tolerance_of_energy(channels, tolerance, coarse),
         dead_beyond_tolerance(channels, tolerance),
     )
     excess = np.array([_worst_db(error, limit) for error, limit in zip(channels.error, limits, strict=True)])

@@ -547,7 +547,7 @@ def test_synthetic_texts_are_legal() -> None:
     generator = np.random.default_rng(0)
     lengths = set()
     for _ in range(200):
-        ids, mask, segments = synthetic.sample(inputs, None, codes, generator)
+        ids, mask, segments = synthetic.synthetic_sample(inputs, None, codes, generator)
         length = int(mask.sum())
         lengths.add(length)
         assert mask[0].tolist() == [1] * length + [0] * (12 - length)

@@ -216,12 +216,12 @@ class TestSelection:
     @pytest.fixture(autouse=True)
     def without_vulkan(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Pretend that no runner has the Vulkan backend, whatever this machine has built."""
-        monkeypatch.setattr(build, "has_built_vulkan", lambda target: False)
+        monkeypatch.setattr(build, "has_build_vulkan", lambda target: False)
 
     def test_vulkan_is_measured_where_the_runner_has_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It did not run where it was exported: the device's outputs are its first proof."""
-        monkeypatch.setattr(build, "has_built_vulkan", lambda target: target == "android-arm64")
-        monkeypatch.setattr(build, "find_built_runner", lambda target, backend: Path("runner"))
+        monkeypatch.setattr(build, "has_build_vulkan", lambda target: target == "android-arm64")
+        monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: Path("runner"))
         name = "executorch-vulkan-fp16"
         selection = artifacts.select_bench_artifacts(sample.report(), name)
         assert [(a.variant.name, a.status) for a in selection.artifacts] == [(name, "not_run")]
@@ -236,9 +236,9 @@ class TestSelection:
         monkeypatch.undo()
         monkeypatch.setattr(build, "_last_build_folder", lambda target: tmp_path / target)
         (tmp_path / "android-arm64/bin").mkdir(parents=True)
-        assert not build.has_built_vulkan("android-arm64")
+        assert not build.has_build_vulkan("android-arm64")
         (tmp_path / "android-arm64/bin/vulkan").touch()
-        assert build.has_built_vulkan("android-arm64")
+        assert build.has_build_vulkan("android-arm64")
         assert "bin/vulkan" in (build.SOURCES / "runtimes.cmake").read_text()
 
     def test_the_chosen_one_by_default(self) -> None:
@@ -293,7 +293,7 @@ class TestOutputs:
 
     def test_the_models_outputs_pass(self) -> None:
         """The model's outputs pass with float32's error."""
-        error, problem = device_outputs.judge_bench_outputs(
+        error, problem = device_outputs.judge_device_outputs(
             FP32, evidence(), [answers(), answers()], Limits()
         )
         assert problem == ""
@@ -314,13 +314,13 @@ class TestOutputs:
     )
     def test_anything_else_is_a_problem(self, launches: list[list[Sample]], words: str) -> None:
         """Wrong outputs in any launch are a problem."""
-        assert words in device_outputs.judge_bench_outputs(FP32, evidence(), launches, Limits())[1]
+        assert words in device_outputs.judge_device_outputs(FP32, evidence(), launches, Limits())[1]
 
     def test_outputs_that_change_from_launch_to_launch_are_a_problem(self) -> None:
         """A change of one bit between launches fails, however small the error is."""
         changed = answers()
         changed[2][0].reshape(-1)[3] = np.nextafter(changed[2][0].reshape(-1)[3], np.float32(np.inf))
-        error, problem = device_outputs.judge_bench_outputs(
+        error, problem = device_outputs.judge_device_outputs(
             FP32, evidence(), [answers(), answers(), changed], Limits()
         )
         assert "Launch 3 computes other outputs than launch 1 from the same input (2)" in problem
@@ -331,7 +331,7 @@ class TestOutputs:
         """Looser limits of an export apply on the device, too."""
         loose = Limits(fp32_max_error=0.1)
         assert (
-            device_outputs.judge_bench_outputs(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1]
+            device_outputs.judge_device_outputs(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1]
             == ""
         )
 
@@ -342,7 +342,7 @@ class TestFiles:
     def test_hostile_serials_become_plain_names_that_differ(self) -> None:
         """Hostile serials become plain and distinct file names."""
         names = [
-            device_outputs.bench_samples_file("onnx-fp32", s)
+            device_outputs.device_samples_file("onnx-fp32", s)
             for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
         ]
         assert len({n.casefold() for n in names}) == len(names)
@@ -375,7 +375,7 @@ def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """The real runner exits with 19, outputs match, labels appear everywhere, and OUT still verifies."""
     build = pytest.importorskip("android_harness.build")
     try:
-        build.find_built_runner("host", "executorch")
+        build.find_build_of_runner("host", "executorch")
     except harness.SetupError:
         build.build_runners("host")
     out = tmp_path / "out"

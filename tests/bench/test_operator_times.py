@@ -24,7 +24,7 @@ STEM = ["", "stem.0", "depthwise.0", "pointwise.0", "head"]
 def named(kinds: Sequence[tuple[str, str]], out: Path, artifact: str) -> list[str]:
     """Return the module of each operator of (name, kind)."""
     times = [OperatorTime(name, kind, 1.0) for name, kind in kinds]
-    return [item.module for item in operator_times.name_operator_modules(times, out, out / artifact)]
+    return [item.module for item in operator_times.name_modules_of_operator_times(times, out, out / artifact)]
 
 
 ONNX_INT8 = [
@@ -99,5 +99,7 @@ def test_two_delegates_operators_of_one_name_are_two(tmp_path: Path) -> None:
     task = BenchTask("cnn", tmp_path, "", "executorch", ())
     times = results.read_profile_result((tmp_path / "result.json").read_bytes(), task)
     rows = [OperatorTime(item.name, item.kind, item.ms) for item in times]
-    modules = [item.module for item in operator_times.name_operator_modules(rows, out, out / "x.pte")]
+    modules = [
+        item.module for item in operator_times.name_modules_of_operator_times(rows, out, out / "x.pte")
+    ]
     assert dict.fromkeys(filter(None, modules)).keys() == {"stem.0", "depthwise.0", "pointwise.0", "head"}

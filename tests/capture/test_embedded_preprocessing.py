@@ -239,7 +239,9 @@ def test_core_ml_is_refused_with_its_own_option() -> None:
 def test_made_up_and_extreme_pixels_are_photos() -> None:
     """Synthetic inputs are opaque bytes, edge inputs a black and a white photo."""
     embedded = embed_preprocessing(model(nn.Conv2d(3, 8, 3), how()), "rgba")
-    (pixels,) = synthetic.sample(embedded.inputs, embedded.preprocessing, {}, np.random.default_rng(0))
+    (pixels,) = synthetic.synthetic_sample(
+        embedded.inputs, embedded.preprocessing, {}, np.random.default_rng(0)
+    )
     assert (pixels.shape, pixels.dtype.name) == ((1, SIZE, SIZE, 4), "uint8")
     assert pixels[..., 3].min() == 255
     assert 60 < pixels[..., :3].mean() < 170

@@ -98,10 +98,10 @@ def test_no_samples_have_the_shape_of_one() -> None:
 def test_scenes_follow_the_samples_that_are_left() -> None:
     """The scene of a sample that was left out goes with it; without scenes there are none."""
     samples = [one(i) for i in range(4)]
-    (scenes,) = reference._scenes_of([samples[1], samples[3]], samples, [7, 7, 8, 9])
+    (scenes,) = reference._scenes_of_reference([samples[1], samples[3]], samples, [7, 7, 8, 9])
     assert scenes.tolist() == [7, 9]
     assert scenes.dtype == np.int64
-    assert reference._scenes_of(samples, samples, ()) == ()
+    assert reference._scenes_of_reference(samples, samples, ()) == ()
 
 
 @pytest.mark.parametrize(

@@ -298,7 +298,7 @@ def test_export_and_bench_in_one_command(
     """`export CKPT … --bench --device host` runs the real runner and exits with 19."""
     monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)  # other tests' load is no reason to wait
     try:
-        build.find_built_runner("host", "executorch")
+        build.find_build_of_runner("host", "executorch")
     except harness.SetupError:
         build.build_runners("host")
     export = [str(exports.checkpoint("cnn")), "--target", "snapdragon865", "-o", str(tmp_path / "out")]

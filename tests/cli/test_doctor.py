@@ -243,7 +243,7 @@ def test_missing_samples_are_optional(
 
 
 def phone_findings() -> dict[str, Finding]:
-    return {finding.what: finding for finding in phone.examine_phone_tools()}
+    return {finding.what: finding for finding in phone.examine_phone()}
 
 
 @pytest.fixture
@@ -338,11 +338,11 @@ def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
             raise SetupError("It is not built.", f"Build it: build --for {target}")
         return Path("runner")
 
-    monkeypatch.setattr(build, "find_built_runner", find)
+    monkeypatch.setattr(build, "find_build_of_runner", find)
     finding = phone_findings()["Runner, android-arm64"]
     assert finding.detail == "built for executorch, onnxruntime, not for torchscript"
     assert finding.fix == "build --for android-arm64"
-    monkeypatch.setattr(build, "find_built_runner", lambda target, backend: Path("runner"))
+    monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: Path("runner"))
     assert phone_findings()["Runner, host"].state == "ok"
 
 
@@ -377,8 +377,8 @@ def test_what_vulkan_needs_to_be_executed(
     missing: str, ready: Path | None, state: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finding says which command comes next, and by what artifacts are executed in the end."""
-    monkeypatch.setattr(vulkan_tools, "missing_vulkan_parts", lambda: missing)
-    monkeypatch.setattr(vulkan_tools, "ready_vulkan_parts", lambda cache: ready)
+    monkeypatch.setattr(vulkan_tools, "missing_vulkan_tools", lambda: missing)
+    monkeypatch.setattr(vulkan_tools, "ready_vulkan_tools", lambda cache: ready)
     finding = examine._examine_vulkan(FrameworkCheck({"backends": ["XnnpackBackend"]}))
     assert finding.state == state
     assert words in f"{finding.detail} {finding.fix}"

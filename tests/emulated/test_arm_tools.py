@@ -45,20 +45,20 @@ def test_a_missing_program_is_named_with_the_command(
         monkeypatch.setattr(arm_tools, "QEMU", ("no-such-program",))
     else:
         monkeypatch.setattr(arm_tools, "COMPILER", "no-such-program")
-    assert arm_tools.missing_emulated_parts() == arm_tools.PACKAGES
-    assert arm_tools.ready_emulated_parts(tmp_path) is None
+    assert arm_tools.missing_arm_tools() == arm_tools.PACKAGES
+    assert arm_tools.ready_arm_tools(tmp_path) is None
     with pytest.raises(MissingDependencyError, match="QEMU and an Arm cross compiler") as raised:
-        arm_tools.prepare_emulated_parts(tmp_path)
+        arm_tools.prepare_arm_tools(tmp_path)
     assert "apt install" in raised.value.hint
 
 
 def test_a_failed_download_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a preparation is none."""
-    monkeypatch.setattr(arm_tools, "missing_emulated_parts", lambda: "")
+    monkeypatch.setattr(arm_tools, "missing_arm_tools", lambda: "")
     monkeypatch.setattr(arm_tools, "SYSTEM_LIBRARIES", ())
     monkeypatch.setattr(wheels, "EXECUTORCH", "0.0.0.none")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path))
     with pytest.raises(MissingDependencyError, match="wheels could not be downloaded"):
-        arm_tools.prepare_emulated_parts(tmp_path)
-    assert arm_tools.ready_emulated_parts(tmp_path) is None
+        arm_tools.prepare_arm_tools(tmp_path)
+    assert arm_tools.ready_arm_tools(tmp_path) is None

@@ -17,7 +17,7 @@ from exporter.cli.app import app
 from exporter.config.targets import get_target
 from exporter.emulated import arm_tools
 from exporter.emulated import run as emulated
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError, MissingDependencyError
 from exporter.estimate import qemu_plugin
 from exporter.formats import FORMATS, VARIANTS
@@ -43,7 +43,7 @@ def on_planted_arm(name: str, change: Callable[[Array], Array]) -> Emulation:
         return emulated.EmulatedRun("onnxruntime 1.32.0", answers)
 
     with mock.patch.object(emulated, "run_emulated", run):
-        nothing = EmulatedParts(Path(), Path())
+        nothing = ArmTools(Path(), Path())
         return emulation.emulate_artifact(
             path, variant, out / "verification.npz", Limits(), PHONE, nothing, Path()
         )
@@ -98,7 +98,7 @@ class TestPlantedFaults:
             out, _ = exported("cnn")
             result = emulation.emulate_artifact(
                 out / "onnx-fp32.onnx", VARIANTS["onnx-fp32"], out / "verification.npz", Limits(), PHONE,
-                EmulatedParts(Path(), Path()), Path(),
+                ArmTools(Path(), Path()), Path(),
             )  # fmt: skip
         assert (result.status, result.reason) == ("failed", "On emulated Arm, the runtime crashes")
 
@@ -119,12 +119,12 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> EmulatedParts:
+def ready(tmp_path_factory: pytest.TempPathFactory) -> ArmTools:
     """The real programs, compiled now with the wheels of the package index."""
-    if command := arm_tools.missing_emulated_parts():
+    if command := arm_tools.missing_arm_tools():
         pytest.skip(f"missing: {command}")
     try:
-        return arm_tools.prepare_emulated_parts(tmp_path_factory.mktemp("arm"))
+        return arm_tools.prepare_arm_tools(tmp_path_factory.mktemp("arm"))
     except MissingDependencyError as error:
         if "while downloading" not in error.message:
             raise
@@ -134,7 +134,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> EmulatedParts:
 class TestQemu:
     """The real thing: the phone's kernels under QEMU."""
 
-    def test_every_artifact_with_an_arm_library_runs_there(self, out: Path, ready: EmulatedParts) -> None:
+    def test_every_artifact_with_an_arm_library_runs_there(self, out: Path, ready: ArmTools) -> None:
         """ExecuTorch's and ONNX Runtime's files pass; Vulkan's has no Arm library."""
         findings = {f.name: f for f in audit.verify_export(out, 2, arm64=ready).findings}
         results = {name: finding.arm64 for name, finding in findings.items()}
@@ -146,13 +146,13 @@ class TestQemu:
             assert findings[name].holds
 
     def test_what_artifacts_execute_is_counted_alike_every_time(
-        self, out: Path, ready: EmulatedParts, monkeypatch: pytest.MonkeyPatch
+        self, out: Path, ready: ArmTools, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A whole estimate counts in the confined processes, and a second one gives the same figures."""
         if command := qemu_plugin.missing_for_plugin():
             pytest.skip(f"missing: {command}")
         tools = ready, qemu_plugin.make_plugin(ready.folder)
-        monkeypatch.setattr(estimates, "counting_parts", lambda _: tools)
+        monkeypatch.setattr(estimates, "tools_for_estimates", lambda _: tools)
         first, second = (
             {a.variant.name: a.estimates for a in estimates.estimate_export(out, 2, cached=False).artifacts}
             for _ in range(2)
@@ -162,15 +162,15 @@ class TestQemu:
             assert [item.basis for item in first[name]] == ["counts", "counts"]
         assert first["executorch-vulkan-fp16"] == ()
 
-    def test_no_python_and_no_torch_is_in_the_root(self, ready: EmulatedParts) -> None:
+    def test_no_python_and_no_torch_is_in_the_root(self, ready: ArmTools) -> None:
         """The emulated program sees the C library, the runtimes, and nothing of this machine's Python."""
-        root = arm_tools.root_of_emulated_parts(PHONE, ready)
+        root = arm_tools.root_of_arm_tools(PHONE, ready)
         names = {path.name for path in (root / "lib").iterdir()}
         assert names == set(arm_tools.SYSTEM_LIBRARIES)
         programs = [path.name for path in (ready.folder / "bin").iterdir()]
         assert all(name.startswith(("libexecutorch", "libonnxruntime", "runner-")) for name in programs)
 
-    def test_a_saturating_library_is_caught(self, out: Path, ready: EmulatedParts, tmp_path: Path) -> None:
+    def test_a_saturating_library_is_caught(self, out: Path, ready: ArmTools, tmp_path: Path) -> None:
         """A claim that passed here does not hold where the Arm kernels saturate."""
         folder = tmp_path / "parts"
         shutil.copytree(ready.folder, folder)
@@ -179,13 +179,13 @@ class TestQemu:
         qemu = folder / "qemu"
         qemu.write_text(f'#!/bin/sh\n"{ready.qemu}" "$@" && exec python3 "{saturate}" "$7"\n')
         qemu.chmod(0o755)
-        audited = audit.verify_export(out, 2, arm64=EmulatedParts(qemu, folder))
+        audited = audit.verify_export(out, 2, arm64=ArmTools(qemu, folder))
         wrong = {f.name for f in audited.findings if f.arm64 and f.arm64.status == "failed"}
         assert wrong == set(KEPT) - {"executorch-vulkan-fp16"}
         assert not audited.holds
 
     def test_the_command_shows_a_column(
-        self, out: Path, ready: EmulatedParts, monkeypatch: pytest.MonkeyPatch
+        self, out: Path, ready: ArmTools, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`verify --on arm64` prints what each artifact did there, and --json has it."""
         monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(ready.folder.parents[1]))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.emulated import run
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError
 
 SAMPLES = [
@@ -54,7 +54,7 @@ def run_with(folder: Path, script: str) -> run.EmulatedRun:
     scratch = folder / "scratch"
     scratch.mkdir()
     return run.run_emulated(
-        EmulatedParts(qemu, folder), folder, "cortex-a76", "onnxruntime", model, SAMPLES, scratch
+        ArmTools(qemu, folder), folder, "cortex-a76", "onnxruntime", model, SAMPLES, scratch
     )
 
 

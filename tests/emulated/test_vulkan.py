@@ -31,11 +31,11 @@ VARIANT = VARIANTS["executorch-vulkan-fp16"]
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache with the prepared libraries; skip where they cannot be had."""
-    if command := vulkan_tools.missing_vulkan_parts():
+    if command := vulkan_tools.missing_vulkan_tools():
         pytest.skip(f"Vulkan's software runtime cannot be prepared here: {command}")
     folder = tmp_path_factory.mktemp("cache")
     try:
-        vulkan_tools.prepare_vulkan_parts(folder)
+        vulkan_tools.prepare_vulkan_tools(folder)
     except MissingDependencyError as error:
         if "fetching" in error.message:
             pytest.skip(error.message)
@@ -46,7 +46,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepared(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(cache))
-    ready = vulkan_tools.ready_vulkan_parts(cache)
+    ready = vulkan_tools.ready_vulkan_tools(cache)
     assert ready
     return ready
 
@@ -128,7 +128,7 @@ def test_libraries_that_others_may_change_are_not_loaded(prepared: Path, cache: 
     """A library of the cache is code: nobody else may have written it."""
     prepared.chmod(0o777)
     try:
-        assert vulkan_tools.ready_vulkan_parts(cache) is None
+        assert vulkan_tools.ready_vulkan_tools(cache) is None
     finally:
         prepared.chmod(0o755)
 
@@ -148,12 +148,12 @@ def test_a_failed_preparation_leaves_nothing(
     run: Callable[[list[str], str], None], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 10 with the step that failed; the next attempt starts anew."""
-    monkeypatch.setattr(vulkan_tools, "missing_vulkan_parts", lambda: "")
+    monkeypatch.setattr(vulkan_tools, "missing_vulkan_tools", lambda: "")
     monkeypatch.setattr(vulkan_tools, "_run_vulkan_step", run)
     with pytest.raises(MissingDependencyError, match=words) as refusal:
-        vulkan_tools.prepare_vulkan_parts(tmp_path)
+        vulkan_tools.prepare_vulkan_tools(tmp_path)
     assert (refusal.value.exit_code, refusal.value.code) == (10, "EM-VULKAN")
-    assert vulkan_tools.ready_vulkan_parts(tmp_path) is None
+    assert vulkan_tools.ready_vulkan_tools(tmp_path) is None
 
 
 def test_what_is_missing_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_what_is_missing_is_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda program: None)
     monkeypatch.setattr(vulkan_tools, "DRIVERS", ())
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
-    assert vulkan_tools.missing_vulkan_parts() == "apt install npm gcc g++ mesa-vulkan-drivers libvulkan1"
+    assert vulkan_tools.missing_vulkan_tools() == "apt install npm gcc g++ mesa-vulkan-drivers libvulkan1"
 
 
 def test_a_library_of_this_machine_is_refused(tmp_path: Path) -> None:

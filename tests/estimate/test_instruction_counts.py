@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from exporter.emulated import run as emulated
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError
 from exporter.estimate import instruction_counts
 from exporter.estimate.instruction_counts import Counts
@@ -80,7 +80,7 @@ def counted(folder: Path, plugin: Plugin, kernel: str, times: int = 1) -> Counts
         subprocess.run(command, check=True, timeout=120)
 
     with mock.patch.object(emulated, "run_emulated", run):
-        nothing = EmulatedParts(Path(), folder)
+        nothing = ArmTools(Path(), folder)
         return instruction_counts.count_instructions(
             nothing, plugin, folder, CORE, "onnxruntime", folder, (), folder
         )
@@ -134,7 +134,7 @@ def test_other_answers_are_refused(tmp_path: Path, text: str, monkeypatch: pytes
         (tmp_path / "counts.txt").write_text(text)
 
     monkeypatch.setattr(emulated, "run_emulated", run)
-    parts = EmulatedParts(Path(), tmp_path)
+    parts = ArmTools(Path(), tmp_path)
     with pytest.raises(LoweringError, match="plugin wrote"):
         instruction_counts.count_instructions(
             parts, Plugin(Path(), library), tmp_path, CORE, "onnxruntime", tmp_path, (), tmp_path

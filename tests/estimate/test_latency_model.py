@@ -23,7 +23,7 @@ SNAPDRAGONS = [target for target in TARGETS if target.name.startswith("snapdrago
 
 
 def fit(runtime: str = "onnxruntime", precision: Precision = "fp32") -> Fit:
-    found = latency_model.fit_for(load_parameters(), runtime, precision)
+    found = latency_model.fit_of_latency_model(load_parameters(), runtime, precision)
     assert found
     return found
 
@@ -71,7 +71,7 @@ def test_more_of_anything_is_never_faster(name: str) -> None:
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 def test_every_snapdragon_has_estimates(target: Any, runtime: str, threads: int) -> None:
     """Each runtime has a figure inside its interval; chips other than the rows' own have wider ones."""
-    assert latency_model.supports_estimate(target)
+    assert latency_model.has_latency_model(target)
     counts = None if runtime == "torchscript" else MOBILENET
     work = Work(counts, 601_548_544, 13_879_080, 53)
     fitted = load_parameters()
@@ -89,7 +89,7 @@ def test_every_snapdragon_has_estimates(target: Any, runtime: str, threads: int)
 @pytest.mark.parametrize("name", ["iphone", "generic-arm64"])
 def test_other_targets_have_none(name: str) -> None:
     """No row and no core of theirs is known."""
-    assert not latency_model.supports_estimate(get_target(name))
+    assert not latency_model.has_latency_model(get_target(name))
 
 
 def test_executorch_carries_the_cross_runtime_error_and_says_so() -> None:
@@ -131,7 +131,7 @@ def test_kernels_are_counted_by_their_operators() -> None:
         "Relu": 9,
         "QuantizeLinear": 7,
     }
-    assert latency_model.count_kernels(operators) == 7
+    assert latency_model.count_kernels_for_latency(operators) == 7
 
 
 def test_the_parameters_name_their_sources() -> None:

@@ -20,7 +20,12 @@ from exporter.formats.coreml.compress import load_program_to_compress, operation
 from exporter.formats.coreml.convert import convert_to_coreml
 from exporter.formats.coreml.description import check_package_description
 from exporter.formats.coreml.interpreter import program, table
-from exporter.formats.coreml.package import NAMES_KEY, coremltools_quietly, read_package, write_package
+from exporter.formats.coreml.package import (
+    NAMES_KEY,
+    coremltools_quietly_for_package,
+    read_package,
+    write_package,
+)
 from exporter.records import About, Captured, TensorSpec, Variant
 from tests.nets import NETS, captured, samples
 
@@ -117,7 +122,7 @@ def test_bytes_are_reproducible(tmp_path: Path) -> None:
 
 def test_coremltools_loads_the_package(packages: dict[str, Path]) -> None:
     """The folder that we lay out ourselves is a package to Core ML's own library."""
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
     model = ct.models.MLModel(str(packages["w4"]), skip_model_load=True)
     assert [feature.name for feature in model.get_spec().description.output] == ["logits"]
     assert Path(model.weights_dir).joinpath("weight.bin").stat().st_size > 2464

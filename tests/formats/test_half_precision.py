@@ -26,7 +26,7 @@ from exporter.formats.coreml.convert import convert_to_coreml
 from exporter.formats.onnx.export import export_fp32_onnx
 from exporter.formats.onnx.float16 import onnx_float16_model
 from exporter.records import Array, Captured, TensorSpec
-from exporter.verify.compare_outputs import agreement_shares, compare_sqnr_db
+from exporter.verify.compare_outputs import compare_agreement, compare_sqnr_db
 from tests import exports, nets
 
 Node = half_precision.HalfNode
@@ -131,7 +131,7 @@ def loud() -> tuple[bytes, bytes, Array]:
 
 def quality(actual: list[Array]) -> tuple[float, float]:
     stacked, exact = np.stack(actual), loud()[2]
-    shares = agreement_shares(exact, stacked)
+    shares = compare_agreement(exact, stacked)
     assert shares is not None
     return compare_sqnr_db(exact, stacked), float(shares.mean())
 

@@ -21,7 +21,7 @@ from exporter.cli import main
 from exporter.config.targets import TARGETS, get_target
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.qnn.contents import CONTEXT, MODEL
-from exporter.formats.qnn.session import compile_for_htp
+from exporter.formats.qnn.session import compile_in_htp_session
 from exporter.pipeline.results import ExpectedResult
 from exporter.pipeline.variants import plan_variants
 from exporter.pipeline.verify import verify_artifact
@@ -81,7 +81,7 @@ def test_another_generation_is_compiled_for_itself(generation: str, out: Path) -
     """Each binary names its own generation; under another's name it is refused, whatever it computes."""
     folder = artifact(out)
     (folder / CONTEXT).unlink()
-    compile_for_htp(folder / MODEL, folder / CONTEXT, f"htp-{generation}")
+    compile_in_htp_session(folder / MODEL, folder / CONTEXT, f"htp-{generation}")
     assert qnn.structure(folder, VARIANTS[generation]).delegated_fraction == 1.0
     with pytest.raises(LoweringError, match=f"Hexagon {generation}, and not for v73"):
         qnn.structure(folder, VARIANTS["v73"])
@@ -95,7 +95,7 @@ def recompiled(out: Path, change: Callable[[Any], None]) -> None:
     change(model.graph)
     (folder / MODEL).write_bytes(model.SerializeToString())
     (folder / CONTEXT).unlink()
-    compile_for_htp(folder / MODEL, folder / CONTEXT, "htp-v73")
+    compile_in_htp_session(folder / MODEL, folder / CONTEXT, "htp-v73")
     (folder / MODEL).write_bytes(good)
 
 

@@ -72,7 +72,7 @@ def host_runner(backend: Backend) -> Path:
 
 def find(target: Build, backend: Backend) -> Path | SetupError:
     try:
-        return build.find_built_runner(target, backend)
+        return build.find_build_of_runner(target, backend)
     except SetupError as error:
         return error
 

@@ -45,7 +45,7 @@ def measured(folder: Path, *modes: str, device: Device | None = None) -> tuple[S
     device = device or HostDevice()
     program = Program(sessions.stand_in(folder))
     tasks = [sessions.task(folder, mode) for mode in modes]
-    who = identity.identify_device(device)
+    who = identity.read_identity(device)
     return bench.measure_bench(device, who, lambda backend: program, tasks, PLAN, lambda serial, step: None)
 
 
@@ -79,7 +79,7 @@ def test_a_session_is_handed_on_once_it_is_complete(tmp_path: Path) -> None:
     handed_on: list[tuple[Session, int]] = []
     results = bench.measure_bench(
         device,
-        identity.identify_device(device),
+        identity.read_identity(device),
         lambda backend: Program(sessions.stand_in(tmp_path)),
         [sessions.task(tmp_path, mode) for mode in ("fine", "crash", "sleep 0")],
         PLAN,

@@ -74,7 +74,7 @@ class TestMissingParts:
     def without(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Fail at every download, and pretend that no package is installed."""
         monkeypatch.setattr(runtimes, "_runtime_package", lambda name: None)
-        monkeypatch.setattr(wheels, "_run_pip", lambda command: pytest.fail("downloads"))
+        monkeypatch.setattr(wheels, "_run_pip_for_wheels", lambda command: pytest.fail("downloads"))
 
     def test_no_package_at_all(self) -> None:
         """The host without torch and wheels gets a line for each, with its command."""
@@ -95,7 +95,7 @@ class TestMissingParts:
 
     def test_the_command_brings_what_is_looked_for(self) -> None:
         """The command tells pip to unpack into the folder where the build looks."""
-        command = wheels.fetch_command("aarch64")
+        command = wheels.fetch_wheels_command("aarch64")
         assert f"--target={wheels.wheels_folder('aarch64')}" in command
         assert wheels.find_wheels("aarch64") is None
         folder = wheels.wheels_folder("aarch64")
@@ -131,7 +131,7 @@ def test_not_built() -> None:
     with pytest.raises(
         SetupError, match="export-mobile runner build --for android-arm64 --onnxruntime FOLDER"
     ):
-        build.find_built_runner("android-arm64", "onnxruntime")
+        build.find_build_of_runner("android-arm64", "onnxruntime")
 
 
 def test_the_android_preset_reaches_the_ndk(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_second_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     assert build.build_runners("host", observer=lines.append) == built
     assert not [line for line in lines if "ompil" in line]
-    assert build.find_built_runner("host", "torchscript") in built
+    assert build.find_build_of_runner("host", "torchscript") in built
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_vulkan_is_linked_and_marked_where_executorch_has_it(
     subprocess.run(["cmake", "-S", str(tmp_path), "-B", str(made)], check=True, capture_output=True)
     assert set(backends) <= set((tmp_path / "linked").read_text().split(";"))
     monkeypatch.setattr(build, "_last_build_folder", lambda target: made)
-    assert build.has_built_vulkan("android-arm64") is ("vulkan_backend" in backends)
+    assert build.has_build_vulkan("android-arm64") is ("vulkan_backend" in backends)
 
 
 OWN_HEADERS = build.SOURCES / "onnxruntime"

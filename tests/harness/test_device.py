@@ -122,7 +122,7 @@ def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
 
 def test_a_simulated_device_never_passes_for_a_phone(phone: adb.AdbDevice) -> None:
     """A simulated device reports its chip and plausible readings, and that it is simulated."""
-    who = identity.identify_device(phone)
+    who = identity.read_identity(phone)
     state = identity.read_identified_state(phone, who)
     assert (who.soc, who.chip) == ("SM8250", "snapdragon865")
     assert any("simulated" in doubt for doubt in who.doubts)

@@ -72,9 +72,9 @@ def test_unreadable_clocks_leave_the_chip_open() -> None:
 @pytest.mark.parametrize("soc", identity.SOCS, ids=lambda soc: soc.name)
 def test_each_target_is_known_by_its_platform(soc: identity.Soc) -> None:
     """The table's platforms and cores are consistent."""
-    named = identity.identify_soc({"ro.board.platform": soc.platform}, "", tuple(soc.parts), ())
+    named = identity.soc_identity({"ro.board.platform": soc.platform}, "", tuple(soc.parts), ())
     assert named[0] == soc.name
-    assert identity.identify_soc({"ro.board.platform": soc.platform}, "", (("0x41", "0xd03"),), ())[0] == ""
+    assert identity.soc_identity({"ro.board.platform": soc.platform}, "", (("0x41", "0xd03"),), ())[0] == ""
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_runner_watches_clocks_and_cpu_zones_only() -> None:
 def test_this_machine_is_not_identified_as_a_phone() -> None:
     """The scripts run on this machine as well."""
     host = HostDevice()
-    phone = identity.identify_device(host)
+    phone = identity.read_identity(host)
     assert "This machine is not a phone." in phone.doubts
     state = identity.read_identified_state(host, phone)
     assert state.load1 is not None

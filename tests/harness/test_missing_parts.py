@@ -96,7 +96,7 @@ def test_what_is_built_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def built(target: str, backend: Backend) -> Path:
         return Path(f"runner-{backend}")
 
-    monkeypatch.setattr(build, "find_built_runner", built)
+    monkeypatch.setattr(build, "find_build_of_runner", built)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
     assert missing_parts.missing_bench_parts("x86_64") == ()
 

@@ -63,7 +63,7 @@ def test_phones_of_other_makers_are_identified(
 ) -> None:
     """A SoC has one name, whoever names it; sources that contradict each other leave it unknown."""
     props = {"ro.soc.model": model, "ro.board.platform": platform}
-    assert identity.identify_soc(props, hardware, (A55, A78), ())[:2] == (soc, chip)
+    assert identity.soc_identity(props, hardware, (A55, A78), ())[:2] == (soc, chip)
 
 
 def test_every_soc_and_platform_has_a_source() -> None:
@@ -276,7 +276,7 @@ def test_old_files_on_the_phone_are_deleted(tmp_path: Path) -> None:
     for name, days in (("jobs/killed", 2), ("jobs/running", 0)):
         (tmp_path / name).mkdir(parents=True)
         os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
-    push.prune(device)
+    push.prune_pushed(device)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == [
         "jobs",

@@ -233,8 +233,8 @@ def test_bad_usage(arguments: list[str]) -> None:
 def test_arm64(tmp_path: Path, backend: Backend, command: str) -> None:
     """The cross-built runners give the same outputs under emulation, and report arm64."""
     runner = next(path for path in runners.arm64_build() if path.name == f"runner-{backend}")
-    root = arm_tools.root_of_emulated_parts(
-        get_target("865"), arm_tools.prepare_emulated_parts(runners.folder() / "arm")
+    root = arm_tools.root_of_arm_tools(
+        get_target("865"), arm_tools.prepare_arm_tools(runners.folder() / "arm")
     )
     values = runners.job(backend, tmp_path)
     wrapper = ("qemu-aarch64-static", "-cpu", "cortex-a76", "-L", str(root))

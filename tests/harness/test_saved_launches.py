@@ -44,7 +44,7 @@ def measured(
     steps: list[str] = []
     results = bench.measure_bench(
         device,
-        identity.identify_device(device),
+        identity.read_identity(device),
         lambda backend: Program(sessions.stand_in(folder)),
         [sessions.task(folder, mode) for mode in modes],
         plan,

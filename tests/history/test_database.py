@@ -27,9 +27,9 @@ def test_the_default_is_in_the_users_data(monkeypatch: pytest.MonkeyPatch, tmp_p
     """The location follows XDG, or `EXPORT_MOBILE_HISTORY`."""
     monkeypatch.delenv("EXPORT_MOBILE_HISTORY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert history.default_location() == str(tmp_path / "export-mobile" / "history.sqlite")
+    assert history.default_history_location() == str(tmp_path / "export-mobile" / "history.sqlite")
     monkeypatch.setenv("EXPORT_MOBILE_HISTORY", "postgresql://lab/history")
-    assert history.default_location() == "postgresql://lab/history"
+    assert history.default_history_location() == "postgresql://lab/history"
 
 
 @pytest.mark.parametrize("name", ["postgresql", "postgres", "postgresql+psycopg"])

@@ -160,7 +160,7 @@ def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
     monkeypatch.setattr(exporting, "_make_night_export", fake._made)
     monkeypatch.setattr(devices, "find_night_devices", fake._find)
     monkeypatch.setattr(all_devices, "bench_all_devices", fake._bench)
-    monkeypatch.setattr(build, "find_built_runner", lambda target, backend: folder)
+    monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: folder)
     return fake
 
 

@@ -77,7 +77,7 @@ def test_a_runtime_without_a_runner_stops_no_other(
             raise SetupError("It is not built.", "Build it.")
         return phones.folder
 
-    monkeypatch.setattr(build, "find_built_runner", find)
+    monkeypatch.setattr(build, "find_build_of_runner", find)
     finished = phones.run(phones.task(["one"]))
     assert {session.artifact for session in phones.sessions()} == {ARTIFACT}
     words = {row.artifact: row.words for row in rows_of(finished, "skipped")}
@@ -216,7 +216,7 @@ def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
 ) -> None:
     """Only the incomplete artifact is measured next time."""
     device = Dying("a", last=2 * LAUNCHES)
-    who = identity.identify_device(device)
+    who = identity.read_identity(device)
     program = Program(sessions.stand_in(phones.folder))
     monkeypatch.setattr(all_devices, "bench_all_devices", BENCH_ALL)
     monkeypatch.setattr(

@@ -268,7 +268,7 @@ def test_what_only_a_signature_can_prove_is_said_in_one_line(out: Path) -> None:
     assert "report.html" not in names
     facts = (audit_claims.extent_of_claims(listed, {}), *audit_claims.claim_of_limits(listed))
     console = Console(width=2000, record=True, force_terminal=False, quiet=False)
-    listings.print_audit(Audit((), None, (), facts, names), console)
+    listings.list_audit(Audit((), None, (), facts, names), console)
     lines = console.export_text().splitlines()
     assert sum("Only a signature can vouch for: source, tool" in line for line in lines) == 1
     assert any("Limits were changed: int8_min_sqnr_db 3 (usually 20)." in line for line in lines)

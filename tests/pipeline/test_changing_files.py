@@ -15,7 +15,7 @@ from exporter.config.request import ModelRequest
 from exporter.data import labelled, npz
 from exporter.errors import CalibrationError, CheckpointError
 from exporter.files import digest_file, digest_file_or_folder
-from exporter.pipeline import predictions, read, results
+from exporter.pipeline import labelled_predictions, read, results
 from exporter.pipeline.context import Context, Source
 from exporter.records import Array, Preprocessing, TensorSpec
 from tests import inline
@@ -227,6 +227,6 @@ def test_labelled_rows_that_change_while_they_are_read_end_the_run(
 
 def test_changed_samples_end_the_run_and_are_no_artifacts_failure() -> None:
     """Anything else that goes wrong with one artifact is data, and the others go on."""
-    assert "does not run" in predictions._prediction_failure("onnx-int8", ValueError("too large"))
+    assert "does not run" in labelled_predictions._prediction_failure("onnx-int8", ValueError("too large"))
     with pytest.raises(CalibrationError):
-        predictions._prediction_failure("onnx-int8", CalibrationError("changed"))
+        labelled_predictions._prediction_failure("onnx-int8", CalibrationError("changed"))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from exporter.cli.app import app
 from exporter.config.targets import get_target
-from exporter.emulated.arm_tools import EmulatedParts
+from exporter.emulated.arm_tools import ArmTools
 from exporter.emulated.run import BACKENDS
 from exporter.errors import VerificationError
 from exporter.estimate.instruction_counts import Counts
@@ -39,9 +39,9 @@ def out(tmp_path: Path) -> Path:
 
 def estimated(out: Path, monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, Counts] | None) -> Report:
     """Estimate with these counts; None is a machine without QEMU."""
-    tools = (EmulatedParts(Path(), out), Plugin(Path(), Path())) if counts is not None else None
-    monkeypatch.setattr(estimates, "counting_parts", lambda _: tools)
-    monkeypatch.setattr(estimates, "count_artifacts", lambda *_: counts)
+    tools = (ArmTools(Path(), out), Plugin(Path(), Path())) if counts is not None else None
+    monkeypatch.setattr(estimates, "tools_for_estimates", lambda _: tools)
+    monkeypatch.setattr(estimates, "count_artifacts_for_estimates", lambda *_: counts)
     return estimates.estimate_export(out)
 
 
@@ -82,7 +82,7 @@ def test_a_planted_wrong_count_changes_the_estimate(out: Path, monkeypatch: pyte
 def test_without_qemu_the_graph_is_used_and_it_is_said(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is there, wider and marked, and the packages are named."""
     counted = rows(estimated(out, monkeypatch, {"onnx-fp32": COUNTS}))["onnx-fp32"][0]
-    monkeypatch.setattr(estimates, "counting_parts", lambda _: None)
+    monkeypatch.setattr(estimates, "tools_for_estimates", lambda _: None)
     monkeypatch.setenv("PATH", str(out))
     result = CliRunner().invoke(app, ["estimate", str(out)])
     assert result.exit_code == 0, result.output
@@ -97,7 +97,7 @@ def test_without_qemu_the_graph_is_used_and_it_is_said(out: Path, monkeypatch: p
 
 def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts read the verdict beside each figure."""
-    monkeypatch.setattr(estimates, "counting_parts", lambda _: None)
+    monkeypatch.setattr(estimates, "tools_for_estimates", lambda _: None)
     answer = json.loads(CliRunner().invoke(app, ["estimate", str(out), "--json"]).stdout)
     verdicts = {item["verdict"] for items in answer["artifacts"].values() for item in items}
     assert verdicts <= {"estimated within", "estimated over", "uncertain"}

@@ -27,7 +27,7 @@ from exporter.pipeline import (
     verify,
 )
 from exporter.pipeline.context import Context, Source
-from exporter.pipeline.measure import measure_artifacts, measure_together
+from exporter.pipeline.host_latency import measure_latencies_of_artifacts, measure_latencies_together
 from exporter.pipeline.mixed_precision_search import SearchResult
 from exporter.pipeline.read import read_model as read_read
 from exporter.pipeline.results import LabelsResult
@@ -101,12 +101,12 @@ class Interrupted:
         source = read_read(context)
         source, built = build.build_all(context, source)
         checked = verify.verify_built(context, source, built)
-        timed = measure_artifacts(context, built, checked)
+        timed = measure_latencies_of_artifacts(context, built, checked)
 
         def measure(path: Path, variant: Variant) -> Latency | None:
             if interrupt and path.parent.name == "mixed-0":
                 raise KeyboardInterrupt
-            return measure_together(context, [(path, variant)])[0]
+            return measure_latencies_together(context, [(path, variant)])[0]
 
         result = mixed_precision_search.search_mixed_precision(
             context, source, built, checked, timed, None, measure
@@ -124,7 +124,7 @@ def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     second, made = search.run()
     assert second.points[:1] == first.points
     assert len(second.points) == 3
-    counts = {"mix_candidate": 1, "build_variants": 1, "verify_artifact": 2, "measure_latencies": 2}
+    counts = {"mix_candidate": 1, "build_variants": 1, "verify_artifact": 2, "measure_host_latencies": 2}
     assert {name: made.count(name) for name in counts} == counts
     third, made = search.run()
     assert (third.points, third.warnings) == (second.points, second.warnings)

@@ -14,14 +14,14 @@ from exporter.config.request import Request
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
 from exporter.pipeline import (
+    labelled_predictions,
     mixed_precision_candidates,
     mixed_precision_search,
-    predictions,
     results,
     search_evidence,
 )
 from exporter.pipeline.context import Event
-from exporter.pipeline.measure import File
+from exporter.pipeline.host_latency import File
 from exporter.pipeline.mixed_precision_candidates import (
     CandidateJudge,
     MixedCandidate,
@@ -29,12 +29,12 @@ from exporter.pipeline.mixed_precision_candidates import (
 )
 from exporter.pipeline.mixed_precision_search import SearchResult, promising_for_search
 from exporter.pipeline.results import CheckedArtifactResult, RankedResult
-from exporter.quantize.operator_ranking import SearchedMix
+from exporter.quantize.operator_ranking import RankedMix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from tests import inline
 
 NAMES = ("executorch-xnnpack-mixed", "onnx-mixed")
-MIXES = (SearchedMix(("a",), 1.0), SearchedMix(("a", "b"), 2.0), SearchedMix(("a", "b", "c"), 3.0))
+MIXES = (RankedMix(("a",), 1.0), RankedMix(("a", "b"), 2.0), RankedMix(("a", "b", "c"), 3.0))
 DATA = Path("labelled")
 SOURCE: Any = object()
 
@@ -42,7 +42,7 @@ SOURCE: Any = object()
 Pair = tuple[Any, Any]
 
 
-def ranked(answer: predictions.Answer) -> RankedResult:
+def ranked(answer: labelled_predictions.Answer) -> RankedResult:
     assert isinstance(answer, RankedResult)
     return answer
 
@@ -68,12 +68,14 @@ def candidate(
         passed = is_candidate_good_enough(request, verdict(sqnr_db, status=status), drop)
         points.append(MixedPoint(name, (), sqnr_db, 1.0, milliseconds, 9, passed, drop=drop))
         (folder / f"{name}.lowering.npz").write_text("on the scenes that choose")
-        (folder / mixed_precision_candidates.final_lowering_file(name)).write_text(
+        (folder / mixed_precision_candidates.lowering_file_of_candidate(name)).write_text(
             f"lowering of {folder.name}"
         )
     checked = {name: CheckedArtifactResult(None, verdict(30.0)) for name in NAMES}
     latencies = {name: Latency(milliseconds, milliseconds, 20, 1) for name in NAMES}
-    answers = predictions.ArtifactPredictions({name: RankedResult(((int(folder.name),),)) for name in NAMES})
+    answers = labelled_predictions.ArtifactPredictions(
+        {name: RankedResult(((int(folder.name),),)) for name in NAMES}
+    )
     return MixedCandidate((), folder, tuple(built), checked, latencies, tuple(points), answers)
 
 
@@ -126,11 +128,11 @@ class Search:
         patch.setattr(mixed_precision_candidates, "make_candidate", make)
         patch.setattr(mixed_precision_candidates, "mixes_for_candidates", lambda *_: MIXES)
         patch.setattr(
-            search_evidence, "check_int8_for_choice", lambda *_: {}
+            search_evidence, "check_int8_on_search_evidence", lambda *_: {}
         )  # as on the scenes that judge it
         patch.setattr(
             mixed_precision_search,
-            "_judge_chosen",
+            "_judge_searched",
             lambda _, best: {name: found.checked[name] for name, found in best.items()},
         )
         patch.setattr(CandidateJudge, "beside_int8", lambda _, files: (None,) * len(files))
@@ -313,11 +315,11 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, monkeypatch: pytest.Monkey
     assert search.emitted()["onnx-mixed.onnx"] == "onnx-mixed of 0"
 
 
-def no_program(*_: Any) -> tuple[SearchedMix, ...]:
+def no_program(*_: Any) -> tuple[RankedMix, ...]:
     raise LoweringError("torch.export: data-dependent control flow.")
 
 
-def interrupted(*_: Any) -> tuple[SearchedMix, ...]:
+def interrupted(*_: Any) -> tuple[RankedMix, ...]:
     raise KeyboardInterrupt
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.quantize.cross_layer_equalization import HEADROOM, MOST, STRENGTH, equalise_channels
+from exporter.quantize.cross_layer_equalization import HEADROOM, MOST, STRENGTH, equalize_across_layers
 
 REACH = torch.tensor([4.0, 2.0, 0.5, 1e-4])
 """The largest value of each channel of the first convolution on an image of ones."""
@@ -51,7 +51,7 @@ def equalised(net: nn.Module) -> tuple[fx.GraphModule, Tensor, Tensor]:
     module = copy.deepcopy(torch.export.export(net, (image,)).module())
     with torch.no_grad():
         expected = net(image)
-        equalise_channels(module, [(image,)])
+        equalize_across_layers(module, [(image,)])
         return module, module(image), expected
 
 

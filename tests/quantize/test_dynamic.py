@@ -10,7 +10,7 @@ import torch
 
 from exporter.formats import FORMATS
 from exporter.quantize import dynamic, int8
-from exporter.quantize.dynamic import dynamic_rounded_rows, is_linear_heavy
+from exporter.quantize.dynamic import dynamic_rounded_rows, is_dynamic_worthwhile
 from exporter.records import Array, Sample, Variant
 from exporter.verify.compare_outputs import compare_sqnr_db
 from tests.nets import captured, captured_int8, quantized, samples, trained
@@ -88,7 +88,7 @@ def test_a_convolutional_network_pays_nothing(monkeypatch: pytest.MonkeyPatch) -
 def test_linear_heavy_is_counted_in_products() -> None:
     """Attention and MLPs are linear-heavy, a convolutional network with a linear head is not."""
     nets = {name: captured(name).program for name in ("cnn", "attention", "two_in_two_out")}
-    heavy = {name: is_linear_heavy(program) for name, program in nets.items() if program is not None}
+    heavy = {name: is_dynamic_worthwhile(program) for name, program in nets.items() if program is not None}
     assert heavy == {"cnn": False, "attention": True, "two_in_two_out": True}
 
 

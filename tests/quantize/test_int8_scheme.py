@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from exporter.quantize import int8_scheme, sensitivity
-from exporter.quantize.int8_scheme import Way, choose_quantization
+from exporter.quantize.int8_scheme import Way, choose_int8_scheme
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from exporter.quantize.int8_scheme import Way, choose_quantization
 )
 def test_static_must_lose_to_go(static: float, other: float, expected: str) -> None:
     """Static ranges stay unless they miss the limit or clearly lose."""
-    assert choose_quantization({"static": static, "dynamic": other}).way == expected
+    assert choose_int8_scheme({"static": static, "dynamic": other}).way == expected
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_static_must_lose_to_go(static: float, other: float, expected: str) -> N
 )
 def test_weights_alone_are_kept_where_they_are_better(sqnr_db: Mapping[Way, float], expected: str) -> None:
     """Weights alone win only if better than both ways that quantise activations."""
-    assert choose_quantization(sqnr_db).way == expected
+    assert choose_int8_scheme(sqnr_db).way == expected
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def test_weights_alone_are_kept_where_they_are_better(sqnr_db: Mapping[Way, floa
 )
 def test_weights_alone_are_tried_where_both_lose(static: float, dynamic: float, lose: bool) -> None:
     """Weights alone are tried when neither other way reaches the limit of static ranges."""
-    assert int8_scheme.all_choices_lose({"static": static, "dynamic": dynamic}) is lose
+    assert int8_scheme.all_schemes_lose({"static": static, "dynamic": dynamic}) is lose
 
 
 def test_the_note_says_what_each_way_reached() -> None:
     """The note is one sentence, which begins with the chosen way."""
-    assert choose_quantization({"static": 12.0, "dynamic": 46.0}).note == (
+    assert choose_int8_scheme({"static": 12.0, "dynamic": 46.0}).note == (
         "int8: dynamic, because static activation ranges reached 12.0 dB and dynamic activation ranges "
         "reached 46.0 dB on calibration inputs"
     )
-    assert choose_quantization({"static": 12.0, "dynamic": 10.0, "weights only": 55.0}).note == (
+    assert choose_int8_scheme({"static": 12.0, "dynamic": 10.0, "weights only": 55.0}).note == (
         "int8: weights only, because static activation ranges reached 12.0 dB and dynamic activation ranges "
         "reached 10.0 dB and float activations reached 55.0 dB on calibration inputs"
     )
@@ -71,5 +71,5 @@ def test_a_tenth_of_the_output_is_20_db() -> None:
 
     calls = [(torch.tensor([1.0, 2.0]),), (torch.tensor([3.0, -1.0]),)]
     expected = sensitivity.run_for_sensitivity(scaled(1.0), calls)
-    assert int8_scheme.sqnr_for_choice(expected, scaled(1.1), calls) == pytest.approx(20, abs=1e-4)
-    assert int8_scheme.sqnr_for_choice(expected, scaled(1.0), calls) == float("inf")
+    assert int8_scheme.sqnr_of_scheme(expected, scaled(1.1), calls) == pytest.approx(20, abs=1e-4)
+    assert int8_scheme.sqnr_of_scheme(expected, scaled(1.0), calls) == float("inf")

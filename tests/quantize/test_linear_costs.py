@@ -11,7 +11,7 @@ import torch
 from exporter.quantize import dynamic, operator_ranking, sensitivity
 from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, DEQUANTIZE_DYNAMIC
 from exporter.quantize.int8 import int8_tensors
-from exporter.quantize.mixed_precision import keep_mixed_float, mixed_operators
+from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_operators
 from tests.nets import quantized, samples, trained
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def test_every_linear_layer_has_a_cost(net: str) -> None:
 def test_all_of_them_in_float_are_the_model(net: str) -> None:
     """Neither activations nor weights are rounded when all layers are in float."""
     made = quantized(net)
-    in_float = keep_mixed_float(
+    in_float = keep_float_in_mixed_precision(
         made.module, made.float_weights, [operator.name for operator in mixed_operators(made.module)]
     )
     assert dequantisers(made.module) > dequantisers(in_float) == 0
@@ -54,7 +54,7 @@ def test_one_in_float_leaves_the_others_rows_rounded() -> None:
     """The first layer reads its input unrounded; the rest of the program is unchanged."""
     made = quantized("loud_tokens")
     first, *others = mixed_operators(made.module)
-    mixed = keep_mixed_float(made.module, made.float_weights, [first.name])
+    mixed = keep_float_in_mixed_precision(made.module, made.float_weights, [first.name])
     assert [operator.name for operator in mixed_operators(mixed)] == [operator.name for operator in others]
     assert dynamic.is_dynamic(mixed)
 
@@ -62,7 +62,7 @@ def test_one_in_float_leaves_the_others_rows_rounded() -> None:
 def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     """The noise on unseen inputs falls from candidate to candidate, but for errors that cancel."""
     made = quantized("loud_tokens")
-    activations, prices = operator_ranking.measure_for_search(
+    activations, prices = operator_ranking.measure_for_operator_ranking(
         made.module, made.float_weights, calls("loud_tokens")
     )
     assert {name for a in activations for name in a.operators} == {
@@ -70,7 +70,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     }
     in_float: list[tuple[str, ...]] = [
         (),
-        *(mix.float_ops for mix in operator_ranking.search_candidates(activations, prices)),
+        *(mix.float_ops for mix in operator_ranking.rank_operators(activations, prices)),
     ]
     assert len(in_float) > 1
     held_out = calls("loud_tokens", 1400, 16)
@@ -80,7 +80,10 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
         sensitivity.sensitivity_noise(
             expected,
             sensitivity.run_for_sensitivity(
-                dynamic.dynamic_by_rows(keep_mixed_float(made.module, made.float_weights, names)), held_out
+                dynamic.dynamic_by_rows(
+                    keep_float_in_mixed_precision(made.module, made.float_weights, names)
+                ),
+                held_out,
             ),
         )
         for names in in_float
@@ -93,7 +96,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
 def test_weights_alone_have_no_activation_to_spare() -> None:
     """The search has nothing to try where activations are float."""
     made = quantized("loud_channels")
-    activations, prices = operator_ranking.measure_for_search(
+    activations, prices = operator_ranking.measure_for_operator_ranking(
         made.module, made.float_weights, calls("loud_channels")
     )
-    assert operator_ranking.search_candidates(activations, prices) == ()
+    assert operator_ranking.rank_operators(activations, prices) == ()

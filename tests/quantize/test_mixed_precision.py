@@ -8,7 +8,7 @@ import torch
 from exporter.quantize import sensitivity
 from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 from exporter.quantize.int8 import int8_tensors
-from exporter.quantize.mixed_precision import keep_mixed_float, mixed_operators
+from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_operators
 from tests.nets import quantized, samples, trained
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ def calls(first: int, count: int) -> list[tuple[torch.Tensor, ...]]:
 
 def with_float(*names: str) -> torch.fx.GraphModule:
     made = quantized("cnn")
-    return keep_mixed_float(made.module, made.float_weights, names)
+    return keep_float_in_mixed_precision(made.module, made.float_weights, names)
 
 
 def test_operators_are_named_by_the_users_modules() -> None:
@@ -82,7 +82,7 @@ def test_costs_are_those_of_one_operator_at_a_time() -> None:
     costs = sensitivity.measure_sensitivity(made.module, made.float_weights, calls(0, 8))
     names = {operator.name for operator in mixed_operators(made.module)}
     expected = sensitivity.run_for_sensitivity(
-        keep_mixed_float(made.module, made.float_weights, names), calls(0, 8)
+        keep_float_in_mixed_precision(made.module, made.float_weights, names), calls(0, 8)
     )
     whole = sensitivity.sensitivity_noise(expected, sensitivity.run_for_sensitivity(made.module, calls(0, 8)))
     assert {cost.name for cost in costs} == names

@@ -9,36 +9,36 @@ import torch
 from torch import Tensor
 
 from exporter.quantize import int8, mixed_precision, operator_ranking
-from exporter.quantize.operator_ranking import SearchedActivation, search_candidates
+from exporter.quantize.operator_ranking import RankedActivation, rank_operators
 from tests.nets import quantized, samples
 
 # a -> x -> b -> y -> c: x is loud, y is not.
 CHAIN = (
-    SearchedActivation(0.01, frozenset({"a"})),
-    SearchedActivation(0.1, frozenset({"a", "b"})),
-    SearchedActivation(0.001, frozenset({"b", "c"})),
+    RankedActivation(0.01, frozenset({"a"})),
+    RankedActivation(0.1, frozenset({"a", "b"})),
+    RankedActivation(0.001, frozenset({"b", "c"})),
 )
 
 
 def test_what_removes_most_noise_per_second_comes_first() -> None:
     """The loudest activation comes first; of two alike, the one with cheap operators."""
-    assert search_candidates(CHAIN, {"a": 1.0, "b": 1.0, "c": 1.0})[0].float_ops == ("a", "b")
-    twins = (SearchedActivation(0.1, frozenset({"slow"})), SearchedActivation(0.1, frozenset({"fast"})))
-    assert search_candidates(twins, {"slow": 2.0, "fast": 1.0})[0].float_ops == ("fast",)
+    assert rank_operators(CHAIN, {"a": 1.0, "b": 1.0, "c": 1.0})[0].float_ops == ("a", "b")
+    twins = (RankedActivation(0.1, frozenset({"slow"})), RankedActivation(0.1, frozenset({"fast"})))
+    assert rank_operators(twins, {"slow": 2.0, "fast": 1.0})[0].float_ops == ("fast",)
 
 
 def test_candidates_grow_and_each_is_better_by_a_step() -> None:
     """Each candidate contains the one before; small gains make no candidate."""
-    quiet = tuple(SearchedActivation(0.001, frozenset({f"q{i}"})) for i in range(20))
-    mixes = search_candidates((*CHAIN, *quiet), {})
+    quiet = tuple(RankedActivation(0.001, frozenset({f"q{i}"})) for i in range(20))
+    mixes = rank_operators((*CHAIN, *quiet), {})
     assert all(set(before.float_ops) < set(after.float_ops) for before, after in itertools.pairwise(mixes))
     assert len(mixes) < len(quiet)
 
 
 def test_candidates_are_steps_apart_and_never_all() -> None:
     """Candidates gain at least 0.4 dB each, and none has everything in float."""
-    loud, quiet = SearchedActivation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(20)]
-    mixes = search_candidates((loud, *(SearchedActivation(0.05, name) for name in quiet)), {})
+    loud, quiet = RankedActivation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(20)]
+    mixes = rank_operators((loud, *(RankedActivation(0.05, name) for name in quiet)), {})
     # After n operators 10 log10(2 / (1.05 - n / 20)): 3.0, 3.2, 3.5, 3.7, 4.0, 4.3, 4.6, 4.9, 5.2, …
     assert [len(mix.float_ops) for mix in mixes] == [1, 3, 5, 7, 9, *range(11, 21)]
     assert [mix.gain_db for mix in mixes[:2]] == pytest.approx([3.0103, 3.4679], abs=1e-3)
@@ -48,17 +48,17 @@ def test_what_is_in_float_already_costs_nothing_more() -> None:
     """An operator that is already in float adds nothing to the price of the second step."""
     first, shared, other = (frozenset(names) for names in ({"slow"}, {"slow", "quick"}, {"other"}))
     activations = (
-        SearchedActivation(1.0, first),
-        SearchedActivation(0.4, shared),
-        SearchedActivation(0.4, other),
+        RankedActivation(1.0, first),
+        RankedActivation(0.4, shared),
+        RankedActivation(0.4, other),
     )
-    mixes = search_candidates(activations, {"slow": 1.0, "quick": 1.0, "other": 1.5})
+    mixes = rank_operators(activations, {"slow": 1.0, "quick": 1.0, "other": 1.5})
     assert [set(mix.float_ops) for mix in mixes[:2]] == [first, shared]
 
 
 def test_what_cannot_be_improved_has_no_candidates() -> None:
     """A program without int8 operators has no candidates."""
-    assert search_candidates((), {}) == ()
+    assert rank_operators((), {}) == ()
 
 
 @pytest.mark.slow
@@ -66,7 +66,9 @@ def test_an_activations_operators_are_those_around_it() -> None:
     """The residual addition reads the results of the stem and of the pointwise convolution."""
     made = quantized("cnn")
     calls = [int8.int8_tensors(sample) for sample in samples("cnn", 0, 4)]
-    activations, prices = operator_ranking.measure_for_search(made.module, made.float_weights, calls)
+    activations, prices = operator_ranking.measure_for_operator_ranking(
+        made.module, made.float_weights, calls
+    )
     around = {activation.operators for activation in activations}
     assert frozenset({"conv2d", "conv2d_1", "add"}) in around
     assert frozenset({"conv2d_2", "add"}) in around
@@ -76,7 +78,10 @@ def test_an_activations_operators_are_those_around_it() -> None:
 
 
 def noises(weights: dict[str, Tensor], calls: list[tuple[Tensor, ...]]) -> list[float]:
-    return [a.noise for a in operator_ranking.measure_for_search(quantized("cnn").module, weights, calls)[0]]
+    return [
+        a.noise
+        for a in operator_ranking.measure_for_operator_ranking(quantized("cnn").module, weights, calls)[0]
+    ]
 
 
 @pytest.mark.slow
@@ -106,5 +111,5 @@ def test_a_few_samples_are_spread_over_all() -> None:
 
 def test_time_and_weights_make_the_price() -> None:
     """Shares of time and weights count equally; without weights only time counts."""
-    prices = operator_ranking._search_prices({"conv": 3.0, "add": 1.0}, {"conv": 10.0, "head": 30.0})
+    prices = operator_ranking._prices_for_ranking({"conv": 3.0, "add": 1.0}, {"conv": 10.0, "head": 30.0})
     assert prices == {"conv": 1.0, "add": 0.25, "head": 0.75}

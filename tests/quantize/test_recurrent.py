@@ -90,7 +90,7 @@ def test_float_recurrent_weights_are_removed() -> None:
     assert recurrent.has_recurrent_weights(program.module)
     names = [name for name, _ in program.module.named_parameters()]
     assert not [name for name in names if "weight_ih" in name or "weight_hh" in name]
-    assert int8.stored_weights(program.module) == sum(p.numel() for p in net.parameters() if p.dim() > 1)
+    assert int8.stored_int8_weights(program.module) == sum(p.numel() for p in net.parameters() if p.dim() > 1)
 
 
 def test_a_row_uses_all_its_steps() -> None:

@@ -20,7 +20,7 @@ Damage = Callable[[Path], object]
 
 
 def resum(signed: Path) -> None:
-    """Make the folder's hashes fit its files, whatever their names; `sums.write_sums` refuses some."""
+    """Make the folder's hashes fit its files, whatever their names; `write_sha256sums` refuses some."""
     listed = listing.listed_digests(signed, (sha256sums.FILE, "signatures"))
     lines = (f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
     (signed / sha256sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
@@ -70,7 +70,7 @@ def forged(change: Damage) -> Damage:
             path.write_text(
                 listing.manifest_with_listing(path.read_text(), outer, listing.listing_of_zip(inside))
             )
-            sha256sums.write_sums(inside)
+            sha256sums.write_sha256sums(inside)
 
         repacked(relist)(signed)
 
@@ -85,7 +85,7 @@ def edited(change: Callable[[Any], object]) -> Damage:
         listed = json.loads(path.read_text())
         change(listed)
         path.write_text(json.dumps(listed))
-        sha256sums.write_sums(inside)
+        sha256sums.write_sha256sums(inside)
 
     return repacked(edit)
 

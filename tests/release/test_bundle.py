@@ -252,7 +252,7 @@ class TestReproducible:
         """The second build's clock differs by more than a year."""
         code = (
             "import time; real = time.time()\n"
-            "from exporter.release import rebuild; rebuild.shift_clock(rebuild.LATER_S)\n"
+            "from exporter.release import rebuild; rebuild.shift_clock_for_rebuild(rebuild.LATER_S)\n"
             "import datetime, zipfile\n"
             "now = datetime.datetime.now(datetime.UTC)\n"
             "ahead = [time.time(), now.timestamp(), time.mktime(time.localtime())]\n"
@@ -322,7 +322,7 @@ class TestPublishing:
         [
             lambda m: m.setattr(sbom, "sbom_document", fail),
             lambda m: m.setattr("exporter.release.swift.write_swift", fail),
-            lambda m: m.setattr("exporter.release.sha256sums.write_sums", fail),
+            lambda m: m.setattr("exporter.release.sha256sums.write_sha256sums", fail),
         ],
     )
     def test_a_failure_leaves_nothing(

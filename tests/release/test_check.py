@@ -117,7 +117,7 @@ def no_release(inside: Path) -> None:
     listed = json.loads((inside / "manifest.json").read_text())
     del listed["release"]
     (inside / "manifest.json").write_text(json.dumps(listed))
-    sha256sums.write_sums(inside)
+    sha256sums.write_sha256sums(inside)
 
 
 UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -73,7 +73,7 @@ def signatures(change: Damage) -> Damage:
 
     def damage(signed: Path) -> None:
         change(signed / "signatures")
-        sha256sums.write_sums(signed / "signatures")
+        sha256sums.write_sha256sums(signed / "signatures")
 
     return damage
 
@@ -83,7 +83,7 @@ def summed(change: Damage) -> Damage:
 
     def damage(inside: Path) -> None:
         change(inside)
-        sha256sums.write_sums(inside)
+        sha256sums.write_sha256sums(inside)
 
     return damage
 

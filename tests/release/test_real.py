@@ -66,7 +66,7 @@ def test_a_consistent_lie_fails_the_numerics(tmp_path: Path) -> None:
     archive.unpack_zip(made / "tinycnn-2.0.1.zip", inside)
     edit_onnx("onnx-fp32", lambda graph: weights(graph, swap(0), -1))(inside)
     rehash(inside)
-    sha256sums.write_sums(inside)
+    sha256sums.write_sha256sums(inside)
     lie = tmp_path / "lie.zip"
     archive.write_zip(lie, archive.folder_for_zip(inside), datetime(1980, 1, 1, tzinfo=UTC))
     ends(0, "verify", made / "tinycnn-2.0.1.zip")

@@ -110,7 +110,9 @@ def test_devices_stay_comparable(out: Path) -> None:
     header = json.loads(lines[0])
     assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
     assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
-    (path,) = out.glob(device_outputs.bench_samples_file("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl"))
+    (path,) = out.glob(
+        device_outputs.device_samples_file("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl")
+    )
     original = path.read_bytes().splitlines()
     assert lines[1:] == original[1:]
 
@@ -129,9 +131,9 @@ def test_the_page_still_shows_what_was_measured(out: Path) -> None:
 def relabelled(page: str, known: Mapping[str, str]) -> str:
     for serial, label in {**known, "host": "host"}.items():
         for artifact in outs.KEPT[:2]:
-            stem = re.escape(device_outputs.bench_samples_file(artifact, serial).removesuffix(".jsonl"))
+            stem = re.escape(device_outputs.device_samples_file(artifact, serial).removesuffix(".jsonl"))
             page = re.sub(
-                rf"{stem}-[0-9a-f]{{12}}\.jsonl", device_outputs.bench_samples_file(artifact, label), page
+                rf"{stem}-[0-9a-f]{{12}}\.jsonl", device_outputs.device_samples_file(artifact, label), page
             )
         page = page.replace(serial, label)
     return page

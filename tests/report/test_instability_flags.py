@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.report.instability_flags import group_flag_reasons, group_flags
+from exporter.report.instability_flags import group_flag_reasons, group_instability_flags
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ from exporter.report.instability_flags import group_flag_reasons, group_flags
 )
 def test_several_launches_are_one_line(given: list[str], expected: list[str]) -> None:
     """The line has the range of the figures; "p90" is a word."""
-    assert group_flags(given) == tuple(expected)
+    assert group_instability_flags(given) == tuple(expected)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_several_launches_are_one_line(given: list[str], expected: list[str]) ->
 )
 def test_what_differs_stays_apart(flags: list[str]) -> None:
     """A single launch, other cores, another moment or another sign stays a line of its own."""
-    assert group_flags(flags) == tuple(flags)
+    assert group_instability_flags(flags) == tuple(flags)
 
 
 def test_a_reason_is_given_once() -> None:

@@ -19,8 +19,8 @@ def all_plots() -> list[str]:
         plots.plot_tradeoff(report.artifacts, report.selected),
         plots.plot_latencies(report.artifacts, report.selected),
         plots.plot_histograms(sample.outputs(), report.selected),
-        quantization_plots.plot_quality_by_operator(report.operator_costs),
-        quantization_plots.plot_mixed_quality(report.mixed_points),
+        quantization_plots.plot_quantization_by_operator(report.operator_costs),
+        quantization_plots.plot_quantization_mixes(report.mixed_points),
     ]
     return [svg for svg in drawn if svg]
 

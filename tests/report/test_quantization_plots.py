@@ -24,7 +24,7 @@ def test_the_costliest_operators_are_named_by_their_layer() -> None:
     """Those with the least SQNR, and no others."""
     costs = sample.operator_costs()
     worst = sorted(costs, key=lambda cost: cost.sqnr_db)
-    svg = quantization_plots.plot_quality_by_operator(costs)
+    svg = quantization_plots.plot_quantization_by_operator(costs)
     assert {cost.layer for cost in worst[: quantization_plots.NAMED]} <= set(words(svg))
     assert not {cost.layer for cost in worst[quantization_plots.NAMED :]} & set(words(svg))
 
@@ -32,7 +32,7 @@ def test_the_costliest_operators_are_named_by_their_layer() -> None:
 def test_an_operator_outside_any_layer_has_its_own_name() -> None:
     """A sum written in `forward` has no module's path."""
     assert "add_7" in words(
-        quantization_plots.plot_quality_by_operator([OperatorCost("add_7", "", "add", 0.01)])
+        quantization_plots.plot_quantization_by_operator([OperatorCost("add_7", "", "add", 0.01)])
     )
 
 
@@ -42,7 +42,7 @@ def test_a_long_path_is_shortened_at_its_start() -> None:
     [label] = [
         word
         for word in words(
-            quantization_plots.plot_quality_by_operator([OperatorCost("a", path, "linear", 0.01)])
+            quantization_plots.plot_quantization_by_operator([OperatorCost("a", path, "linear", 0.01)])
         )
         if "…" in word
     ]
@@ -54,17 +54,17 @@ def test_costs_that_are_not_finite_do_not_break_the_plot(noise: float) -> None:
     """Infinite costs are drawn with finite ones; alone they give no plot."""
     odd = OperatorCost("odd", "odd.one", "conv2d", noise)
     assert "fine.one" in words(
-        quantization_plots.plot_quality_by_operator([OperatorCost("fine", "fine.one", "conv2d", 0.01), odd])
+        quantization_plots.plot_quantization_by_operator(
+            [OperatorCost("fine", "fine.one", "conv2d", 0.01), odd]
+        )
     )
-    assert quantization_plots.plot_quality_by_operator([odd]) is None
+    assert quantization_plots.plot_quantization_by_operator([odd]) is None
 
 
 def test_the_costliest_come_first() -> None:
     """Not a number is the worst that can happen, infinite noise next, none at all last."""
     noises = [0.1, 0.0, math.inf, 0.3, math.nan]
-    ordered = quantization_plots.costliest_for_quality(
-        [OperatorCost(str(n), "", "conv2d", n) for n in noises]
-    )
+    ordered = quantization_plots.costliest_to_plot([OperatorCost(str(n), "", "conv2d", n) for n in noises])
     assert [cost.name for cost in ordered] == ["nan", "inf", "0.3", "0.1", "0.0"]
 
 
@@ -78,7 +78,7 @@ def test_the_front_holds_what_nothing_beats() -> None:
 
 def test_the_front_names_runtimes_int8_counts_and_the_choice() -> None:
     """Each runtime in the legend, int8 and the number of operators in float at the points."""
-    drawn = words(quantization_plots.plot_mixed_quality(sample.mixed_points()))
+    drawn = words(quantization_plots.plot_quantization_mixes(sample.mixed_points()))
     assert {"executorch-xnnpack", "onnx", "int8", "+1", "+4, chosen", "+9"} <= set(drawn)
     assert (drawn.count("int8"), drawn.count("+4, chosen"), drawn.count("+4")) == (2, 2, 0)
 
@@ -86,7 +86,7 @@ def test_the_front_names_runtimes_int8_counts_and_the_choice() -> None:
 def test_what_failed_is_hollow() -> None:
     """A point is filled exactly when it passed."""
     filled = [
-        (quantization_plots.plot_mixed_quality([point(1, 20, passed=passed)]) or "").count("fill: none")
+        (quantization_plots.plot_quantization_mixes([point(1, 20, passed=passed)]) or "").count("fill: none")
         for passed in (True, False)
     ]
     assert filled[1] == filled[0] + 1
@@ -94,5 +94,5 @@ def test_what_failed_is_hollow() -> None:
 
 def test_no_finite_point_gives_no_plot() -> None:
     """A search whose files all gave NaN has a table and no axes."""
-    assert quantization_plots.plot_mixed_quality([]) is None
-    assert quantization_plots.plot_mixed_quality([replace(point(1, 20), sqnr_db=math.nan)]) is None
+    assert quantization_plots.plot_quantization_mixes([]) is None
+    assert quantization_plots.plot_quantization_mixes([replace(point(1, 20), sqnr_db=math.nan)]) is None

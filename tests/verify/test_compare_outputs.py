@@ -86,7 +86,7 @@ def test_agreement_counts_equal_winners() -> None:
     y = np.eye(4)[:, None]
     a = y.copy()
     a[3] = np.eye(4)[0]
-    assert compare_outputs.agreement_shares(y, a) == pytest.approx([1, 1, 1, 0])
+    assert compare_outputs.compare_agreement(y, a) == pytest.approx([1, 1, 1, 0])
 
 
 def test_agreement_of_a_segmentation_counts_pixels() -> None:
@@ -94,14 +94,14 @@ def test_agreement_of_a_segmentation_counts_pixels() -> None:
     y = RNG.normal(size=(2, 1, 5, 8, 8))
     a = y.copy()
     a[0, 0, :, 0, 0] = -a[0, 0, :, 0, 0]
-    assert compare_outputs.agreement_shares(y, a) == pytest.approx([63 / 64, 1])
+    assert compare_outputs.compare_agreement(y, a) == pytest.approx([63 / 64, 1])
 
 
 @pytest.mark.parametrize("shape", [(8, 1), (8, 1, 1), (8, 4)])
 def test_outputs_without_classes_have_no_agreement(shape: tuple[int, ...]) -> None:
     """A single number per sample has no winner; agreeing 100 % there would be a check that is always true."""
     y = RNG.normal(size=shape)
-    assert compare_outputs.agreement_shares(y, y) is None
+    assert compare_outputs.compare_agreement(y, y) is None
 
 
 def test_the_worst_output_counts() -> None:

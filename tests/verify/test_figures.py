@@ -23,7 +23,7 @@ from exporter.records import (
 )
 from exporter.verify import accuracy, budget, discrete_outputs, judge, pareto, reference_io, ties
 from exporter.verify.compare_outputs import (
-    agreement_shares,
+    compare_agreement,
     compare_max_error,
     compare_outputs,
     compare_repeats,
@@ -120,10 +120,10 @@ def test_answers_may_differ_by_ties_only() -> None:
     """Scores that rounding holds equal are both right; two equal answers share a sample."""
     y = np.array([[[1.0, 0.95, 0.0]]] * 3)
     a = np.array([[[0.9, 1.0, 0.0]], [[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]])
-    assert agreement_shares(y, a) == pytest.approx([0, 0.5, 0])
-    assert agreement_shares(y, a, tied=0.05 + 1e-12) == pytest.approx([1, 1, 0])
-    assert agreement_shares(y[:, :, :1], a[:, :, :1]) is None
-    assert agreement_shares(y.astype(int), a.astype(int)) is None
+    assert compare_agreement(y, a) == pytest.approx([0, 0.5, 0])
+    assert compare_agreement(y, a, tied=0.05 + 1e-12) == pytest.approx([1, 1, 0])
+    assert compare_agreement(y[:, :, :1], a[:, :, :1]) is None
+    assert compare_agreement(y.astype(int), a.astype(int)) is None
 
 
 def test_whole_outputs_give_the_figures_where_there_are_no_floats() -> None:
@@ -247,12 +247,12 @@ def test_rows_of_equal_scores_come_into_the_models_order() -> None:
     labels = np.arange(8).reshape(2, 1, 4)
     order = [0, 2, 1, 3]
     actual = tuple(y[:, :, order] for y in (scores, boxes, labels))
-    untied = ties.untie_outputs((scores, boxes, labels), actual, (0.0, 0.0, 0.0))
+    untied = ties.undo_ties_of_outputs((scores, boxes, labels), actual, (0.0, 0.0, 0.0))
     for y, a, mixed in zip((scores, boxes, labels), untied, actual, strict=True):
         assert np.array_equal(a[0], y[0])
         assert np.array_equal(a[1], mixed[1])
-    assert ties.untie_outputs((scores, boxes), actual[:2], (0.65, 0.0))[1].tolist() == boxes.tolist()
-    assert ties.untie_outputs((scores,), (actual[0],), (0.0,))[0] is actual[0]
+    assert ties.undo_ties_of_outputs((scores, boxes), actual[:2], (0.65, 0.0))[1].tolist() == boxes.tolist()
+    assert ties.undo_ties_of_outputs((scores,), (actual[0],), (0.0,))[0] is actual[0]
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_lossy_limits_of_whole_outputs(
     precision: str, sqnr_db: float, agree: float | None, says: str
 ) -> None:
     """float16 must keep both figures, a quantised artifact one of the two, and none may drown its output."""
-    assert whole_output.whole_gate(_Whole(precision, sqnr_db, agree)) == says  # type: ignore[arg-type]
+    assert whole_output.whole_output_gate(_Whole(precision, sqnr_db, agree)) == says  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_bounds_on_both_sides_of_a_limit_decide_nothing(
         sqnr_bounds_db=sqnr[1:],
         agreement_bounds=agree[1:] if agree else None,
     )
-    doubt = whole_output.doubt(own)  # type: ignore[arg-type]
+    doubt = whole_output.whole_output_doubt(own)  # type: ignore[arg-type]
     assert says in doubt
     assert bool(doubt) is bool(says)
     assert not doubt or "scene" in doubt.partition("limit. ")[2] or "no number" in doubt
@@ -438,23 +438,23 @@ def test_the_scenes_that_would_decide_are_said() -> None:
     """The interval narrows with the root of their number; a figure at its limit is never decided."""
     own = _Whole("int8", 22.0, None)
     own.comparison = replace(own.comparison, scenes=5, sqnr_bounds_db=(18.0, 26.0))
-    assert whole_output.doubt(own).endswith("About 15 more scenes like these would decide.")  # type: ignore[arg-type]
+    assert whole_output.whole_output_doubt(own).endswith("About 15 more scenes like these would decide.")  # type: ignore[arg-type]
     own.comparison = replace(own.comparison, sqnr_db=20.0, sqnr_bounds_db=(16.0, 24.0))
-    assert "no number of scenes" in whole_output.doubt(own)  # type: ignore[arg-type]
+    assert "no number of scenes" in whole_output.whole_output_doubt(own)  # type: ignore[arg-type]
     own.comparison = replace(own.comparison, scenes=1, sqnr_db=22.0, sqnr_bounds_db=(19.5, 24.5))
-    assert whole_output.doubt(own).endswith("About 1 more scene like these would decide.")  # type: ignore[arg-type]
+    assert whole_output.whole_output_doubt(own).endswith("About 1 more scene like these would decide.")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("error", "fails"), [(1e-4, False), (1.01e-4, True)])
 def test_the_float32_limit_of_whole_outputs(error: float, fails: bool) -> None:
     """The limit itself is allowed; the channel's fault follows the reason, and never stands alone."""
     own = _Whole("fp32", 80.0, None, error)
-    said = whole_output.whole_gate(own)  # type: ignore[arg-type]
+    said = whole_output.whole_output_gate(own)  # type: ignore[arg-type]
     assert said == (
         "Its largest error is 1.0e-04 of the output's scale; the limit is 1.0e-04." if fails else ""
     )
     own.worst_channel = WorstChannel("y", "y[..., 3]", "", 0.0, 0.0, "Channel 3 is dead.")
-    assert whole_output.whole_gate(own) == (f"{said} Channel 3 is dead." if fails else "")  # type: ignore[arg-type]
+    assert whole_output.whole_output_gate(own) == (f"{said} Channel 3 is dead." if fails else "")  # type: ignore[arg-type]
 
 
 # Evidence on disk.
@@ -555,7 +555,7 @@ def latency(verdict: str, p90_ms: float = 10.0, **more: Any) -> DeviceLatency:
 )
 def test_the_spread_of_launches_is_the_devices(device: dict[str, Any], expected: float) -> None:
     """What is no number is no spread."""
-    assert budget.spread(latency("pass", device=device)) == expected
+    assert budget.launch_spread_for_budget(latency("pass", device=device)) == expected
 
 
 @pytest.mark.parametrize(
@@ -563,7 +563,7 @@ def test_the_spread_of_launches_is_the_devices(device: dict[str, Any], expected:
 )
 def test_a_pass_needs_launches_and_calls(launches: int, samples: int, enough: bool) -> None:
     """Four launches and 200 calls; what is lacking is said in numbers."""
-    lacking = budget.missing_evidence(latency("pass", launches=launches, samples=samples))
+    lacking = budget.missing_evidence_for_budget(latency("pass", launches=launches, samples=samples))
     assert lacking == (
         "" if enough else f"{launches} launches with {samples} calls: a PASS needs 4 launches and 200 calls"
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.huggingface import (
+    config_inputs,
     image_processor,
-    inputs,
     network,
     text_and_sound_samples,
     text_generation,
@@ -72,7 +72,9 @@ def build_huggingface(
     make = choose_part(loaded, part)
     made = make(loaded, checkpoint, asked, arguments)
     photo, notes = _huggingface_photo(loaded, checkpoint, made)
-    codes = inputs.input_codes(made.inputs, made.settings) | text_generation.cached_codes(made.inputs)
+    codes = config_inputs.input_codes_by_config(
+        made.inputs, made.settings
+    ) | text_generation.text_generation_codes(made.inputs)
     return Built(
         module=made.module.eval(),
         architecture=loaded.title + (f":{part}" if part else ""),
@@ -85,7 +87,9 @@ def build_huggingface(
     )
 
 
-def whole_of_checkpoint(checkpoint: Checkpoint, arch: str, ignore_keys: tuple[str, ...], trust: bool) -> Any:
+def whole_network_of_huggingface(
+    checkpoint: Checkpoint, arch: str, ignore_keys: tuple[str, ...], trust: bool
+) -> Any:
     """Return the network of a folder as transformers has it, to compare its parts with."""
     weights = weight_readings(checkpoint, ignore_keys)[0]
     loaded = network.load_network(checkpoint, weights, arch.removeprefix(network.PREFIX), trust)
@@ -99,10 +103,10 @@ def _huggingface_photo(
     if len(part.inputs) != 1 or part.inputs[0].name != "pixel_values" or len(part.inputs[0].shape) != 4:
         return None, ()
     _, channels, height, width = part.inputs[0].shape
-    processor = image_processor.load_photo_processor(
+    processor = image_processor.load_image_processor(
         network.network_library(checkpoint.path.name), checkpoint.path
     )
-    record, note = image_processor.photo_preprocessing(processor, (height, width), channels)
+    record, note = image_processor.preprocessing_of_image_processor(processor, (height, width), channels)
     return (None, (note,)) if record is None else (Photo(record, channels, note), ())
 
 

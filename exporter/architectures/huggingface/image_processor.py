@@ -30,7 +30,7 @@ MEAN_GREYS, MAX_GREYS = 0.5, 4.0
 """The two may differ by so many of 255 greys: rounding after the resize does that."""
 
 
-def load_photo_processor(transformers: Any, folder: Path) -> Any | None:
+def load_image_processor(transformers: Any, folder: Path) -> Any | None:
     """Load the folder's image processor; None where there is none that this transformers knows.
 
     No code of the folder runs.
@@ -47,17 +47,17 @@ def load_photo_processor(transformers: Any, folder: Path) -> Any | None:
         return None
 
 
-def size_of_processed_photo(processor: Any) -> tuple[int, int] | None:
+def size_by_image_processor(processor: Any) -> tuple[int, int] | None:
     """Return (height, width) of what the processor makes of every photo; None where that varies."""
     shapes = {
         made.shape[-2:]
         for size in TEST_SIZES
-        if (made := _processed_photo(processor, _test_photo(size))) is not None
+        if (made := _photo_by_image_processor(processor, _test_photo_for_image_processor(size))) is not None
     }
     return (int(shapes.copy().pop()[0]), int(shapes.pop()[1])) if len(shapes) == 1 else None
 
 
-def photo_preprocessing(
+def preprocessing_of_image_processor(
     processor: Any, size: tuple[int, int], channels: int
 ) -> tuple[Preprocessing | None, str]:
     """Return the record for photos of `size` (height, width), and a note; None where the inputs differ.
@@ -71,9 +71,10 @@ def photo_preprocessing(
         return None, "the folder has no image processor that can be read: give --preprocess, --mean and --std"
     name = type(processor).__name__
     try:
-        record = _photo_record(processor.to_dict(), size, channels)
+        record = _record_of_image_processor(processor.to_dict(), size, channels)
         same = record is not None and all(
-            _are_photos_equal(processor, record, wanted) for wanted in _even_photo_sizes(record)
+            _is_image_processor_matched(processor, record, wanted)
+            for wanted in _even_sizes_of_image_processor(record)
         )
     except (ArithmeticError, MemoryError, TypeError, ValueError):  # settings that are no numbers or too large
         record, same = None, False
@@ -85,13 +86,15 @@ def photo_preprocessing(
     return record, (f"photos are prepared as the folder's {name} does, compared with it on test photos")
 
 
-def _photo_record(settings: Mapping[str, Any], size: tuple[int, int], channels: int) -> Preprocessing | None:
-    resize, squash = _photo_resize(settings, size)
+def _record_of_image_processor(
+    settings: Mapping[str, Any], size: tuple[int, int], channels: int
+) -> Preprocessing | None:
+    resize, squash = _resize_of_image_processor(settings, size)
     resample = settings.get("resample", 2)
     interpolation = INTERPOLATIONS.get(int(resample)) if isinstance(resample, int) else None
     normalised = settings.get("do_normalize")
-    mean = _photo_values(settings.get("image_mean") if normalised else 0.0, channels)
-    std = _photo_values(settings.get("image_std") if normalised else 1.0, channels)
+    mean = _values_of_image_processor(settings.get("image_mean") if normalised else 0.0, channels)
+    std = _values_of_image_processor(settings.get("image_std") if normalised else 1.0, channels)
     if resize is None or interpolation is None or not mean or not std or min(std) <= 0:
         return None
     factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale") else 1.0
@@ -103,7 +106,7 @@ def _photo_record(settings: Mapping[str, Any], size: tuple[int, int], channels: 
     return Preprocessing(resize, size, shifted, std, interpolation, squash, white)
 
 
-def _photo_resize(settings: Mapping[str, Any], size: tuple[int, int]) -> tuple[int | None, bool]:
+def _resize_of_image_processor(settings: Mapping[str, Any], size: tuple[int, int]) -> tuple[int | None, bool]:
     """Return the side that photos are resized to (None without a resize), and whether both sides get it."""
     wanted = settings.get("size")
     if not settings.get("do_resize") or not isinstance(wanted, Mapping):
@@ -119,22 +122,22 @@ def _photo_resize(settings: Mapping[str, Any], size: tuple[int, int]) -> tuple[i
     return (height, True) if type(height) is int and height == width else (None, False)
 
 
-def _photo_values(value: Any, channels: int) -> tuple[float, ...] | None:
+def _values_of_image_processor(value: Any, channels: int) -> tuple[float, ...] | None:
     values = tuple(value) if isinstance(value, list | tuple) else (value,) * channels
     plain = len(values) == channels and all(isinstance(v, int | float) for v in values)
     return tuple(float(v) for v in values) if plain else None
 
 
-def _even_photo_sizes(record: Preprocessing) -> tuple[tuple[int, int], ...]:
+def _even_sizes_of_image_processor(record: Preprocessing) -> tuple[tuple[int, int], ...]:
     """Return sizes of photos that are halved exactly, so that no crop begins at half a pixel."""
     side = record.resize
     return ((2 * side, 2 * side + 80), (2 * side + 120, 2 * side))
 
 
-def _are_photos_equal(processor: Any, record: Preprocessing, size: tuple[int, int]) -> bool:
+def _is_image_processor_matched(processor: Any, record: Preprocessing, size: tuple[int, int]) -> bool:
     """Tell whether the processor and the record make the same input of a test photo."""
-    image = _test_photo(size)
-    theirs = _processed_photo(processor, image)
+    image = _test_photo_for_image_processor(size)
+    theirs = _photo_by_image_processor(processor, image)
     ours = photos.preprocess_photo(image.convert("L") if len(record.mean) == 1 else image, record)
     if theirs is None or theirs.shape != (1, *ours.shape):
         return False
@@ -143,7 +146,7 @@ def _are_photos_equal(processor: Any, record: Preprocessing, size: tuple[int, in
     return bool(difference.mean() <= MEAN_GREYS and difference.max() <= MAX_GREYS)
 
 
-def _processed_photo(processor: Any, image: Image.Image) -> Array | None:
+def _photo_by_image_processor(processor: Any, image: Image.Image) -> Array | None:
     try:
         made = processor(images=image, return_tensors="np")["pixel_values"]
     except Exception:  # a processor that needs more than a photo
@@ -152,7 +155,7 @@ def _processed_photo(processor: Any, image: Image.Image) -> Array | None:
     return array if array.ndim == 4 else None
 
 
-def _test_photo(size: tuple[int, int]) -> Image.Image:
+def _test_photo_for_image_processor(size: tuple[int, int]) -> Image.Image:
     """Make a smooth picture with other colours everywhere, so that every crop and flip shows."""
     from PIL import Image
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures.huggingface import image_processor, inputs, network, text_generation
-from exporter.architectures.huggingface.inputs import InputSettings
+from exporter.architectures.huggingface import config_inputs, image_processor, network, text_generation
+from exporter.architectures.huggingface.config_inputs import InputSettings
 from exporter.architectures.huggingface.network import PREFIX as PREFIX
 from exporter.architectures.huggingface.network import LoadedNetwork
 from exporter.errors import SeveralPartsError, UsageError
@@ -76,7 +76,7 @@ def _parts_of_network(own: Any) -> tuple[dict[str, Maker], bool]:
     writes = "decoder_input_ids" in taken and not type(own).__name__.endswith(NOT_WRITING)
     if writes and getattr(own.config, "is_encoder_decoder", False):
         return {"encoder": _encoder_part, "decoder": _decoder_part}, False
-    if text_generation.is_generating_network(own):
+    if text_generation.is_text_generation(own):
         makers = {name: functools.partial(_cached_part, part=name) for name in text_generation.PARTS}
         return dict(makers), True
     return {}, False
@@ -92,10 +92,10 @@ def _cached_part(
     from exporter.architectures.huggingface.key_value_cache import CachedModule
 
     settings = _part_settings(checkpoint, loaded.network.config)
-    specs = text_generation.cached_inputs(loaded.network, settings, part)
+    specs = text_generation.text_generation_inputs(loaded.network, settings, part)
     module = CachedModule(loaded.network)
     tokens, slots = specs[0].shape[1], specs[2].shape[2]
-    specs = inputs.asked_inputs(asked, module.forward, specs)
+    specs = config_inputs.asked_or_config_inputs(asked, module.forward, specs)
     note = (
         f"{part}: {tokens} token{'s' if tokens > 1 else ''} a call, a cache of {slots}, which the app hands "
         "on from call to call; behind a short prompt any token will do"
@@ -124,9 +124,9 @@ def _default_part_inputs(
     if name == "pixel_values":
         return _photo_part_inputs(settings, checkpoint)
     if name in SOUND:
-        return inputs.sound_inputs(settings, module, name)
+        return config_inputs.sound_inputs_by_config(settings, module, name)
     if name == "input_ids":
-        return inputs.text_inputs(settings, module.forward, position_table_of_module(module))
+        return config_inputs.text_inputs_by_config(settings, module.forward, position_table_of_module(module))
     raise UsageError(
         f"The network's main input is {name}, whose shape nothing says.",
         f"Give it: `--input-shape {name}=1x16x64`.",
@@ -135,11 +135,11 @@ def _default_part_inputs(
 
 
 def _photo_part_inputs(settings: InputSettings, checkpoint: Checkpoint) -> tuple[TensorSpec, ...]:
-    processor = image_processor.load_photo_processor(
+    processor = image_processor.load_image_processor(
         network.network_library(checkpoint.path.name), checkpoint.path
     )
-    size = image_processor.size_of_processed_photo(processor) if processor is not None else None
-    height, width = size or inputs.photo_input_size(settings)
+    size = image_processor.size_by_image_processor(processor) if processor is not None else None
+    height, width = size or config_inputs.photo_size_by_config(settings)
     return (TensorSpec("pixel_values", (1, int(settings.get("num_channels", 3)), height, width)),)
 
 
@@ -157,7 +157,7 @@ def _whole_part(
         if named and name not in {spec.name for spec in asked}
         else _default_part(own, settings, checkpoint, name, asked)
     )
-    specs = inputs.asked_inputs(asked, own.forward, default)
+    specs = config_inputs.asked_or_config_inputs(asked, own.forward, default)
     module = ModuleByName(
         own, tuple(spec.name for spec in specs), {**_part_call_settings(own.forward), **arguments}
     )
@@ -220,8 +220,10 @@ def _text_tower_part(
 
     own = loaded.network
     settings = _part_settings(checkpoint, own.config.get_text_config())
-    default = inputs.text_inputs(settings, own.get_text_features, position_table_of_module(own.text_model))
-    specs = inputs.asked_inputs(asked, own.get_text_features, default)
+    default = config_inputs.text_inputs_by_config(
+        settings, own.get_text_features, position_table_of_module(own.text_model)
+    )
+    specs = config_inputs.asked_or_config_inputs(asked, own.get_text_features, default)
     module = ProjectedModule(own, tuple(s.name for s in specs), arguments, "get_text_features", "text_embeds")
     return HuggingfacePart(module, specs, settings, ("the text tower is exported, with its projection",))
 
@@ -233,7 +235,9 @@ def _vision_tower_part(
 
     own = loaded.network
     settings = _part_settings(checkpoint, own.config.vision_config)
-    specs = inputs.asked_inputs(asked, own.get_image_features, _photo_part_inputs(settings, checkpoint))
+    specs = config_inputs.asked_or_config_inputs(
+        asked, own.get_image_features, _photo_part_inputs(settings, checkpoint)
+    )
     module = ProjectedModule(
         own, tuple(s.name for s in specs), arguments, "get_image_features", "image_embeds"
     )
@@ -248,7 +252,7 @@ def _encoder_part(
     own = loaded.network.get_encoder()
     settings = _part_settings(checkpoint, loaded.network.config)
     default = _default_part_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
-    specs = inputs.asked_inputs(asked, own.forward, default)
+    specs = config_inputs.asked_or_config_inputs(asked, own.forward, default)
     names = tuple(spec.name for spec in specs)
     module = ModuleByName(own, names, {**_part_call_settings(own.forward), **arguments})
     return HuggingfacePart(module, specs, settings, ("the encoder is exported",))
@@ -261,10 +265,12 @@ def _decoder_part(
 
     encoder = _encoder_part(loaded, checkpoint, (), {})
     states = _encoded_part_shape(encoder)
-    specs = [inputs.hidden_input(states)]
+    specs = [config_inputs.hidden_input_by_config(states)]
     if any(spec.name == "attention_mask" for spec in encoder.inputs):
         specs.append(TensorSpec("attention_mask", tuple(states[:2]), "int64"))
-    length = min(inputs.SHORT_TEXT, int(encoder.settings.get("max_target_positions", inputs.SHORT_TEXT)))
+    length = min(
+        config_inputs.SHORT_TEXT, int(encoder.settings.get("max_target_positions", config_inputs.SHORT_TEXT))
+    )
     specs.append(TensorSpec("decoder_input_ids", (1, length), "int64"))
     if asked:
         by_name = {spec.name: spec for spec in asked}
@@ -285,5 +291,5 @@ def _encoded_part_shape(encoder: HuggingfacePart) -> tuple[int, ...]:
     import torch
 
     with torch.no_grad():
-        outputs = encoder.module.eval()(*inputs.example_inputs(encoder.inputs))
+        outputs = encoder.module.eval()(*config_inputs.example_inputs_by_config(encoder.inputs))
     return tuple(outputs["last_hidden_state"].shape)

@@ -33,10 +33,10 @@ class PartsChain:
     """Whether it returns tokens, which are equal or not."""
 
 
-def whole_encoder_decoder(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def unchained_encoder_decoder(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the logits of the whole network for what its two parts are given."""
     return [
-        _call_network(
+        _call_unchained_network(
             network, {**encoded, "decoder_input_ids": decoded["decoder_input_ids"]}, use_cache=False
         ).logits.numpy()
         for encoded, decoded in zip(samples["encoder"], samples["decoder"], strict=False)
@@ -55,13 +55,13 @@ def chained_encoder_decoder(parts: Mapping[str, Call], samples: Mapping[str, Sam
     return logits
 
 
-def whole_towers(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def unchained_towers(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the cosines of every photo with every text, a row for each text."""
     outputs = [
-        _call_network(network, {**text, **photo})
+        _call_unchained_network(network, {**text, **photo})
         for text, photo in zip(samples["text"], samples["vision"], strict=False)
     ]
-    return _cosines(
+    return _cosines_of_chained_towers(
         np.concatenate([output.text_embeds.numpy() for output in outputs]),
         np.concatenate([output.image_embeds.numpy() for output in outputs]),
     )
@@ -72,23 +72,23 @@ def chained_towers(parts: Mapping[str, Call], samples: Mapping[str, Samples]) ->
     pairs = list(zip(samples["text"], samples["vision"], strict=False))
     texts = [parts["text"](text)["text_embeds"] for text, _ in pairs]
     photos = [parts["vision"](photo)["image_embeds"] for _, photo in pairs]
-    return _cosines(np.concatenate(texts), np.concatenate(photos))
+    return _cosines_of_chained_towers(np.concatenate(texts), np.concatenate(photos))
 
 
-def _cosines(texts: Array, photos: Array) -> list[Array]:
+def _cosines_of_chained_towers(texts: Array, photos: Array) -> list[Array]:
     lengths = np.linalg.norm(texts, axis=1)[:, None] * np.linalg.norm(photos, axis=1)
     return list(texts @ photos.T / lengths)
 
 
-def whole_text(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def unchained_text(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the tokens that the network writes without a cache, the likeliest one each time."""
-    return [_written(network, prompt, steps) for prompt, steps in _prompts(samples)]
+    return [_written_unchained(network, prompt, steps) for prompt, steps in _prompts_for_chains(samples)]
 
 
-def _written(network: Any, prompt: Array, steps: int) -> Array:
+def _written_unchained(network: Any, prompt: Array, steps: int) -> Array:
     tokens = prompt
     for _ in range(steps):
-        logits = _call_network(network, {"input_ids": tokens}, use_cache=False).logits.numpy()
+        logits = _call_unchained_network(network, {"input_ids": tokens}, use_cache=False).logits.numpy()
         tokens = np.append(tokens, [[int(logits[0, -1].argmax())]], axis=1)
     return tokens[0, prompt.shape[1] :]
 
@@ -97,7 +97,7 @@ def chained_text(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> l
     """Return the tokens that the two parts write: one reads the prompt, one adds a token at a time."""
     empty = samples["prefill"][0]
     texts = []
-    for prompt, steps in _prompts(samples):
+    for prompt, steps in _prompts_for_chains(samples):
         given = np.zeros_like(empty["input_ids"])
         given[:, : prompt.shape[1]] = prompt
         state = {name: np.zeros_like(empty[name]) for name in ("keys", "values")}
@@ -113,7 +113,7 @@ def chained_text(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> l
     return texts
 
 
-def _prompts(samples: Mapping[str, Samples]) -> list[tuple[Array, int]]:
+def _prompts_for_chains(samples: Mapping[str, Samples]) -> list[tuple[Array, int]]:
     """Return (prompt, tokens to write) of each text: shorter than the part that reads prompts allows."""
     listed = samples["prefill"][:TEXTS]
     slots = listed[0]["keys"].shape[2]
@@ -121,7 +121,7 @@ def _prompts(samples: Mapping[str, Samples]) -> list[tuple[Array, int]]:
     return [(prompt, min(STEPS, slots - prompt.shape[1])) for prompt in prompts]
 
 
-def _call_network(network: Any, given: Mapping[str, Array], **settings: Any) -> Any:
+def _call_unchained_network(network: Any, given: Mapping[str, Array], **settings: Any) -> Any:
     import torch
 
     with torch.no_grad():
@@ -130,8 +130,12 @@ def _call_network(network: Any, given: Mapping[str, Array], **settings: Any) -> 
 
 
 CHAINS: Mapping[frozenset[str], PartsChain] = {
-    frozenset({"encoder", "decoder"}): PartsChain("logits", whole_encoder_decoder, chained_encoder_decoder),
-    frozenset({"text", "vision"}): PartsChain("cosines of texts and photos", whole_towers, chained_towers),
-    frozenset({"prefill", "decode"}): PartsChain("tokens", whole_text, chained_text, tokens=True),
+    frozenset({"encoder", "decoder"}): PartsChain(
+        "logits", unchained_encoder_decoder, chained_encoder_decoder
+    ),
+    frozenset({"text", "vision"}): PartsChain(
+        "cosines of texts and photos", unchained_towers, chained_towers
+    ),
+    frozenset({"prefill", "decode"}): PartsChain("tokens", unchained_text, chained_text, tokens=True),
 }
 """Names of the parts -> how they make the whole."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter.architectures.huggingface import inputs
+from exporter.architectures.huggingface import config_inputs
 from exporter.records import Codes, TensorSpec
 
 PROMPT = 64
@@ -19,7 +19,7 @@ SLOTS = 256
 PREFILL, DECODE = PARTS = "prefill", "decode"
 
 
-def is_generating_network(network: Any) -> bool:
+def is_text_generation(network: Any) -> bool:
     """Tell whether a network of transformers writes text with a cache that can be kept outside."""
     import inspect
 
@@ -33,7 +33,9 @@ def is_generating_network(network: Any) -> bool:
     )
 
 
-def cached_inputs(network: Any, settings: inputs.InputSettings, part: str) -> tuple[TensorSpec, ...]:
+def text_generation_inputs(
+    network: Any, settings: config_inputs.InputSettings, part: str
+) -> tuple[TensorSpec, ...]:
     """Return the inputs of a part: tokens, the position of the first one, and the cache."""
     slots = min(SLOTS, int(settings.get("max_position_embeddings", SLOTS)))
     config = network.config.get_text_config()
@@ -49,7 +51,7 @@ def cached_inputs(network: Any, settings: inputs.InputSettings, part: str) -> tu
     )
 
 
-def cached_codes(specs: tuple[TensorSpec, ...]) -> dict[str, Codes]:
+def text_generation_codes(specs: tuple[TensorSpec, ...]) -> dict[str, Codes]:
     """Return the legal positions: the tokens of a call must fit into the cache."""
     shapes = {spec.name: spec.shape for spec in specs}
     if not {"position", "keys"} <= set(shapes):

@@ -75,7 +75,7 @@ def _print_bench_device(measured: Sequence[tuple[str, DeviceLatency]], console: 
         _print_bench_note(console, " ".join(instability_flags.group_flag_reasons(first.why)))
     console.print(_bench_table(measured))
     for name, item in measured:
-        for words in (item.problem, *item.exceeded, *instability_flags.group_flags(item.flags)):
+        for words in (item.problem, *item.exceeded, *instability_flags.group_instability_flags(item.flags)):
             if words:
                 _print_bench_note(console, f"{name}: {words}")
     console.print()
@@ -110,7 +110,7 @@ def _bench_table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
     return table
 
 
-def print_devices(devices: Iterable[DeviceReport], console: Console) -> None:
+def print_devices_to_bench(devices: Iterable[DeviceReport], console: Console) -> None:
     """Print every device that adb sees; below each, the doubts about it and each gate that is not met."""
     for device in devices:
         who = device.identity
@@ -119,14 +119,14 @@ def print_devices(devices: Iterable[DeviceReport], console: Console) -> None:
         line.append(f"{', '.join(plain_terminal_text(word).plain for word in facts if word)}: ")
         line.append("ready" if device.ready else "not ready", "green" if device.ready else "red")
         console.print(line)
-        for words in (*_print_device_doubts(device), *_print_unmet_gates(device)):
+        for words in (*_print_doubts_before_bench(device), *_print_unmet_gates_of_bench(device)):
             _print_bench_note(console, words)
 
 
-def _print_device_doubts(device: DeviceReport) -> list[str]:
+def _print_doubts_before_bench(device: DeviceReport) -> list[str]:
     doubts = device.identity.doubts if device.identity else ()
     return [f"SIMULATED: {' '.join(doubts)}"] if doubts else []
 
 
-def _print_unmet_gates(device: DeviceReport) -> list[str]:
+def _print_unmet_gates_of_bench(device: DeviceReport) -> list[str]:
     return [f"{g.name}: {g.seen}, expected {g.expected}. {g.fix}" for g in device.gates if not g.ok]

@@ -123,7 +123,7 @@ def print_session(
             table.add_row(name, plain_terminal_text(words))
     console.print(table)
     console.print()
-    for words in (session.problem, *instability_flags.group_flags(session.flags)):
+    for words in (session.problem, *instability_flags.group_instability_flags(session.flags)):
         if words:
             console.print(plain_terminal_text(words, "yellow"))
     verdict = judgement.status.replace("_", " ")

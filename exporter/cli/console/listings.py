@@ -21,7 +21,7 @@ CONTENTS_SHOWN = 12
 STATES = {"ok": "green", "missing": "red", "limited": "yellow"}
 
 
-def print_inspection(inspection: Inspection, console: Console) -> None:
+def list_inspection(inspection: Inspection, console: Console) -> None:
     """Print what is in the file, which network it is and why, its size and its inputs."""
     rows = [
         ("file", f"{inspection.file}, {text.scaled_text(inspection.size_bytes, 'B')}, {inspection.kind}"),
@@ -52,7 +52,7 @@ def _listed_flops(inspection: Inspection) -> str:
     return "not countable" if inspection.flops is None else f"{text.scaled_text(inspection.flops, '')} a call"
 
 
-def print_audit(audit: Audit, console: Console) -> None:
+def list_audit(audit: Audit, console: Console) -> None:
     """Print one line per artifact: its claimed status, its status now, and the reason for a difference."""
     from rich.table import Table
     from rich.text import Text
@@ -68,8 +68,8 @@ def print_audit(audit: Audit, console: Console) -> None:
             text.status_text(finding.claimed, finding.claimed_by),
             Text(text.status_text(finding.found, finding.found_by), STYLES[finding.found]),
             text.sig3_text(finding.max_error),
-            *([_on_arm(finding)] if on_arm else []),
-            Text(_reason(finding)),
+            *([_listed_on_arm(finding)] if on_arm else []),
+            Text(_listed_reason(finding)),
         )
     if audit.findings:
         console.print(table)
@@ -83,21 +83,21 @@ def print_audit(audit: Audit, console: Console) -> None:
     console.print(Text(verdict, "bold green" if audit.holds else "bold red"))
 
 
-def _on_arm(finding: AuditFinding) -> Text:
+def _listed_on_arm(finding: AuditFinding) -> Text:
     from rich.text import Text
 
     result = finding.arm64
     return Text(text.STATUS_WORDS[result.status], STYLES[result.status]) if result else Text(text.NONE)
 
 
-def _reason(finding: AuditFinding) -> str:
+def _listed_reason(finding: AuditFinding) -> str:
     """Return why an artifact is not what is claimed, here or on emulated Arm."""
     if finding.found != "passed" or finding.is_shown_by_less:
         return finding.reason
     return finding.arm64.reason if finding.arm64 else ""
 
 
-def print_targets(targets: Iterable[Target], console: Console) -> None:
+def list_targets(targets: Iterable[Target], console: Console) -> None:
     """Print each target's hardware, what it runs, and why not the rest."""
     from rich.text import Text
 
@@ -115,14 +115,14 @@ def print_targets(targets: Iterable[Target], console: Console) -> None:
             ("emitted too", ", ".join(emitted)),
             *(
                 ("why not" if i == 0 else "", f"{n}: {why}")
-                for i, (n, why) in enumerate(_targets_by_reason(target))
+                for i, (n, why) in enumerate(_listed_targets_by_reason(target))
             ),
         ]
         _print_listing([row for row in rows if row[1]], console, indent=2)
         console.print()
 
 
-def _targets_by_reason(target: Target) -> list[tuple[str, str]]:
+def _listed_targets_by_reason(target: Target) -> list[tuple[str, str]]:
     """List each reason once, with all the names that it applies to."""
     names: dict[str, list[str]] = {}
     for name, why in target.why_not.items():
@@ -130,7 +130,7 @@ def _targets_by_reason(target: Target) -> list[tuple[str, str]]:
     return [(", ".join(group), why) for why, group in names.items()]
 
 
-def print_doctor(findings: Iterable[Finding], console: Console) -> None:
+def list_findings_of_doctor(findings: Iterable[Finding], console: Console) -> None:
     """Print one line per finding; below it, the command that fixes it."""
     from rich.table import Table
     from rich.text import Text

@@ -45,19 +45,19 @@ def print_release(published: Release, console: Console) -> None:
         )
 
 
-def print_diff(difference: Diff, console: Console) -> None:
+def print_release_diff(difference: Diff, console: Console) -> None:
     """Print the two names, then the differences, artifact by artifact."""
     console.print(plain_terminal_text(f"A  {difference.before}\nB  {difference.after}"))
     _release_diff_table("", [line for line in difference.facts if line.word != "same"], console)
     for artifact in difference.artifacts:
-        _print_diff_artifact(artifact, console)
+        _print_release_diff_of_artifact(artifact, console)
     if not any(line.word != "same" for line in difference.facts) and all(
         a.word == "same" for a in difference.artifacts
     ):
         console.print(plain_terminal_text("No difference in model, tools and artifacts."))
 
 
-def _print_diff_artifact(artifact: ArtifactDiff, console: Console) -> None:
+def _print_release_diff_of_artifact(artifact: ArtifactDiff, console: Console) -> None:
     shown = [line for line in artifact.lines if line.word != "same"]
     word = {"same": "the same file", "changed": "another file"}.get(artifact.word, artifact.word)
     console.print()

@@ -46,7 +46,7 @@ def examine_machine() -> tuple[Finding, ...]:
         _examine_counting(),
         *_examine_processor(),
         *_examine_samples(),
-        *phone.examine_phone_tools(),
+        *phone.examine_phone(),
         *extras.examine_extras(),
     )
 
@@ -95,14 +95,14 @@ def _examine_runtimes(probes: dict[str, FrameworkCheck]) -> tuple[Finding, ...]:
     )
 
 
-def _unprobed_finding(title: str, package: str, probe: FrameworkCheck) -> Finding:
+def _examine_untried_runtime(title: str, package: str, probe: FrameworkCheck) -> Finding:
     return Finding(title, "missing", f"{package} {probe.failure}", f"Fix {package} first.")
 
 
 def _examine_xnnpack(probe: FrameworkCheck) -> Finding:
     title = "ExecuTorch XNNPACK runtime"
     if probe.failure:
-        return _unprobed_finding(title, "executorch", probe)
+        return _examine_untried_runtime(title, "executorch", probe)
     backends = probe.answer["backends"]
     if "XnnpackBackend" in backends:
         return Finding(title, "ok", f"executes here; registered backends: {', '.join(backends)}")
@@ -118,10 +118,10 @@ def _examine_vulkan(probe: FrameworkCheck) -> Finding:
     title = "ExecuTorch Vulkan runtime"
     if "VulkanBackend" in probe.answer.get("backends", ()):
         return Finding(title, "ok", "registered; needs a Vulkan 1.1 driver to execute")
-    if command := vulkan_tools.missing_vulkan_parts():
+    if command := vulkan_tools.missing_vulkan_tools():
         detail = "not in this ExecuTorch build, and no software runtime: Vulkan artifacts are not_run"
         return Finding(title, "limited", detail, command)
-    if not vulkan_tools.ready_vulkan_parts(cache.default_cache_root()):
+    if not vulkan_tools.ready_vulkan_tools(cache.default_cache_root()):
         detail = (
             "Mesa's software driver is here, ExecuTorch for it is not prepared: Vulkan artifacts are not_run"
         )
@@ -132,14 +132,14 @@ def _examine_vulkan(probe: FrameworkCheck) -> Finding:
 def _examine_onnxruntime(probe: FrameworkCheck) -> Finding:
     title = "ONNX Runtime"
     if probe.failure:
-        return _unprobed_finding(title, "onnxruntime", probe)
+        return _examine_untried_runtime(title, "onnxruntime", probe)
     return Finding(title, "ok", f"executes here; providers: {', '.join(probe.answer['providers'])}")
 
 
 def _examine_lite(probe: FrameworkCheck) -> Finding:
     title = "TorchScript lite interpreter"
     if probe.failure:
-        return _unprobed_finding(title, "torch", probe)
+        return _examine_untried_runtime(title, "torch", probe)
     if probe.answer["lite"] is True:
         return Finding(title, "ok", "saved, loaded and ran a module here")
     return Finding(title, "limited", f"cannot run a module here: {probe.answer['lite']}")
@@ -157,7 +157,7 @@ def _examine_optimizer(probe: FrameworkCheck) -> Finding:
 def _examine_coreml(probe: FrameworkCheck) -> Finding:
     title = "Core ML runtime"
     if probe.failure:
-        return _unprobed_finding(title, "coremltools", probe)
+        return _examine_untried_runtime(title, "coremltools", probe)
     if platform.system() == "Darwin":
         return Finding(title, "ok", f"executes here (macOS {platform.mac_ver()[0]})")
     detail = f"needs macOS, this is {platform.system()}: the reference interpreter verifies packages instead"
@@ -167,7 +167,7 @@ def _examine_coreml(probe: FrameworkCheck) -> Finding:
 def _examine_operators(probe: FrameworkCheck) -> Finding:
     title = "torchvision operator library"
     if probe.failure:
-        return _unprobed_finding(title, "torchvision", probe)
+        return _examine_untried_runtime(title, "torchvision", probe)
     if probe.answer["operators"]:
         return Finding(title, "ok", "loads")
     detail = "does not load with this torch; stand-ins are declared (classification, segmentation unaffected)"
@@ -177,10 +177,10 @@ def _examine_operators(probe: FrameworkCheck) -> Finding:
 
 def _examine_arm64() -> Finding:
     title = "Arm kernels, emulated"
-    if command := arm_tools.missing_emulated_parts():
+    if command := arm_tools.missing_arm_tools():
         detail = "artifacts run on this machine's kernels only: no QEMU, or no Arm cross compiler"
         return Finding(title, "limited", detail, command)
-    if not arm_tools.ready_emulated_parts(cache.default_cache_root()):
+    if not arm_tools.ready_arm_tools(cache.default_cache_root()):
         detail = "QEMU and the Arm compiler are here; the programs are not prepared"
         return Finding(title, "limited", detail, arm_tools.PREPARE)
     return Finding(title, "ok", f"ready: exports run on them, too; {arm_tools.RUNTIME}")
@@ -257,12 +257,12 @@ def _examine_samples() -> tuple[Finding, ...]:
         try:
             paths = [packaged.find_packaged(item) for item in wanted]
         except MissingDependencyError as error:
-            command = next(item.command for item in wanted if not _sample_exists(item))
+            command = next(item.command for item in wanted if not _examine_sample(item))
             findings.append(Finding(title, "limited", error.message, command))
         else:
             findings.append(Finding(title, "ok", f"{len(paths)} file(s) in {paths[0].parent}"))
     return tuple(findings)
 
 
-def _sample_exists(item: packaged.PackagedFile) -> bool:
+def _examine_sample(item: packaged.PackagedFile) -> bool:
     return importlib.util.find_spec(item.package) is not None

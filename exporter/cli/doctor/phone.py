@@ -21,7 +21,7 @@ NDK_FIX = (
 )
 
 
-def examine_phone_tools() -> tuple[Finding, ...]:
+def examine_phone() -> tuple[Finding, ...]:
     """Examine adb, its package, the tools that build the runner, and the built runners."""
     return (
         _examine_phone_adb(),
@@ -88,7 +88,7 @@ def _examine_phone_runner(platform: str) -> Finding:
     built, missing = [], []
     for backend in get_args(Backend):
         try:
-            build.find_built_runner(target, backend)
+            build.find_build_of_runner(target, backend)
         except SetupError as error:
             missing.append((backend, error.hint.removeprefix("Build it: ")))
         else:

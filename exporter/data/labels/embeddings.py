@@ -70,7 +70,7 @@ def _embedding_pairs(source: Path, path: Path, model: Model) -> Labelled:
     try:
         names = sorted({str(row[key]) for row in rows for key in ("file", "other")})
         places = {name: number for number, name in enumerate(names)}
-        listed = [(places[r["file"]], places[r["other"]], _finite(r["similarity"])) for r in rows]
+        listed = [(places[r["file"]], places[r["other"]], _finite_embeddings(r["similarity"])) for r in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise unusable_labels(
             "embeddings", f"{path.name} has a row without a usable {error}", EXPECTED
@@ -83,7 +83,7 @@ def _embedding_pairs(source: Path, path: Path, model: Model) -> Labelled:
     return label_source_photos("embeddings", source, model, list(zip(photos_of, labels, strict=True)))
 
 
-def _finite(text: str) -> float:
+def _finite_embeddings(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"similarity, {text!r:.40}")

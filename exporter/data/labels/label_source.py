@@ -59,7 +59,7 @@ def label_source_partners(
     Raises:
         CalibrationError: A photo has no such file.
     """
-    names = {path.stem: path for path in _child_files(folder, suffixes)}
+    names = {path.stem: path for path in _child_files_of_label_source(folder, suffixes)}
     if missing := [path.name for path in paths if path.stem not in names]:
         raise unusable_labels(task, f"{folder} holds nothing for {some_label_names(missing)}", expected)
     return [names[path.stem] for path in paths]
@@ -271,11 +271,11 @@ def single_label_source(source: Path, *suffixes: str) -> Path | None:
         return source if source.suffix.lower() in suffixes else None
     if not source.is_dir():
         return None
-    candidates = _child_files(source, suffixes)
+    candidates = _child_files_of_label_source(source, suffixes)
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _child_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+def _child_files_of_label_source(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return a folder's files with one of the suffixes; a pipe, which would block for ever, is none."""
     return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes and p.is_file()]
 

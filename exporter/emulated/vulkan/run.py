@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.emulated.vulkan.vulkan_tools import PACKAGE, software_driver
+from exporter.emulated.vulkan.vulkan_tools import PACKAGE, vulkan_software_driver
 from exporter.errors import CannotRunHere
 from exporter.records import Array, Runner, Sample
 
@@ -24,7 +24,7 @@ DTYPES = {number: name for name, number in SCALAR_TYPES.items()}
 MAX_RANK = 16
 
 
-def load_on_software_vulkan(path: Path, folder: Path) -> tuple[Runner, str]:
+def load_to_run_on_software_vulkan(path: Path, folder: Path) -> tuple[Runner, str]:
     """Load a `.pte` on the software driver.
 
     Args:
@@ -38,49 +38,49 @@ def load_on_software_vulkan(path: Path, folder: Path) -> tuple[Runner, str]:
         CannotRunHere: The runtime refuses the file, which its runner may raise too.
     """
     # Vulkan's loader would take a GPU of this machine, and Mesa would write compiled shaders.
-    os.environ["VK_ICD_FILENAMES"] = os.environ["VK_DRIVER_FILES"] = str(software_driver())
+    os.environ["VK_ICD_FILENAMES"] = os.environ["VK_DRIVER_FILES"] = str(vulkan_software_driver())
     os.environ["MESA_SHADER_CACHE_DISABLE"] = "true"
     for name in STAND_INS:
         ctypes.CDLL(str(folder / name))
     library = ctypes.CDLL(str(folder / "libvulkan_runner.so"))
     library.vulkan_problem.restype = c_char_p
     library.vulkan_outputs.restype = c_size_t
-    _check_vulkan_call(library, library.vulkan_load(str(path).encode()))
+    _check_call_of_vulkan_run(library, library.vulkan_load(str(path).encode()))
 
     def run(sample: Sample) -> tuple[Array, ...]:
         arrays = [np.ascontiguousarray(array) for array in sample]
         for index, array in enumerate(arrays):
-            _set_vulkan_input(library, index, array)
-        _check_vulkan_call(library, library.vulkan_run())
-        return tuple(_vulkan_output(library, index) for index in range(library.vulkan_outputs()))
+            _set_input_of_vulkan_run(library, index, array)
+        _check_call_of_vulkan_run(library, library.vulkan_run())
+        return tuple(_output_of_vulkan_run(library, index) for index in range(library.vulkan_outputs()))
 
     return run, f"{PACKAGE.replace('@', ' ')} (lavapipe)"
 
 
-def _set_vulkan_input(library: ctypes.CDLL, index: int, array: Array) -> None:
+def _set_input_of_vulkan_run(library: ctypes.CDLL, index: int, array: Array) -> None:
     shape = (c_int64 * array.ndim)(*array.shape)
     dtype = SCALAR_TYPES.get(array.dtype.name)
     if dtype is None:
         raise CannotRunHere(f"ExecuTorch takes no {array.dtype.name}")
     data = array.ctypes.data_as(c_void_p)
     status = library.vulkan_set_input(c_size_t(index), dtype, c_size_t(array.ndim), shape, data)
-    _check_vulkan_call(library, status)
+    _check_call_of_vulkan_run(library, status)
 
 
-def _vulkan_output(library: ctypes.CDLL, index: int) -> Array:
+def _output_of_vulkan_run(library: ctypes.CDLL, index: int) -> Array:
     dtype, rank, data, size = c_int(), c_size_t(MAX_RANK), c_void_p(), c_size_t()
     shape = (c_int64 * MAX_RANK)()
     status = library.vulkan_output(
         c_size_t(index), byref(dtype), byref(rank), shape, byref(data), byref(size)
     )
-    _check_vulkan_call(library, status)
+    _check_call_of_vulkan_run(library, status)
     if dtype.value not in DTYPES:
         raise CannotRunHere(f"Output {index} is of ExecuTorch's type {dtype.value}")
     values = np.frombuffer(ctypes.string_at(data, size.value), DTYPES[dtype.value])
     return values.reshape(shape[: rank.value]).copy()
 
 
-def _check_vulkan_call(library: ctypes.CDLL, status: int) -> None:
+def _check_call_of_vulkan_run(library: ctypes.CDLL, status: int) -> None:
     """Raise what the library says: it is older than the exporter, so a refusal is not the file's fault."""
     if status:
         problem: bytes = library.vulkan_problem()

@@ -38,32 +38,32 @@ STEP_S = 600.0
 OTHERS_MAY_WRITE = 0o022
 
 
-def missing_vulkan_parts() -> str:
+def missing_vulkan_tools() -> str:
     """Return what keeps the parts from being prepared here, as a command; empty where nothing does."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "use Linux on x86-64"
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
-    packages += [] if software_driver() else ["mesa-vulkan-drivers"]
+    packages += [] if vulkan_software_driver() else ["mesa-vulkan-drivers"]
     packages += [] if ctypes.util.find_library("vulkan") else ["libvulkan1"]
     return f"apt install {' '.join(packages)}" if packages else ""
 
 
-def software_driver() -> Path | None:
+def vulkan_software_driver() -> Path | None:
     """Return the description of Mesa's software driver; None where it is not installed."""
     paths = (path for folder in DRIVERS for path in sorted(folder.glob("lvp_icd*.json")))
     return next(paths, None)
 
 
-def ready_vulkan_parts(cache: Path) -> Path | None:
+def ready_vulkan_tools(cache: Path) -> Path | None:
     """Return the folder of the prepared libraries; None where there are none, or others may change them."""
-    folder = _vulkan_parts_folder(cache)
-    if not software_driver() or not prepared_folder.is_prepared(folder):
+    folder = _vulkan_tools_folder(cache)
+    if not vulkan_software_driver() or not prepared_folder.is_prepared(folder):
         return None
     status = folder.stat()
     return None if status.st_uid != os.getuid() or status.st_mode & OTHERS_MAY_WRITE else folder
 
 
-def prepare_vulkan_parts(cache: Path) -> Path:
+def prepare_vulkan_tools(cache: Path) -> Path:
     """Return the folder of the libraries; the first time, fetch the package and compile.
 
     Args:
@@ -72,32 +72,32 @@ def prepare_vulkan_parts(cache: Path) -> Path:
     Raises:
         MissingDependencyError: A program of the system is missing, or a step failed.
     """
-    if folder := ready_vulkan_parts(cache):
+    if folder := ready_vulkan_tools(cache):
         return folder
-    if command := missing_vulkan_parts():
+    if command := missing_vulkan_tools():
         raise MissingDependencyError(
             "Executing Vulkan artifacts needs npm, a C++ compiler and Mesa's software driver.",
             f"Debian: {command}.",
             code="EM-VULKAN",
         )
-    folder = _vulkan_parts_folder(cache)
-    prepared_folder.prepare_once(folder, _make_vulkan_parts)
+    folder = _vulkan_tools_folder(cache)
+    prepared_folder.prepare_once(folder, _make_vulkan_tools)
     return folder
 
 
-def _vulkan_parts_folder(cache: Path) -> Path:
+def _vulkan_tools_folder(cache: Path) -> Path:
     sources = (SOURCE, SOURCE.with_name("bionic.py"), SOURCE.with_name("vulkan.cc"))
     text = f"{FORMAT} {SHA256} {[digest_file(path) for path in sources]}"
     return cache / "vulkan" / hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _make_vulkan_parts(folder: Path) -> None:
+def _make_vulkan_tools(folder: Path) -> None:
     folder.mkdir(mode=0o755)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         _unpack_vulkan_package(_fetched_vulkan_package(scratch), scratch)
         shutil.copy(scratch / LIBRARY, folder / "libexecutorch_jni.so")
-        _compile_bionic(folder, scratch)
+        _compile_bionic_for_vulkan(folder, scratch)
         _compile_vulkan_runner(folder, scratch)
 
 
@@ -117,7 +117,7 @@ def _unpack_vulkan_package(archive: Path, scratch: Path) -> None:
         package.extractall(scratch, wanted, filter="data")
 
 
-def _compile_bionic(folder: Path, scratch: Path) -> None:
+def _compile_bionic_for_vulkan(folder: Path, scratch: Path) -> None:
     versions, trampolines = scratch / "versions.map", scratch / "trampolines.s"
     versions.write_text(VERSIONS)
     trampolines.write_text(bionic_trampolines(folder / "libexecutorch_jni.so"))

@@ -40,7 +40,7 @@ def convert_to_coreai(
             from exporter.formats.coreai.float16 import coreai_float16_program
 
             program, note = coreai_float16_program(captured, program)
-        _check_coreai_names(captured)
+        _check_converted_names(captured)
         converter = TorchConverter(mode=TorchConverter.Mode.RELEASE).add_exported_program(
             program.run_decompositions(get_decomp_table()),
             input_names=[spec.name for spec in captured.inputs],
@@ -49,7 +49,7 @@ def convert_to_coreai(
         return converter.to_coreai(), note
 
 
-def _check_coreai_names(captured: Captured) -> None:
+def _check_converted_names(captured: Captured) -> None:
     names = [spec.name for spec in (*captured.inputs, *captured.outputs)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

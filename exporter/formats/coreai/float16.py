@@ -39,14 +39,14 @@ def coreai_float16_program(
     float32 = simulated_float32_nodes(module.graph)
     for node in module.graph.nodes:
         if node.op == "get_attr" and any(user not in float32 for user in node.users):
-            _store_attribute_in_half(module, str(node.target))
+            _store_attribute_in_float16(module, str(node.target))
     half = torch.export.export(_HalfProgram(module, float32), captured.example, strict=False)
     kinds = sorted({str(node.target).removeprefix("aten.").partition(".")[0] for node in float32})
     note = f"{len(float32)} operators compute in float32: {', '.join(kinds)}." if kinds else ""
     return half, note
 
 
-def _store_attribute_in_half(module: fx.GraphModule, name: str) -> None:
+def _store_attribute_in_float16(module: fx.GraphModule, name: str) -> None:
     value = graphs.graph_attribute(module, name)
     if not isinstance(value, Tensor) or value.dtype != torch.float32:
         return
@@ -69,7 +69,7 @@ class _HalfProgram(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         outputs = _HalfInterpreter(self.module, self._float32).run(*inputs)
-        return tuple(_cast(leaf, torch.float32) for leaf in _pytree.tree_leaves(outputs))
+        return tuple(_cast_to_float16(leaf, torch.float32) for leaf in _pytree.tree_leaves(outputs))
 
 
 class _HalfInterpreter(fx.Interpreter):
@@ -103,11 +103,11 @@ class _HalfInterpreter(fx.Interpreter):
             return value
         key = (id(value), dtype)
         if key not in self._casts:
-            self._casts[key] = (value, _cast(value, dtype))
+            self._casts[key] = (value, _cast_to_float16(value, dtype))
         return self._casts[key][1]
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def _cast_to_float16(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.float32) and value.dtype != dtype:
         return value.to(dtype)
     return value

@@ -43,7 +43,7 @@ def load_in_coreai_runtime(path: Path, variant: Variant, threads: int) -> tuple[
     def run(sample: Sample) -> tuple[Array, ...]:
         return loop.run_until_complete(_call_coreai_function(function, sample))
 
-    return run, _coreai_version()
+    return run, _coreai_runtime_version()
 
 
 async def _load_coreai_function(asset: Any) -> Any:
@@ -62,7 +62,7 @@ async def _call_coreai_function(function: Any, sample: Sample) -> tuple[Array, .
     return tuple(np.array(outputs[name].numpy()) for name in function.desc.output_names)
 
 
-def _coreai_version() -> str:
+def _coreai_runtime_version() -> str:
     from importlib import metadata
 
     place = "" if sys.platform == "darwin" else " (CPU)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import LoweringError
 from exporter.formats.coreml.convert import convert_to_package
-from exporter.formats.coreml.package import Package, coremltools_quietly
+from exporter.formats.coreml.package import Package, coremltools_quietly_for_package
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ def compress_program(package: Package, precision: str) -> tuple[Package, str]:
     Raises:
         LoweringError: There is nothing to compress, so the result would be mislabelled.
     """
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
     program = load_program_to_compress(package)
     original = _weights_to_compress(program)
     if not original:
@@ -62,7 +62,7 @@ def load_program_to_compress(package: Package, weights: Path | None = None) -> A
         package: A package before it is written, or after it is read.
         weights: The folder of its weight file, where it has one already; else a temporary one is written.
     """
-    coremltools_quietly()
+    coremltools_quietly_for_package()
     from coremltools.converters.mil.frontend.milproto.load import load
 
     if weights is not None:

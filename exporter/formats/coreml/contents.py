@@ -37,9 +37,9 @@ def package_contents(path: Path, variant: Variant) -> Structure:
     try:
         package = read_package(path)
         program = load_program_to_compress(package)
-        inputs, outputs = _package_features(package.spec)
-        _check_package_shapes(program, outputs)
-        elements, size = _package_weights(program)
+        inputs, outputs = _features_in_contents(package.spec)
+        _check_shapes_in_contents(program, outputs)
+        elements, size = _weights_in_contents(program)
     except LoweringError:
         raise
     except Exception as error:
@@ -50,14 +50,14 @@ def package_contents(path: Path, variant: Variant) -> Structure:
     return Structure(inputs, outputs, dict(kinds), size, elements)
 
 
-def _package_features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _features_in_contents(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     description = spec.description
-    _check_package_names(spec)
+    _check_names_in_contents(spec)
     metadata = description.metadata.userDefined
     names = json.loads(metadata[NAMES_KEY]) if NAMES_KEY in metadata else {}
     inputs, outputs = (
         tuple(
-            _package_feature(feature, name)
+            _feature_in_contents(feature, name)
             for feature, name in zip(features, names.get(key, [f.name for f in features]), strict=True)
         )
         for key, features in (("inputs", description.input), ("outputs", description.output))
@@ -65,7 +65,7 @@ def _package_features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSp
     return inputs, outputs
 
 
-def _check_package_names(spec: Any) -> None:
+def _check_names_in_contents(spec: Any) -> None:
     """Check that the description, by whose names an app asks, names what the program has."""
     main = spec.mlProgram.functions["main"]
     computed = [value.name for value in main.inputs], main.block_specializations[main.opset].outputs
@@ -78,13 +78,13 @@ def _check_package_names(spec: Any) -> None:
             )
 
 
-def _package_feature(feature: Any, name: str) -> TensorSpec:
+def _feature_in_contents(feature: Any, name: str) -> TensorSpec:
     array = feature.type.multiArrayType
     dtype = array.ArrayDataType.Name(array.dataType)
     return TensorSpec(name, tuple(array.shape), _FEATURE_DTYPES[dtype])
 
 
-def _check_package_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
+def _check_shapes_in_contents(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
     for variable, spec in zip(program.functions["main"].outputs, outputs, strict=True):
         # A scalar is described without a shape, or with one element.
         if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
@@ -94,12 +94,12 @@ def _check_package_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None
             )
 
 
-def _package_weights(program: Any) -> tuple[dict[str, int], int]:
+def _weights_in_contents(program: Any) -> tuple[dict[str, int], int]:
     """Count the elements by storage type, and their bytes without palettes and scales."""
     elements: Counter[str] = Counter()
     size = 0
     for operation in operations_to_compress(program):
-        stored = _stored_in_package(operation)
+        stored = _stored_in_contents(operation)
         if stored is not None:
             dtype, shape, size_bytes = stored
             elements[dtype] += prod(shape)
@@ -107,10 +107,10 @@ def _package_weights(program: Any) -> tuple[dict[str, int], int]:
     return dict(elements), size
 
 
-def _stored_in_package(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
+def _stored_in_contents(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
     """Return storage type, shape and bytes of the weight that an operator holds; None when it holds none."""
     if operation.op_type in _STORING and all(
-        op.op_type in _ELEMENTWISE for op in _users_in_package(operation)
+        op.op_type in _ELEMENTWISE for op in _users_in_contents(operation)
     ):
         return None
     if operation.op_type == "constexpr_lut_to_dense":
@@ -120,7 +120,7 @@ def _stored_in_package(operation: Any) -> tuple[str, tuple[int, ...], int] | Non
         data = operation.quantized_data.val
         return data.dtype.name, data.shape, data.nbytes
     if operation.op_type != "const" or any(
-        _unpacks_packed_weight(op) for op in operation.outputs[0].child_ops
+        _unpacks_weight_in_contents(op) for op in operation.outputs[0].child_ops
     ):
         return None
     value = operation.outputs[0].val
@@ -130,10 +130,10 @@ def _stored_in_package(operation: Any) -> tuple[str, tuple[int, ...], int] | Non
     return value.dtype.name, value.shape, value.nbytes
 
 
-def _users_in_package(operation: Any) -> Iterator[Any]:
+def _users_in_contents(operation: Any) -> Iterator[Any]:
     for output in operation.outputs:
         yield from output.child_ops
 
 
-def _unpacks_packed_weight(operation: Any) -> bool:
+def _unpacks_weight_in_contents(operation: Any) -> bool:
     return bool(operation.op_type.startswith("constexpr_"))

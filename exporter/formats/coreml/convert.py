@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.coreml.convertible_graph import convertible_graph
-from exporter.formats.coreml.description import describe_package
+from exporter.formats.coreml.description import package_description
 from exporter.formats.coreml.float16 import coreml_float16_precision
-from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
+from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly_for_package
 from exporter.formats.torchscript.scripting import trace_instead_of_scripting
 from exporter.records import Captured, TensorSpec
 
@@ -61,7 +61,7 @@ def _attempt_to_convert(captured: Captured) -> tuple[Package, tuple[str, ...]] |
 def _convert_captured(
     captured: Captured, program: torch.export.ExportedProgram
 ) -> tuple[Package, tuple[str, ...]]:
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
     inputs, outputs = _converted_names(captured.inputs, captured.outputs)
     types = [
         ct.TensorType(name=name, dtype=_converted_dtype(spec))
@@ -73,7 +73,7 @@ def _convert_captured(
     if names != outputs:
         raise LoweringError(f"Core ML gives the outputs as {names}, the model as {outputs}.")
     _keep_converted_names(package.spec, captured)
-    describe_package(package.spec, captured)
+    package_description(package.spec, captured)
     return package, _convert_notes(captured, [*inputs, *outputs])
 
 
@@ -82,7 +82,7 @@ def _convert_from_trace(captured: Captured, names: list[str], outputs: list[Any]
 
     coremltools' TorchScript reader fails on many attention networks (with NumPy 2.4, `int()` of an array).
     """
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
     inputs = [
         ct.TensorType(name=name, shape=spec.shape, dtype=_converted_dtype(spec))
         for name, spec in zip(names, captured.inputs, strict=True)
@@ -113,7 +113,7 @@ def _converted_dtype(spec: TensorSpec) -> type[np.generic]:
 
 def convert_to_package(model: Any, **options: Any) -> Package:
     """Run `coremltools.convert`; take the result out of the folder it insists on."""
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory, "model.mlpackage")
         converted = ct.convert(
@@ -149,7 +149,7 @@ def _converted_names(
 
 def _rename_converted_inputs(spec: Any, names: list[str]) -> None:
     """Give the inputs, which coremltools names after the graph's placeholders, the model's names."""
-    rename = coremltools_quietly().utils.rename_feature
+    rename = coremltools_quietly_for_package().utils.rename_feature
     placeholders = [feature.name for feature in spec.description.input]
     if len(placeholders) != len(names):
         raise LoweringError(

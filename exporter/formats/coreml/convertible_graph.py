@@ -22,7 +22,7 @@ def convertible_graph(program: torch.export.ExportedProgram) -> torch.export.Exp
     program = program.run_decompositions({})
     for node in program.graph.nodes:
         name = str(node.target).removesuffix(".default")
-        if node.op != "call_function" or name not in FILLS or not _fills_another_type(node):
+        if node.op != "call_function" or name not in FILLS or not _is_fill_convertible(node):
             continue
         filled = node.meta["val"]
         value = _value_of_fill(node, name)
@@ -33,7 +33,7 @@ def convertible_graph(program: torch.export.ExportedProgram) -> torch.export.Exp
     return program
 
 
-def _fills_another_type(node: Any) -> bool:
+def _is_fill_convertible(node: Any) -> bool:
     """Tell whether a fill has another type than the tensor it is like, and sizes that are known."""
     source, filled = node.args[0].meta.get("val"), node.meta.get("val")
     if source is None or filled is None or source.dtype == filled.dtype:

@@ -16,17 +16,17 @@ LABELS_KEY = "classes"
 """The metadata key of the labels, a JSON list in the order of the scores."""
 
 
-def describe_package(spec: Any, captured: Captured) -> None:
+def package_description(spec: Any, captured: Captured) -> None:
     """Write the texts into a package's description."""
     metadata, about = spec.description.metadata, captured.about
     for field, value in _metadata_of_description(about).items():
         setattr(metadata, field, value)
-    for output in _described_scores(captured.outputs, about.labels):
+    for output in _scores_for_description(captured.outputs, about.labels):
         metadata.userDefined[LABELS_KEY] = json.dumps(about.labels, ensure_ascii=False)
         feature = spec.description.output[captured.outputs.index(output)]
-        feature.shortDescription = _text_of_scores(about.labels)
+        feature.shortDescription = _description_of_scores(about.labels)
     if about.preparation and len(captured.inputs) == 1:
-        spec.description.input[0].shortDescription = _text_of_preparation(about)
+        spec.description.input[0].shortDescription = _description_of_preparation(about)
 
 
 def check_package_description(spec: Any, captured: Captured) -> None:
@@ -38,12 +38,12 @@ def check_package_description(spec: Any, captured: Captured) -> None:
     metadata, about = spec.description.metadata, captured.about
     expected: dict[str, str] = dict(_metadata_of_description(about))
     actual = {field: str(getattr(metadata, field)) for field in expected}
-    scores = _described_scores(captured.outputs, about.labels)
+    scores = _scores_for_description(captured.outputs, about.labels)
     if scores:
         expected[LABELS_KEY] = json.dumps(about.labels, ensure_ascii=False)
         actual[LABELS_KEY] = metadata.userDefined.get(LABELS_KEY, "")
     if about.preparation and len(captured.inputs) == 1:
-        expected["input"] = _text_of_preparation(about)
+        expected["input"] = _description_of_preparation(about)
         actual["input"] = spec.description.input[0].shortDescription
     for field, value in expected.items():
         if actual[field] != value:
@@ -61,14 +61,14 @@ def _metadata_of_description(about: About) -> Mapping[str, str]:
     return {field: value for field, value in texts.items() if value}
 
 
-def _described_scores(outputs: Sequence[TensorSpec], labels: Sequence[str]) -> list[TensorSpec]:
+def _scores_for_description(outputs: Sequence[TensorSpec], labels: Sequence[str]) -> list[TensorSpec]:
     """Return the outputs that have a score for each label."""
     return [spec for spec in outputs if labels and len(spec.shape) > 1 and spec.shape[1] == len(labels)]
 
 
-def _text_of_scores(labels: Sequence[str]) -> str:
+def _description_of_scores(labels: Sequence[str]) -> str:
     return f"Scores of {len(labels)} classes; the metadata '{LABELS_KEY}' lists their labels in this order."
 
 
-def _text_of_preparation(about: About) -> str:
+def _description_of_preparation(about: About) -> str:
     return f"A photo, prepared: {about.preparation}."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from exporter.formats import half_precision
-from exporter.formats.coreml.package import coremltools_quietly
+from exporter.formats.coreml.package import coremltools_quietly_for_package
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Operation, Var
@@ -17,7 +17,7 @@ _NO_COMPUTE = frozenset({"const", "cast"})
 
 def coreml_float16_precision() -> Any:
     """Return the `coreml_float16_precision` of `coremltools.convert`: float16, except groups of operators."""
-    return coremltools_quietly().transform.FP16ComputePrecision(op_selector=_Float16Selector())
+    return coremltools_quietly_for_package().transform.FP16ComputePrecision(op_selector=_Float16Selector())
 
 
 class _Float16Selector:

@@ -40,7 +40,7 @@ class Package:
     weights: bytes
 
 
-def coremltools_quietly() -> ModuleType:
+def coremltools_quietly_for_package() -> ModuleType:
     """Import coremltools; silence its warnings about versions it wasn't tested with."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     import coremltools
@@ -71,7 +71,7 @@ def read_package(path: Path) -> Package:
         LoweringError: It is not a whole package with one ML Program.
     """
     _check_package_manifest(path)
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
     spec = ct.proto.Model_pb2.Model()
     spec.ParseFromString(_read_package_file(path, _MODEL))
     if spec.WhichOneof("Type") != "mlProgram":

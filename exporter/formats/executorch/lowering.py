@@ -9,7 +9,7 @@ from exporter.formats.executorch import weights_only
 from exporter.formats.executorch.parameter_names import with_usable_naming
 from exporter.formats.executorch.prelu import with_prelu_on_images_only
 from exporter.formats.executorch.recurrent import with_recurrent_steps
-from exporter.formats.executorch.skipped_compiler_work import savings_in_compiler
+from exporter.formats.executorch.skipped_compiler_work import skip_compiler_work
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ def lower_to_executorch(program: torch.export.ExportedProgram, backend: str) -> 
     from executorch.exir import to_edge_transform_and_lower
 
     _check_lowering_layout(program)
-    with savings_in_compiler():
+    with skip_compiler_work():
         edge = to_edge_transform_and_lower(
             with_usable_naming(with_prelu_on_images_only(with_recurrent_steps(program))),
             partitioner=[_lowering_partitioner(backend)],

@@ -18,20 +18,20 @@ def with_prelu_on_images_only(program: torch.export.ExportedProgram) -> torch.ex
     prelu = torch.ops.aten.prelu.default
 
     def is_spelled_out(node: fx.Node) -> bool:
-        return node.target is prelu and _dimensions(node) != IMAGE_DIMENSIONS
+        return node.target is prelu and _prelu_dimensions(node) != IMAGE_DIMENSIONS
 
     if not any(map(is_spelled_out, program.graph.nodes)):
         return program
-    spelled_out: torch.export.ExportedProgram = program.run_decompositions({prelu: _two_relus})
+    spelled_out: torch.export.ExportedProgram = program.run_decompositions({prelu: _prelu_as_two_relus})
     return spelled_out
 
 
-def _dimensions(node: fx.Node) -> int:
+def _prelu_dimensions(node: fx.Node) -> int:
     value: Tensor = node.meta["val"]
     return value.dim()
 
 
-def _two_relus(x: Tensor, weight: Tensor) -> Tensor:
+def _prelu_as_two_relus(x: Tensor, weight: Tensor) -> Tensor:
     if x.dim() == IMAGE_DIMENSIONS:
         return NotImplemented  # type: ignore[no-any-return]
     slope = weight.reshape(-1, *[1] * (x.dim() - 2)) if x.dim() > 1 else weight

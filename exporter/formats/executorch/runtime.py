@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
-from exporter.emulated.vulkan.run import load_on_software_vulkan
-from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_parts
+from exporter.emulated.vulkan.run import load_to_run_on_software_vulkan
+from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_tools
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import default_cache_root
 from exporter.formats.native_output import explain_by_native_output
@@ -42,9 +42,9 @@ def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tu
     runtime = Runtime.get()
     backend = RUNTIME_BACKENDS[variant.backend]
     if not runtime.backend_registry.is_available(backend):
-        if variant.backend == "vulkan" and (folder := ready_vulkan_parts(default_cache_root())):
+        if variant.backend == "vulkan" and (folder := ready_vulkan_tools(default_cache_root())):
             _check_whole_for_runtime(path)
-            return load_on_software_vulkan(path, folder)
+            return load_to_run_on_software_vulkan(path, folder)
         raise CannotRunHere(
             f"ExecuTorch {version}'s Python runtime has no {backend}: it runs on the device only"
         )

@@ -7,7 +7,7 @@ Lowering MobileNetV2 spends nearly half of its time on three things:
     provenance       every retrace deep-copies each node's history, which nothing ever changes
 
 They can't be switched off from outside, so this replaces internals while a lowering runs, and only
-in the versions where it was proven (`tests/formats/test_executorch_savings.py` compares the bytes).
+in the versions where it was proven (`test_executorch_skipped_compiler_work.py` compares the bytes).
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ _RETRACED = "exporter_retraced"
 
 
 @contextmanager
-def savings_in_compiler() -> Iterator[None]:
+def skip_compiler_work() -> Iterator[None]:
     """Leave out the compiler's wasted work inside the block; does nothing in other versions."""
-    if not _are_savings_proven():
+    if not _is_compiler_work_proven_skippable():
         yield
         return
     with ExitStack() as stack:
         for saving in (
-            _save_by_shared_provenance,
-            _save_idle_retraces,
-            _save_xnnpack_search,
-            _save_vulkan_search,
+            _skip_work_by_shared_provenance,
+            _skip_idle_retraces,
+            _skip_xnnpack_search,
+            _skip_vulkan_search,
         ):
             stack.enter_context(saving())
         yield
 
 
-def _are_savings_proven() -> bool:
+def _is_compiler_work_proven_skippable() -> bool:
     # A build of the same source says 2.13.0+cpu.
     return all(importlib.metadata.version(k).split("+")[0] == v for k, v in PROVEN_VERSIONS.items())
 
 
 @contextmanager
-def _replaced_to_save(owner: Any, name: str, value: Any) -> Iterator[None]:
+def _replaced_to_skip_work(owner: Any, name: str, value: Any) -> Iterator[None]:
     missing = object()
     # vars(), not getattr(): an inherited attribute must be inherited again afterwards.
     before = vars(owner).get(name, missing)
@@ -73,44 +73,44 @@ def _replaced_to_save(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
 
 
-def _save_by_shared_provenance() -> contextlib.AbstractContextManager[None]:
+def _skip_work_by_shared_provenance() -> contextlib.AbstractContextManager[None]:
     from torch.fx.traceback import NodeSource
 
     # Provenance is written once, when its node is made: a copy may share it.
-    return _replaced_to_save(NodeSource, "__deepcopy__", lambda self, _memo: self)
+    return _replaced_to_skip_work(NodeSource, "__deepcopy__", lambda self, _memo: self)
 
 
-def _save_idle_retraces() -> contextlib.AbstractContextManager[None]:
+def _skip_idle_retraces() -> contextlib.AbstractContextManager[None]:
     from executorch.exir.pass_base import ExportPass, PassResult
 
     retrace = ExportPass.call
-    hooks = _hooks_of_saved_pass(ExportPass)
+    hooks = _hooks_of_skipped_pass(ExportPass)
 
     def call(self: Any, module: GraphModule) -> PassResult:
         # Most passes edit the graph and then retrace it with every hook of ExportPass left as it is.
         plain = all(getattr(type(self), name) is hook for name, hook in hooks.items())
-        if plain and module.meta.get(_RETRACED) == _fingerprint_to_save_retrace(module.graph):
+        if plain and module.meta.get(_RETRACED) == _fingerprint_to_skip_retrace(module.graph):
             return PassResult(module, True)
         result = retrace(self, module)
-        result.graph_module.meta[_RETRACED] = _fingerprint_to_save_retrace(result.graph_module.graph)
+        result.graph_module.meta[_RETRACED] = _fingerprint_to_skip_retrace(result.graph_module.graph)
         return result
 
-    return _replaced_to_save(ExportPass, "call", call)
+    return _replaced_to_skip_work(ExportPass, "call", call)
 
 
-def _hooks_of_saved_pass(base: type) -> dict[str, Any]:
+def _hooks_of_skipped_pass(base: type) -> dict[str, Any]:
     """Return the methods that a pass can override to change nodes as they are retraced."""
     names = {name for cls in base.__mro__[:-1] for name, value in vars(cls).items() if callable(value)}
     names -= {"__init__", "call", "requires", "ensures", "inputs", "__call__"}
     return {name: getattr(base, name) for name in names if not name.startswith("__")}
 
 
-def _fingerprint_to_save_retrace(graph: Graph) -> list[Any]:
+def _fingerprint_to_skip_retrace(graph: Graph) -> list[Any]:
     """Return everything that a retrace of the graph depends on."""
-    return [(n.op, n.target, str(n.args), str(n.kwargs), str(_specs_to_save_retrace(n))) for n in graph.nodes]
+    return [(n.op, n.target, str(n.args), str(n.kwargs), str(_specs_to_skip_retrace(n))) for n in graph.nodes]
 
 
-def _specs_to_save_retrace(node: Node) -> Any:
+def _specs_to_skip_retrace(node: Node) -> Any:
     import torch
     from torch.utils import _pytree
 
@@ -123,23 +123,25 @@ def _specs_to_save_retrace(node: Node) -> Any:
 
 
 @contextmanager
-def _save_xnnpack_search() -> Iterator[None]:
+def _skip_xnnpack_search() -> Iterator[None]:
     from executorch.backends.xnnpack import _passes
 
     with ExitStack() as stack:
         for name, operators in XNNPACK_PATTERNS.items():
             pass_class = getattr(_passes, name)
             stack.enter_context(
-                _replaced_to_save(pass_class, "call", _saving_search(pass_class.call, operators))
+                _replaced_to_skip_work(
+                    pass_class, "call", _search_that_skips_work(pass_class.call, operators)
+                )
             )
         yield
 
 
-def _saving_search(call: Callable[[Any, GraphModule], PassResult], operators: frozenset[str]) -> Any:
+def _search_that_skips_work(call: Callable[[Any, GraphModule], PassResult], operators: frozenset[str]) -> Any:
     from torch.fx.passes.infra.pass_base import PassResult
 
     def search(self: Any, module: GraphModule) -> PassResult:
-        if operators <= _operators_to_save_search(module.graph):
+        if operators <= _operators_to_skip_search(module.graph):
             return call(self, module)
         return PassResult(module, False)
 
@@ -147,34 +149,34 @@ def _saving_search(call: Callable[[Any, GraphModule], PassResult], operators: fr
 
 
 @contextmanager
-def _save_vulkan_search() -> Iterator[None]:
+def _skip_vulkan_search() -> Iterator[None]:
     from executorch.backends.vulkan import patterns
 
     find, replace = patterns.get_all_fusable_subgraphs, patterns.replace_all_fusable_subgraphs
 
     def candidates(graph: Graph) -> dict[str, Any]:
-        present = _operators_to_save_search(graph)
+        present = _operators_to_skip_search(graph)
         patterns_by_name = patterns.fusable_patterns.items()
         return {
             name: entry for name, entry in patterns_by_name if VULKAN_PATTERNS.get(name, present) <= present
         }
 
     def find_candidates(module: GraphModule) -> Any:
-        with _replaced_to_save(patterns, "fusable_patterns", candidates(module.graph)):
+        with _replaced_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
             return find(module)
 
     def replace_candidates(program: Any, module: GraphModule) -> Any:
-        with _replaced_to_save(patterns, "fusable_patterns", candidates(module.graph)):
+        with _replaced_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
             return replace(program, module)
 
     with (
-        _replaced_to_save(patterns, "get_all_fusable_subgraphs", find_candidates),
-        _replaced_to_save(patterns, "replace_all_fusable_subgraphs", replace_candidates),
+        _replaced_to_skip_work(patterns, "get_all_fusable_subgraphs", find_candidates),
+        _replaced_to_skip_work(patterns, "replace_all_fusable_subgraphs", replace_candidates),
     ):
         yield
 
 
-def _operators_to_save_search(graph: Graph) -> frozenset[str]:
+def _operators_to_skip_search(graph: Graph) -> frozenset[str]:
     return frozenset(
         getattr(node.target, "__name__", "") for node in graph.nodes if node.op == "call_function"
     )

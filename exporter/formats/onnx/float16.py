@@ -28,7 +28,7 @@ def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
 
     proto = onnx.load_model_from_string(model)
     proto.graph.ClearField("value_info")  # the converter takes constants that are listed here for values
-    _compute_constant_outputs(proto.graph)
+    _compute_constants_for_float16(proto.graph)
     operators = [*DEFAULT_OP_BLOCK_LIST, *half_precision.FLOAT32]
     names = _onnx_names_not_float16(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
     _own_float16_constants(proto.graph, names)
@@ -43,7 +43,7 @@ def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
     return finish_onnx_export(onnx_ir.from_proto(result)), _onnx_float16_note(proto.graph, names)
 
 
-def _compute_constant_outputs(graph: onnx.GraphProto) -> None:
+def _compute_constants_for_float16(graph: onnx.GraphProto) -> None:
     """Give outputs that are stored constants a node of their own: the converter casts them under one name."""
     from onnx import helper
 

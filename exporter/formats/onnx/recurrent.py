@@ -40,13 +40,13 @@ def order_recurrent_rows(proto: onnx.ModelProto) -> None:
         for place in WEIGHTS if node.op_type in RECURRENT else ():
             rows = _recurrent_rows(node.input[place], makers, constants)
             if rows is not None:
-                directions = _directions(node)
+                directions = _recurrent_directions(node)
                 node.input[place] = _stored_recurrent_rows(
                     proto, f"{node.output[0]}:{place}", rows, directions
                 )
 
 
-def _directions(node: onnx.NodeProto) -> int:
+def _recurrent_directions(node: onnx.NodeProto) -> int:
     attributes = {attribute.name: attribute.s for attribute in node.attribute}
     return 2 if attributes.get("direction") == b"bidirectional" else 1
 

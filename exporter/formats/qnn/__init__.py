@@ -13,10 +13,10 @@ from pathlib import Path
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.formats.onnx import quantized
-from exporter.formats.qnn.contents import CONTEXT, MODEL, operators_off_npu
-from exporter.formats.qnn.contents import read_qnn_folder as structure
-from exporter.formats.qnn.session import compile_for_htp
-from exporter.formats.qnn.session import load_in_htp_simulator as load
+from exporter.formats.qnn.contents import CONTEXT, MODEL, contents_off_npu
+from exporter.formats.qnn.contents import read_qnn_contents as structure
+from exporter.formats.qnn.session import compile_in_htp_session
+from exporter.formats.qnn.session import load_htp_simulator_session as load
 from exporter.records import Captured, Emission, Variant
 
 __all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
@@ -47,8 +47,8 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     try:
         model = quantized.unsigned_quantized(quantized.quantized_onnx_model(captured))
         (folder / MODEL).write_bytes(model)
-        compile_for_htp(folder / MODEL, folder / CONTEXT, variant.backend)
-        left = operators_off_npu(folder)
+        compile_in_htp_session(folder / MODEL, folder / CONTEXT, variant.backend)
+        left = contents_off_npu(folder)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:

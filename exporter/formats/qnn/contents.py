@@ -23,7 +23,7 @@ GENERATION = re.compile(rb";arch=(\d+);")
 """The place in the compiler's settings, which it writes into the binary, that names the generation."""
 
 
-def read_qnn_folder(path: Path, variant: Variant) -> Structure:
+def read_qnn_contents(path: Path, variant: Variant) -> Structure:
     """Read a folder: inputs and outputs of the compiled model, weights and operators of the QDQ model.
 
     Args:
@@ -33,10 +33,10 @@ def read_qnn_folder(path: Path, variant: Variant) -> Structure:
     Raises:
         LoweringError: It is not a whole folder, refers to other files, or is for another generation.
     """
-    check_qnn_folder(path, variant)
+    check_qnn_contents(path, variant)
     model, compiled = read_onnx_file(path / MODEL), read_onnx_file(path / CONTEXT)
-    left = sum(_operators_left_off_npu(compiled).values())
-    total = sum(_operators_left_off_npu(model).values())
+    left = sum(_contents_left_off_npu(compiled).values())
+    total = sum(_contents_left_off_npu(model).values())
     return replace(
         structure_of_contents(model),
         inputs=compiled.inputs,
@@ -45,21 +45,21 @@ def read_qnn_folder(path: Path, variant: Variant) -> Structure:
     )
 
 
-def operators_off_npu(path: Path) -> Mapping[str, int]:
+def contents_off_npu(path: Path) -> Mapping[str, int]:
     """Count the operators of a folder that the CPU executes, by name; conversions do not count.
 
     Raises:
         LoweringError: The compiled model is damaged.
     """
-    return _operators_left_off_npu(read_onnx_file(path / CONTEXT))
+    return _contents_left_off_npu(read_onnx_file(path / CONTEXT))
 
 
-def _operators_left_off_npu(contents: Contents) -> Mapping[str, int]:
+def _contents_left_off_npu(contents: Contents) -> Mapping[str, int]:
     names = (node.operator for node in contents.nodes)
     return dict(Counter(name for name in names if name != COMPILED and name not in CONVERSIONS))
 
 
-def check_qnn_folder(path: Path, variant: Variant) -> None:
+def check_qnn_contents(path: Path, variant: Variant) -> None:
     """Check the files, and that the binaries are inside the model and for the variant's generation.
 
     Raises:
@@ -68,7 +68,7 @@ def check_qnn_folder(path: Path, variant: Variant) -> None:
     names = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if names != set(FILES) or any((path / n).is_symlink() or not (path / n).is_file() for n in FILES):
         raise LoweringError(f"{path.name} must be a folder of {' and '.join(FILES)}, alone.")
-    binaries = _qnn_binaries(path / CONTEXT)
+    binaries = _binaries_in_contents(path / CONTEXT)
     if not binaries:
         raise LoweringError(f"{CONTEXT} holds nothing for the NPU.")
     wanted = variant.backend.removeprefix("htp-")
@@ -79,7 +79,7 @@ def check_qnn_folder(path: Path, variant: Variant) -> None:
             raise LoweringError(f"{CONTEXT} is compiled for Hexagon {stated}, and not for {wanted}.")
 
 
-def _qnn_binaries(path: Path) -> list[bytes]:
+def _binaries_in_contents(path: Path) -> list[bytes]:
     """Return the compiled binaries, which must be stored in the model itself.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.qnn.contents import CONTEXT, check_qnn_folder
+from exporter.formats.qnn.contents import CONTEXT, check_qnn_contents
 from exporter.records import Array, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ QUIET = 3
 """ONNX Runtime's level for errors alone."""
 
 
-def compile_for_htp(model: Path, context: Path, backend: str) -> None:
+def compile_in_htp_session(model: Path, context: Path, backend: str) -> None:
     """Compile a QDQ model, and write a model in which the binary stands for what the NPU executes.
 
     Args:
@@ -45,7 +45,7 @@ def compile_for_htp(model: Path, context: Path, backend: str) -> None:
         raise LoweringError("Qualcomm's compiler takes none of its operators.")
 
 
-def load_in_htp_simulator(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+def load_htp_simulator_session(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     """Load a compiled folder in the simulator; what was not compiled runs on the CPU.
 
     Args:
@@ -62,7 +62,7 @@ def load_in_htp_simulator(path: Path, variant: Variant, threads: int) -> tuple[R
     """
     from importlib import metadata
 
-    check_qnn_folder(path, variant)
+    check_qnn_contents(path, variant)
     try:
         session = _htp_session(path / CONTEXT, variant.backend, {})
     except (CannotRunHere, LoweringError):
@@ -81,7 +81,7 @@ def load_in_htp_simulator(path: Path, variant: Variant, threads: int) -> tuple[R
 def _htp_session(model: Path, backend: str, entries: Mapping[str, str]) -> onnxruntime.InferenceSession:
     import onnxruntime as ort
 
-    package = _qnn_package()
+    package = _package_of_qnn_session()
     options = ort.SessionOptions()
     options.log_severity_level = QUIET
     for key, value in entries.items():
@@ -96,7 +96,7 @@ def _htp_session(model: Path, backend: str, entries: Mapping[str, str]) -> onnxr
     return ort.InferenceSession(str(model), options)
 
 
-def _qnn_package() -> Any:
+def _package_of_qnn_session() -> Any:
     """Return the package, once its provider is registered in this process.
 
     Raises:

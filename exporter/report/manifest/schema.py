@@ -283,8 +283,8 @@ class Manifest(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         files = [a.file for a in self.artifacts if a.file] + [e.file for e in self.evidence.files]
-        _refuse_duplicates("file", [name.casefold() for name in files])
-        _refuse_duplicates("name", [a.name for a in self.artifacts])
+        _refuse_duplicates_of_schema("file", [name.casefold() for name in files])
+        _refuse_duplicates_of_schema("name", [a.name for a in self.artifacts])
         passed = {a.name for a in self.artifacts if a.status == "passed"}
         if self.verdict.numerics == "inconclusive":  # it was allowed to be chosen
             passed |= {a.name for a in self.artifacts if a.status == "inconclusive"}
@@ -340,7 +340,7 @@ class Manifest(Part):
         return self
 
 
-def _refuse_duplicates(noun: str, values: list[str]) -> None:
+def _refuse_duplicates_of_schema(noun: str, values: list[str]) -> None:
     twice = sorted(value for value, count in Counter(values).items() if count > 1)
     if twice:
         raise ValueError(f"two entries have the same {noun}: {twice[0][:80]!r}")

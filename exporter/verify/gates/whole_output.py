@@ -19,9 +19,9 @@ from exporter.verify.observation import Observation
 Side = Literal["met", "open", "missed"]
 
 
-def whole_gate(observation: Observation) -> str:
+def whole_output_gate(observation: Observation) -> str:
     """Fail a float output that is further from the reference than its precision allows."""
-    if _only_discrete(observation):
+    if _has_only_discrete_outputs(observation):
         return ""
     if observation.precision == "fp32":
         reason = _whole_fp32_reason(observation.comparison, observation.limits["max_error"])
@@ -31,20 +31,21 @@ def whole_gate(observation: Observation) -> str:
     return f"{reason} {worst.fault}".rstrip() if reason and worst else reason
 
 
-def doubt(observation: Observation) -> str:
+def whole_output_doubt(observation: Observation) -> str:
     """Return why the scenes are too few to pass or fail an artifact; an empty string when they are not."""
-    if observation.precision == "fp32" or _side(observation) != "open":
+    if observation.precision == "fp32" or _side_of_whole_output(observation) != "open":
         return ""
     limits = observation.limits
     joined = "and" if observation.precision == "fp16" else "or"
+    figures = _whole_output_figures(observation.comparison)
     return (
-        f"{observation.comparison.scenes} scene(s) cannot decide: {_figures(observation.comparison)}; "
+        f"{observation.comparison.scenes} scene(s) cannot decide: {figures}; "
         f"{limits['min_sqnr_db']:g} dB {joined} {limits['min_agreement']:.0%} is the limit. "
-        f"{_more(observation)}"
+        f"{_scenes_to_decide_whole_output(observation)}"
     )
 
 
-def _only_discrete(observation: Observation) -> bool:
+def _has_only_discrete_outputs(observation: Observation) -> bool:
     return all(is_discrete(output) for output in observation.evidence.reference)
 
 
@@ -60,40 +61,42 @@ def _whole_lossy_reason(observation: Observation) -> str:
         return (
             f"Its error is louder than its output ({comparison.sqnr_db:.1f} dB SQNR), whatever the agreement."
         )
-    if _side(observation) != "missed":
+    if _side_of_whole_output(observation) != "missed":
         return ""
     joined = "and" if observation.precision == "fp16" else "or"
     return (
-        f"It reaches {_figures(comparison)} with the float64 model; the limit is "
+        f"It reaches {_whole_output_figures(comparison)} with the float64 model; the limit is "
         f"{limits['min_sqnr_db']:g} dB {joined} {limits['min_agreement']:.0%}."
     )
 
 
-def _side(observation: Observation) -> Side:
+def _side_of_whole_output(observation: Observation) -> Side:
     """Tell on which side of the limits an artifact that is not float32 is."""
-    sqnr, agreement = sides(observation)
-    if _only_discrete(observation):
+    sqnr, agreement = sides_of_whole_output(observation)
+    if _has_only_discrete_outputs(observation):
         return agreement
     if observation.precision == "fp16":
         if "missed" in (sqnr, agreement):
             return "missed"
-        return "met" if sqnr == "met" and _agrees(observation) else "open"
+        return "met" if sqnr == "met" and _whole_output_agrees(observation) else "open"
     if "met" in (sqnr, agreement):
         return "met"
     return "open" if "open" in (sqnr, agreement) else "missed"
 
 
-def sides(observation: Observation) -> tuple[Side, Side]:
+def sides_of_whole_output(observation: Observation) -> tuple[Side, Side]:
     """Return the sides of SQNR and of agreement; what has no agreement misses it, but for fp16."""
     comparison, limits = observation.comparison, observation.limits
-    sqnr = side(comparison.sqnr_bounds_db, comparison.sqnr_db, limits["min_sqnr_db"])
+    sqnr = side_of_output_figure(comparison.sqnr_bounds_db, comparison.sqnr_db, limits["min_sqnr_db"])
     if comparison.agreement is None:
         return sqnr, "met" if observation.precision == "fp16" else "missed"
-    agreement = side(comparison.agreement_bounds, comparison.agreement, limits["min_agreement"])
+    agreement = side_of_output_figure(
+        comparison.agreement_bounds, comparison.agreement, limits["min_agreement"]
+    )
     return sqnr, agreement
 
 
-def side(bounds: Bounds | None, estimate: float, limit: float) -> Side:
+def side_of_output_figure(bounds: Bounds | None, estimate: float, limit: float) -> Side:
     """Return whether a figure meets its limit, misses it, or may do either.
 
     Where scenes were not counted, so that it has no bounds, the figure itself decides.
@@ -104,23 +107,25 @@ def side(bounds: Bounds | None, estimate: float, limit: float) -> Side:
     return "missed" if high < limit else "open"
 
 
-def _agrees(observation: Observation) -> bool:
+def _whole_output_agrees(observation: Observation) -> bool:
     agreement = observation.comparison.agreement
     return agreement is None or agreement >= observation.limits["min_agreement"]
 
 
-def _figures(comparison: Comparison) -> str:
-    figures = [f"{comparison.sqnr_db:.1f} dB SQNR{_between(comparison.sqnr_bounds_db, 1)}"]
+def _whole_output_figures(comparison: Comparison) -> str:
+    figures = [f"{comparison.sqnr_db:.1f} dB SQNR{_output_bounds_text(comparison.sqnr_bounds_db, 1)}"]
     if comparison.agreement is not None:
-        figures.append(f"{comparison.agreement:.1%} agreement{_between(comparison.agreement_bounds, 100)}")
+        figures.append(
+            f"{comparison.agreement:.1%} agreement{_output_bounds_text(comparison.agreement_bounds, 100)}"
+        )
     return " and ".join(figures)
 
 
-def _between(bounds: Bounds | None, scale: float) -> str:
+def _output_bounds_text(bounds: Bounds | None, scale: float) -> str:
     return f" ({scale * bounds[0]:.1f} to {scale * bounds[1]:.1f})" if bounds else ""
 
 
-def _more(observation: Observation) -> str:
+def _scenes_to_decide_whole_output(observation: Observation) -> str:
     """Say how many more scenes would decide."""
     comparison, limits = observation.comparison, observation.limits
     needed = []

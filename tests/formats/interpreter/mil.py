@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from exporter.formats.coreml.interpreter.program import Program
-from exporter.formats.coreml.package import coremltools_quietly
+from exporter.formats.coreml.package import coremltools_quietly_for_package
 
 Build = Callable[..., Any]
 """Takes coremltools' builder and the inputs; returns the output or a tuple of outputs."""
@@ -32,7 +32,7 @@ def build_mil(build: Build, arrays: Sequence[np.ndarray], target: str = "iOS16")
     """Build a program of one function whose inputs are like these arrays."""
     from coremltools.converters.mil.mil import Builder, Function, types
 
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
     inputs = {
         f"x{i}": Builder.placeholder(a.shape, dtype=types.numpy_type_to_builtin_type(a.dtype))
         for i, a in enumerate(arrays)

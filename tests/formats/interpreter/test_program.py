@@ -13,7 +13,7 @@ from exporter.errors import LoweringError
 from exporter.formats.coreml.interpreter import load_interpreter, program
 from exporter.formats.coreml.interpreter.call import UnknownOperator
 from exporter.formats.coreml.interpreter.table import OPERATORS
-from exporter.formats.coreml.package import coremltools_quietly, write_package
+from exporter.formats.coreml.package import coremltools_quietly_for_package, write_package
 from tests.formats.interpreter.mil import build_mil, compute_mil, numbers
 
 TESTS = Path(__file__).parent
@@ -166,7 +166,7 @@ def written(folder: Path, x: np.ndarray) -> Path:
 
     from exporter.formats.coreml.convert import convert_to_package
 
-    ct = coremltools_quietly()
+    ct = coremltools_quietly_for_package()
 
     @Builder.program(  # type: ignore[untyped-decorator]
         input_specs=[Builder.TensorSpec(x.shape, dtype=types.fp32)], opset_version=ct.target.iOS16

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.formats.coreml.interpreter.program import Program
-from exporter.formats.coreml.package import WEIGHTS, coremltools_quietly, read_package
+from exporter.formats.coreml.package import WEIGHTS, coremltools_quietly_for_package, read_package
 from exporter.records import Array, Runner, Sample
 
 __all__ = ["load_interpreter"]
@@ -36,4 +36,4 @@ def load_interpreter(path: Path) -> tuple[Runner, str]:
     def run(sample: Sample) -> tuple[Array, ...]:
         return program.run(sample)
 
-    return run, f"reference interpreter, coremltools {coremltools_quietly().__version__}"
+    return run, f"reference interpreter, coremltools {coremltools_quietly_for_package().__version__}"

@@ -160,7 +160,7 @@ def last_uses_in_program(operations: Sequence[Any], results: Sequence[Any]) -> d
     """Return, for the position of each operator, the variables that nothing needs after it."""
     last: dict[int, int] = {}
     for index, operation in enumerate(operations):
-        for variable in (*_variables_used(operation), *operation.outputs):
+        for variable in (*_variables_of_program(operation), *operation.outputs):
             last[id(variable)] = index
     needed = {id(variable) for variable in results}
     uses: dict[int, list[int]] = {}
@@ -170,11 +170,11 @@ def last_uses_in_program(operations: Sequence[Any], results: Sequence[Any]) -> d
     return uses
 
 
-def _variables_used(operation: Any) -> list[Any]:
+def _variables_of_program(operation: Any) -> list[Any]:
     used = list(operation.get_flattened_inputs())
     for block in operation.blocks:
         for inner in block.operations:
-            used += _variables_used(inner)
+            used += _variables_of_program(inner)
         used += block.outputs
     return used
 

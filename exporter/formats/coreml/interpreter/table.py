@@ -15,7 +15,7 @@ from exporter.formats.coreml.interpreter import (
     elementwise,
     indexing,
     lists,
-    matrices,
+    matrix_products,
     norms,
     ordering,
     pooling,
@@ -43,10 +43,10 @@ OPERATORS: Mapping[str, Operator] = {
     "l2_norm": norms.l2_norm,
     "local_response_norm": norms.local_response_norm,
     # matrices.py
-    "matmul": matrices.matrix_product,
-    "linear": matrices.matrix_linear,
-    "einsum": matrices.matrix_einsum,
-    "scaled_dot_product_attention": matrices.matrix_attention,
+    "matmul": matrix_products.matrix_product,
+    "linear": matrix_products.matrix_product_linear,
+    "einsum": matrix_products.matrix_product_einsum,
+    "scaled_dot_product_attention": matrix_products.matrix_products_of_attention,
     # recurrent.py
     "rnn": recurrent.recurrent_simple,
     "gru": recurrent.recurrent_gru,

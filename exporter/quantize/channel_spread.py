@@ -25,7 +25,7 @@ class ChannelSpread(NamedTuple):
     deviation: Tensor
 
 
-def spread_of_norms(module: fx.GraphModule) -> dict[str, ChannelSpread]:
+def channel_spread_of_norms(module: fx.GraphModule) -> dict[str, ChannelSpread]:
     """Return the spread of each convolution's channels after its batch norm, by the convolution's node.
 
     Args:
@@ -41,15 +41,15 @@ def spread_of_norms(module: fx.GraphModule) -> dict[str, ChannelSpread]:
     return spreads
 
 
-def spread_of_tensor(tensor: fx.Node, spreads: Mapping[str, ChannelSpread]) -> ChannelSpread | None:
+def channel_spread_of_tensor(tensor: fx.Node, spreads: Mapping[str, ChannelSpread]) -> ChannelSpread | None:
     """Return the spread of a tensor's channels before its activation; None where a norm is missing."""
     if tensor.target in graphs.CONVOLUTIONS:
         return spreads.get(tensor.name)
     if tensor.target in graphs.ACTIVATIONS:
-        return spread_of_tensor(tensor.all_input_nodes[0], spreads)
+        return channel_spread_of_tensor(tensor.all_input_nodes[0], spreads)
     if tensor.target is not aten.add.Tensor:
         return None
-    terms = [spread_of_tensor(source, spreads) for source in tensor.all_input_nodes]
+    terms = [channel_spread_of_tensor(source, spreads) for source in tensor.all_input_nodes]
     known = [term for term in terms if term is not None]
     if len(known) < 2 or len(known) < len(terms):
         return None
@@ -58,7 +58,7 @@ def spread_of_tensor(tensor: fx.Node, spreads: Mapping[str, ChannelSpread]) -> C
     return ChannelSpread(torch.stack([term.mean for term in known]).sum(0), variance.sqrt())
 
 
-def reach_by_spread(tensor: fx.Node, seen: Tensor, spread: ChannelSpread) -> Tensor:
+def reach_by_channel_spread(tensor: fx.Node, seen: Tensor, spread: ChannelSpread) -> Tensor:
     """Return each channel's reach: what was seen of it, or more where others were seen further out.
 
     Args:

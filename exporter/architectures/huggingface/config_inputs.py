@@ -49,7 +49,7 @@ class InputSettings:
         return default if value is None else value
 
 
-def asked_inputs(
+def asked_or_config_inputs(
     asked: tuple[TensorSpec, ...], forward: Any, default: tuple[TensorSpec, ...]
 ) -> tuple[TensorSpec, ...]:
     """Return the inputs: the user's where they are named, else the default ones in the user's sizes.
@@ -65,7 +65,9 @@ def asked_inputs(
     if not asked:
         return default
     if len(asked) == len(default) and not any(spec.name for spec in asked):
-        return tuple(_typed_input(replace(a, name=d.name), d) for a, d in zip(asked, default, strict=True))
+        return tuple(
+            _input_typed_by_config(replace(a, name=d.name), d) for a, d in zip(asked, default, strict=True)
+        )
     if len(asked) == 1 and not asked[0].name:
         same = {len(spec.shape) for spec in default} == {len(asked[0].shape)}
         if same:
@@ -80,17 +82,18 @@ def asked_inputs(
         )
     known = {spec.name: spec for spec in default}
     return tuple(
-        _typed_input(spec, known.get(spec.name)) for spec in sorted(asked, key=lambda s: names.index(s.name))
+        _input_typed_by_config(spec, known.get(spec.name))
+        for spec in sorted(asked, key=lambda s: names.index(s.name))
     )
 
 
-def _typed_input(spec: TensorSpec, default: TensorSpec | None) -> TensorSpec:
+def _input_typed_by_config(spec: TensorSpec, default: TensorSpec | None) -> TensorSpec:
     """Give an input its own type where the user states none; a shape without a type is read as float32."""
     whole = spec.name in WHOLE_NUMBERS or (default is not None and default.dtype == "int64")
     return replace(spec, dtype="int64") if whole and spec.dtype == "float32" else spec
 
 
-def text_inputs(
+def text_inputs_by_config(
     settings: InputSettings, forward: Any, positions: tuple[int, int] | None
 ) -> tuple[TensorSpec, ...]:
     """Return the inputs of a text network: tokens, their mask, and segments where it was trained with them.
@@ -101,7 +104,7 @@ def text_inputs(
         positions: (rows, padding row) of the table of positions.
     """
     taken = inspect.signature(forward).parameters
-    shape = (1, text_input_length(settings, positions))
+    shape = (1, text_length_by_config(settings, positions))
     names = ["input_ids"]
     if "attention_mask" in taken:
         names.append("attention_mask")
@@ -110,7 +113,7 @@ def text_inputs(
     return tuple(TensorSpec(name, shape, "int64") for name in names)
 
 
-def text_input_length(settings: InputSettings, positions: tuple[int, int] | None) -> int:
+def text_length_by_config(settings: InputSettings, positions: tuple[int, int] | None) -> int:
     """Return the number of tokens: what the settings allow, up to `LENGTH`."""
     limits = [LENGTH, settings.sentence_length, settings.tokenizer.get("model_max_length")]
     limits.append(settings.get("max_position_embeddings"))
@@ -120,7 +123,7 @@ def text_input_length(settings: InputSettings, positions: tuple[int, int] | None
     return int(min(limit for limit in limits if isinstance(limit, int | float) and 0 < limit < FREE))
 
 
-def photo_input_size(settings: InputSettings) -> tuple[int, int]:
+def photo_size_by_config(settings: InputSettings) -> tuple[int, int]:
     """Return (height, width) of the photo.
 
     Raises:
@@ -132,7 +135,7 @@ def photo_input_size(settings: InputSettings) -> tuple[int, int]:
     ]
     places += [settings.get("image_size"), processor.get("size"), settings.get("input_size")]
     for place in places:
-        if size := _input_size(place):
+        if size := _input_size_by_config(place):
             return size
     raise UsageError(
         "The folder does not say how large the network's photos are.",
@@ -141,7 +144,7 @@ def photo_input_size(settings: InputSettings) -> tuple[int, int]:
     )
 
 
-def _input_size(value: Any) -> tuple[int, int] | None:
+def _input_size_by_config(value: Any) -> tuple[int, int] | None:
     if isinstance(value, Mapping):
         sides = (value.get("height"), value.get("width"))
         if sides == (None, None):
@@ -154,7 +157,7 @@ def _input_size(value: Any) -> tuple[int, int] | None:
     return (whole[0], whole[1]) if len(whole) == len(sides) == 2 else None
 
 
-def sound_inputs(settings: InputSettings, network: Any, name: str) -> tuple[TensorSpec, ...]:
+def sound_inputs_by_config(settings: InputSettings, network: Any, name: str) -> tuple[TensorSpec, ...]:
     """Return the inputs of an audio network: samples of a recording, or its spectrogram."""
     if name == "input_features":
         bins = int(settings.get("num_mel_bins", 80))
@@ -171,7 +174,7 @@ def sound_inputs(settings: InputSettings, network: Any, name: str) -> tuple[Tens
     return tuple(specs)
 
 
-def input_codes(specs: Sequence[TensorSpec], settings: InputSettings) -> dict[str, Codes]:
+def input_codes_by_config(specs: Sequence[TensorSpec], settings: InputSettings) -> dict[str, Codes]:
     """Return the legal values of the integer inputs."""
     count = int(settings.get("vocab_size", 2))
     first = next((settings.get(key) for key in ("bos_token_id", "cls_token_id") if settings.get(key)), None)
@@ -180,14 +183,14 @@ def input_codes(specs: Sequence[TensorSpec], settings: InputSettings) -> dict[st
     tokens = Codes(
         "tokens",
         count,
-        padding if _is_input_code(padding, count) else 0,
-        _input_code(first, count),
-        _input_code(last, count),
+        padding if _is_input_code_in_config(padding, count) else 0,
+        _input_code_by_config(first, count),
+        _input_code_by_config(last, count),
     )
     known = {
         "input_ids": tokens,
         "decoder_input_ids": replace(
-            tokens, first=_input_code(settings.get("decoder_start_token_id"), count), last=None
+            tokens, first=_input_code_by_config(settings.get("decoder_start_token_id"), count), last=None
         ),
         "attention_mask": Codes("mask"),
         "token_type_ids": Codes("segments", max(2, int(settings.get("type_vocab_size", 2)))),
@@ -195,20 +198,20 @@ def input_codes(specs: Sequence[TensorSpec], settings: InputSettings) -> dict[st
     return {spec.name: known[spec.name] for spec in specs if spec.name in known and spec.dtype != "float32"}
 
 
-def _is_input_code(value: Any, count: int) -> bool:
+def _is_input_code_in_config(value: Any, count: int) -> bool:
     return type(value) is int and 0 <= value < count
 
 
-def _input_code(value: Any, count: int) -> int | None:
-    return value if _is_input_code(value, count) else None
+def _input_code_by_config(value: Any, count: int) -> int | None:
+    return value if _is_input_code_in_config(value, count) else None
 
 
-def hidden_input(shape: Sequence[int], name: str = "encoder_hidden_states") -> TensorSpec:
+def hidden_input_by_config(shape: Sequence[int], name: str = "encoder_hidden_states") -> TensorSpec:
     """Return the decoder's first input: what the encoder returns."""
     return TensorSpec(name, tuple(shape))
 
 
-def example_inputs(specs: Sequence[TensorSpec]) -> tuple[torch.Tensor, ...]:
+def example_inputs_by_config(specs: Sequence[TensorSpec]) -> tuple[torch.Tensor, ...]:
     """Make tensors of these shapes that every network takes: ones for whole numbers, zeros for others."""
     import torch
 

@@ -17,17 +17,17 @@ def matrix_product(call: Call) -> Tensor:
     return torch.matmul(x, y)
 
 
-def matrix_linear(call: Call) -> Tensor:
+def matrix_product_linear(call: Call) -> Tensor:
     """Compute `linear`: x times the transposed weight, plus the bias."""
     return functional.linear(call.tensor("x"), call.tensor("weight"), call.optional("bias"))
 
 
-def matrix_einsum(call: Call) -> Tensor:
+def matrix_product_einsum(call: Call) -> Tensor:
     """Compute `einsum`."""
     return torch.einsum(call.text("equation"), *(compute_tensor(v) for v in call.members("values")))
 
 
-def matrix_attention(call: Call) -> Tensor:
+def matrix_products_of_attention(call: Call) -> Tensor:
     """Compute `scaled_dot_product_attention`; the mask is one of truth values, or is added."""
     query, key, value = (call.tensor(name) for name in ("query", "key", "value"))
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5

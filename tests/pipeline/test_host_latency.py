@@ -11,9 +11,9 @@ import pytest
 
 from exporter import formats
 from exporter.formats import VARIANTS
-from exporter.pipeline import measure
+from exporter.pipeline import host_latency
 from exporter.pipeline.context import Context
-from exporter.pipeline.measure import File
+from exporter.pipeline.host_latency import File
 from exporter.records import Latency
 from exporter.verify import reference_io
 from tests import inline
@@ -26,13 +26,13 @@ class Machine:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setenv("EXPORT_MOBILE_CACHE", str(folder / "cache"))
-        patch.setattr(measure, "measure_latencies", self._times)
+        patch.setattr(host_latency, "measure_host_latencies", self._times)
         self.context: Context = inline.context(folder, ("onnx-int8",), cache=True)
         self.context.evidence.write_bytes(b"inputs")
         self.ms = 1.0
         self.timed: list[list[str]] = []
 
-    def _times(self, files: Sequence[File], *_: Any) -> measure.Latencies:
+    def _times(self, files: Sequence[File], *_: Any) -> host_latency.Latencies:
         self.timed.append([path.name for path, _ in files])
         return tuple(Latency(self.ms * 2**place, self.ms * 3, 20, 1) for place in range(len(files)))
 
@@ -54,9 +54,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_a_set_of_files_is_in_the_cache_as_a_whole(machine: Machine) -> None:
     """The same files are not timed again."""
     files = [machine.file("a"), machine.file("b")]
-    first = measure.measure_together(machine.context, files)
+    first = host_latency.measure_latencies_together(machine.context, files)
     machine.ms = 40.0
-    assert measure.measure_together(machine.context, files) == first
+    assert host_latency.measure_latencies_together(machine.context, files) == first
     assert machine.timed == [["a", "b"]]
 
 
@@ -64,17 +64,17 @@ def test_a_set_of_files_is_in_the_cache_as_a_whole(machine: Machine) -> None:
 def test_a_latency_of_another_set_is_not_used(machine: Machine, other: str) -> None:
     """All files are timed anew when there is one more, of whatever runtime."""
     machine.ms = 38.3
-    measure.measure_together(machine.context, [machine.file("int8", INT8)])
+    host_latency.measure_latencies_together(machine.context, [machine.file("int8", INT8)])
     machine.ms = 10.0
     files = [machine.file("int8", INT8), machine.file("mixed", VARIANTS[other])]
-    assert p50s(measure.measure_together(machine.context, files))[0] == 10.0
+    assert p50s(host_latency.measure_latencies_together(machine.context, files))[0] == 10.0
 
 
 def test_what_is_timed_beside_a_file_is_scaled_to_its_latency(machine: Machine) -> None:
     """What takes twice as long as int8 now gets twice int8's earlier latency, whatever the load was then."""
     machine.ms = 10.0
     base = machine.file("int8", INT8)
-    (latency,) = measure.measure_beside(
+    (latency,) = host_latency.measure_latencies_beside(
         machine.context, base, Latency(38.0, 40.0, 20, 1), [machine.file("mixed")]
     )
     assert latency is not None
@@ -95,7 +95,7 @@ def test_files_of_a_runtime_take_turns(tmp_path: Path, monkeypatch: pytest.Monke
         reference_io, "load_reference", lambda _: SimpleNamespace(samples=lambda: [("sample",)])
     )
     files = [(tmp_path / name, MIXED) for name in ("a", "broken", "b")]
-    latencies = measure.measure_latencies(files, tmp_path / "evidence", 1)
+    latencies = host_latency.measure_host_latencies(files, tmp_path / "evidence", 1)
     assert [latency and latency.samples for latency in latencies] == [200, None, 200]
     blocks = [calls[-400:][index] for index in range(0, 400, 5)]
     assert blocks == ["a", "b", "b", "a"] * 20

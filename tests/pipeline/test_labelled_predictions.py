@@ -10,9 +10,9 @@ import pytest
 
 from exporter.errors import CalibrationError
 from exporter.formats import VARIANTS
-from exporter.pipeline import predictions, results
+from exporter.pipeline import labelled_predictions, results
 from exporter.pipeline.context import Source
-from exporter.pipeline.predictions import ArtifactPredictions
+from exporter.pipeline.labelled_predictions import ArtifactPredictions
 from exporter.pipeline.results import LabelsResult, RankedResult
 from exporter.records import TensorSpec, Variant
 from exporter.verify.accuracy import UNREAD
@@ -37,7 +37,7 @@ class Run:
         self.source = Source(SimpleNamespace(**facts, outputs=outputs), "")  # type: ignore[arg-type]
 
         def predict_float(*_: Any) -> RankedResult:
-            self.ran.append(predictions.FLOAT)
+            self.ran.append(labelled_predictions.FLOAT)
             if isinstance(floats, Exception):
                 raise floats
             return floats
@@ -48,15 +48,15 @@ class Run:
                 raise ValueError("no such kernel")
             return RankedResult(((0, 1), (0, 1), (0, 2), (1, 0)))
 
-        patch.setattr(predictions, "predict_float", predict_float)
-        patch.setattr(predictions, "predict_artifact", predict_artifact)
+        patch.setattr(labelled_predictions, "predict_float", predict_float)
+        patch.setattr(labelled_predictions, "predict_artifact", predict_artifact)
 
     def answer(self, *names: str, existing: ArtifactPredictions | None = None) -> ArtifactPredictions:
         out = self.context.folders.out
         for name in names:
             (out / name).touch()
         built = [results.BuildResult(VARIANTS[name], name) for name in names]
-        return predictions.predictions_of_artifacts(
+        return labelled_predictions.predictions_of_artifacts(
             self.context, self.source, LABELS, out, built, self.context.run, existing or ArtifactPredictions()
         )
 
@@ -66,8 +66,8 @@ def test_what_is_known_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: py
     run = Run(tmp_path, monkeypatch)
     first = run.answer("onnx-int8")
     again = run.answer("onnx-int8", "executorch-xnnpack-int8", existing=first)
-    assert run.ran == [predictions.FLOAT, "onnx-int8", "executorch-xnnpack-int8"]
-    assert set(again.ranked) == {predictions.FLOAT, "executorch-xnnpack-int8"}
+    assert run.ran == [labelled_predictions.FLOAT, "onnx-int8", "executorch-xnnpack-int8"]
+    assert set(again.ranked) == {labelled_predictions.FLOAT, "executorch-xnnpack-int8"}
     assert again.failures == first.failures
     assert first.failures == {"onnx-int8": "It does not run on the labelled samples: no such kernel"}
 
@@ -75,7 +75,7 @@ def test_what_is_known_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: py
 def test_a_drop_is_counted_against_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lost two of four and gained one: 25 points. What gave no answers has no drop."""
     answers = Run(tmp_path, monkeypatch).answer("executorch-xnnpack-int8", "onnx-int8")
-    assert predictions.drops_of_predictions(LABELS, answers) == {"executorch-xnnpack-int8": 25.0}
+    assert labelled_predictions.drops_of_predictions(LABELS, answers) == {"executorch-xnnpack-int8": 25.0}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.quantize import batch_norms, channel_reach, cross_layer_equalization, graphs
-from exporter.quantize.channel_reach import ChannelSpread
+from exporter.quantize import batch_norms, channel_spread, cross_layer_equalization, graphs
+from exporter.quantize.channel_spread import ChannelSpread
 
 CHANNELS = 6
 USUAL = torch.tensor([3.0, 2.8, 3.2, 3.0, 2.9, 3.1])
@@ -41,9 +41,9 @@ def equalised(net: nn.Module, informed: bool) -> fx.GraphModule:
     """Return the module after equalisation on the calibration image."""
     sample = (image(CALIBRATION),)
     module = copy.deepcopy(torch.export.export(net.eval(), sample).module())
-    spreads = channel_reach.spread_of_norms(module) if informed else {}
+    spreads = channel_spread.channel_spread_of_norms(module) if informed else {}
     batch_norms.fold_norms(module)
-    cross_layer_equalization.equalise_channels(module, [sample], spreads)
+    cross_layer_equalization.equalize_across_layers(module, [sample], spreads)
     return module
 
 
@@ -82,9 +82,9 @@ def test_a_sum_spreads_as_its_terms_do() -> None:
     terms = [graph.create_node("call_function", torch.ops.aten.conv2d.default, name=n) for n in ("a", "b")]
     total = graph.call_function(torch.ops.aten.add.Tensor, tuple(terms))
     known = {"a": ChannelSpread(torch.tensor([1.0]), torch.tensor([3.0]))}
-    assert channel_reach.spread_of_tensor(total, known) is None
+    assert channel_spread.channel_spread_of_tensor(total, known) is None
     known["b"] = ChannelSpread(torch.tensor([-2.0]), torch.tensor([4.0]))
-    mean, deviation = channel_reach.spread_of_tensor(total, known) or (None, None)
+    mean, deviation = channel_spread.channel_spread_of_tensor(total, known) or (None, None)
     assert (mean, deviation) == (torch.tensor([-1.0]), torch.tensor([5.0]))
 
 
@@ -93,4 +93,4 @@ def test_no_channel_is_taken_to_reach_less_than_was_seen() -> None:
     graph = fx.Graph()
     tensor = graph.create_node("call_function", torch.ops.aten.relu.default)
     seen, known = torch.tensor([1.0, 1.0, 9.0]), ChannelSpread(torch.zeros(3), torch.ones(3))
-    assert channel_reach.reach_by_spread(tensor, seen, known).tolist() == [1.0, 1.0, 9.0]
+    assert channel_spread.reach_by_channel_spread(tensor, seen, known).tolist() == [1.0, 1.0, 9.0]

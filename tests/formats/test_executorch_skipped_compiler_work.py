@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.formats.executorch import lowering, skipped_compiler_work
-from exporter.formats.executorch.skipped_compiler_work import XNNPACK_PATTERNS, savings_in_compiler
+from exporter.formats.executorch.skipped_compiler_work import XNNPACK_PATTERNS, skip_compiler_work
 from tests import nets
 from tests.nets import captured
 
@@ -48,7 +48,7 @@ def test_same_bytes_with_and_without(
     """The file is the same to the last byte, also for networks that have the patterns searched for."""
     program = _program(net, quantized)
     lean = _bytes(program, backend)
-    monkeypatch.setattr(lowering, "savings_in_compiler", contextlib.nullcontext)
+    monkeypatch.setattr(lowering, "skip_compiler_work", contextlib.nullcontext)
     assert lean == _bytes(program, backend)
 
 
@@ -69,7 +69,7 @@ def test_searches_are_skipped_only_where_they_must_fail() -> None:
     for needed, graphs in patterns:
         assert graphs
         for module in graphs:
-            assert needed <= skipped_compiler_work._operators_to_save_search(module.graph)
+            assert needed <= skipped_compiler_work._operators_to_skip_search(module.graph)
 
 
 def _patched() -> list[Any]:
@@ -94,7 +94,7 @@ def test_internals_are_restored_after_a_failure() -> None:
     before = _patched()
 
     def fail() -> None:
-        with savings_in_compiler():
+        with skip_compiler_work():
             inside = _patched()
             assert all(now is not then for now, then in zip(inside[:-1], before, strict=False))
             raise ValueError
@@ -109,7 +109,7 @@ def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch, package:
     """Nothing is replaced with any other version of executorch or torch."""
     monkeypatch.setitem(skipped_compiler_work.PROVEN_VERSIONS, package, "0.0.1")
     before = _patched()
-    with savings_in_compiler():
+    with skip_compiler_work():
         assert all(now is then for now, then in zip(_patched(), before, strict=True))
 
 
@@ -118,7 +118,7 @@ def test_local_builds_of_a_proven_version_count(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         importlib.metadata, "version", lambda k: skipped_compiler_work.PROVEN_VERSIONS[k] + "+cpu"
     )
-    assert skipped_compiler_work._are_savings_proven()
+    assert skipped_compiler_work._is_compiler_work_proven_skippable()
 
 
 @pytest.mark.slow
