@@ -17,14 +17,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import estimate_fit, estimate_nets, estimate_rows
+from benchmarks import estimate_fit, estimate_nets, estimate_rows, estimate_tables
 from benchmarks.estimate_fit import Subject
 from benchmarks.estimate_rows import Row
+from benchmarks.estimate_tables import SHORT_OPERATOR_MS, Judged
 from exporter.emulated import arm_tools, cores
 from exporter.estimate import instruction_counts, latency_model, parameters
 from exporter.estimate import qemu_plugin as counting
@@ -33,8 +34,6 @@ from exporter.estimate.latency_model import Work
 from exporter.estimate.parameters import Fit, Parameters, Spread
 from exporter.pipeline.cache import default_cache_root
 
-SHORT_OPERATOR_MS = 0.5
-"""Single operators below are judged apart: their published latencies are mostly noise."""
 CAVEATS = {
     "executorch": "No latency of ExecuTorch on a Snapdragon 865 is published: its costs are those of ONNX "
     "Runtime, and the interval carries the 41 % by which runtimes differ.",
@@ -43,20 +42,6 @@ CAVEATS = {
     "int8": "The published int8 latencies state no threads and are taken as of four; one thread follows from "
     "the published speedups.",
 }
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A row with what it was predicted as by fits that had not seen it."""
-
-    row: Row
-    predicted_ms: float
-    flops_ms: float
-    host_ms: float | None
-
-    @property
-    def miss(self) -> float:
-        return math.log(self.row.latency_ms / self.predicted_ms)
 
 
 def main() -> None:
@@ -80,20 +65,33 @@ def main() -> None:
         name: [s for s in subjects if _group(s.row) == name]
         for name in dict.fromkeys(_group(s.row) for s in subjects)
     }
-    speedups = {name: _published_speedup(options.rows, name, groups[name]) for name in groups}
+    cited = [path for path in options.rows if "qed-usc" not in path.name]
+    speedups = {name: _published_speedup(cited, name, groups[name]) for name in groups}
     groups = {
-        name: [s for s in group if s.row.threads in latency_model.THREADS] for name, group in groups.items()
+        name: [s for s in group if s.row.threads in latency_model.THREADS and not _foreign(s.row)]
+        for name, group in groups.items()
     }
     judged = {}
     for split, label in (("model", "one model"), ("source", "one source")):
         print(f"Leaving out {label} at a time:")
         judged[split] = {name: judge_group(groups[name], speedups[name], hosts, split) for name in groups}
-        print_errors(judged[split], judged["model"])
+        estimate_tables.print_errors(judged[split], judged["model"])
     print("Rows that contradict each other:")
     for line in estimate_rows.contradictions(rows):
         print(f"  {line}")
     print("\nWhole models, predicted without their own rows:")
-    print_residuals(judged["model"])
+    estimate_tables.print_residuals(judged["model"])
+    print("\nRows of other files than the counted ones, in no fit:")
+    for subject in (s for s in subjects if _foreign(s.row)):
+        fit = estimate_fit.fit_runtime(groups[_group(subject.row)], speedups[_group(subject.row)])
+        estimate = estimate_fit.predicted_ms(subject, fit)
+        print(
+            f"  {_key(subject.row)}: published {subject.row.latency_ms:g} ms, estimated {estimate:.3g} ms: ",
+            end="",
+        )
+        print(_foreign(subject.row))
+    print("\nRankings of whole models that are not of one latency, predicted without their own rows:")
+    estimate_tables.print_rankings(judged["model"])
     if options.fit:
         write_parameters(groups, speedups, judged["model"])
 
@@ -106,8 +104,13 @@ def _group(row: Row) -> str:
     return f"{row.runtime} {row.precision}"
 
 
+def _foreign(row: Row) -> str:
+    """Return why a row is of another file than the one that is counted; empty where it is not."""
+    return estimate_rows.FOREIGN.get((row.model, row.precision), "")
+
+
 def _published_speedup(paths: Sequence[Path], name: str, group: Sequence[Subject]) -> float:
-    """Return the median speedup of four threads that the rows' runtime, or all runtimes, reach."""
+    """Return the speedup of four threads that the rows' runtime, or all runtimes, reach."""
     by_model: dict[str, dict[int, float]] = {}
     for s in group:
         by_model.setdefault(s.row.model, {})[s.row.threads] = s.row.latency_ms
@@ -115,9 +118,7 @@ def _published_speedup(paths: Sequence[Path], name: str, group: Sequence[Subject
     if threes:
         fastest, big = 2.842, 2.419  # three threads ran on the three big cores; four have the fastest one too
         return statistics.median(threes) * (fastest + 3 * big) / (3 * big)
-    cited = [path for path in paths if "qed-usc" not in path.name]
-    precision = "int8" if "int8" in name else "fp"
-    return statistics.median(estimate_rows.scalings(cited, precision) or [2.3])
+    return estimate_rows.published_speedup(paths, "int8" if "int8" in name else "fp32")
 
 
 def gathered_works(
@@ -190,6 +191,7 @@ def judge_group(
                         estimate_fit.predicted_ms(s, fit, counted=s.work.counts is not None),
                         flops(s.row.threads) * max(s.work.flops, 1),
                         host(s.row.threads) * host_ms if host_ms else None,
+                        host_ms,
                     )
                 )
     return judged
@@ -204,65 +206,6 @@ def _one_factor(rest: Sequence[Subject], size: Callable[[Subject], float]) -> Ca
         return math.exp(statistics.median(ratios)) if ratios else 0.0
 
     return factor
-
-
-def _kinds(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
-    """Split rows into whole models by threads, operators, and short operators."""
-    kinds: dict[str, list[Judged]] = {}
-    for item in judged:
-        row = item.row
-        name = f"whole models, {row.threads} threads".replace("1 threads", "1 thread")
-        if not row.whole:
-            name = "operators, 1 thread" if row.latency_ms >= SHORT_OPERATOR_MS else "operators under 0.5 ms"
-        kinds.setdefault(name, []).append(item)
-    return kinds
-
-
-def print_errors(groups: Mapping[str, Sequence[Judged]], by_model: Mapping[str, Sequence[Judged]]) -> None:
-    """Print a Markdown table: error of estimates and of both baselines, and the intervals' coverage."""
-    print("\n| runtime, precision | rows | n | mean error | median | FLOPs only | host latency | covered |")
-    print("|---|---|---|---|---|---|---|---|")
-    for group, judged in groups.items():
-        for kind, items in _kinds(judged).items():
-            errors = [_error(item.predicted_ms, item) for item in items]
-            mean, median = statistics.mean(errors), statistics.median(errors)
-            flops = statistics.mean(_error(item.flops_ms, item) for item in items)
-            hosts = [_error(item.host_ms, item) for item in items if item.host_ms]
-            host = f"{statistics.mean(hosts):.0%}" if hosts else ""
-            share = _coverage(items, by_model[group]) if items[0].row.whole else math.nan
-            covered = "" if math.isnan(share) else f"{share:.0%}"
-            print(
-                f"| {group} | {kind} | {len(items)} | {mean:.0%} | {median:.0%} | {flops:.0%} | {host} "
-                f"| {covered} |"
-            )
-    print()
-
-
-def _error(predicted_ms: float, item: Judged) -> float:
-    return abs(predicted_ms / item.row.latency_ms - 1)
-
-
-def _coverage(items: Sequence[Judged], calibration: Sequence[Judged]) -> float:
-    """Return the share of rows within intervals that follow from the other models' misses."""
-    held = []
-    for item in items:
-        others = [j.miss for j in calibration if j.row.whole and j.row.model != item.row.model]
-        if others:
-            held.append(abs(item.miss) <= math.log(estimate_fit.conformal_factor(others).factor) + 1e-9)
-    return statistics.mean(held) if held else math.nan
-
-
-def print_residuals(groups: Mapping[str, Sequence[Judged]]) -> None:
-    """Print every whole model of the counted runtimes: published, predicted and the error."""
-    print("\n| model | precision | threads | published | estimated | error |\n|---|---|---|---|---|---|")
-    for judged in groups.values():
-        for item in judged:
-            if item.row.whole and not item.row.flops:
-                row, error = item.row, item.predicted_ms / item.row.latency_ms - 1
-                print(
-                    f"| {row.model} | {row.precision} | {row.threads} | {row.latency_ms:g} ms "
-                    f"| {item.predicted_ms:.3g} ms | {error:+.0%} |"
-                )
 
 
 def write_parameters(

@@ -23,8 +23,13 @@ SHORT_MS = 0.3
 COVERAGE = 0.9
 CROSS_RUNTIME = 1.41
 """One runtime's latency predicted from another's on the same phone misses by 41 % in the mean."""
-PRIOR = 0.5
-"""How loosely the speedup of whole models is tied to the published speedups of all runtimes."""
+PRIOR = 0.2
+"""How loosely a runtime's speedup is tied to the published one of other runtimes (deviation of the log)."""
+KERNEL_MS, KERNEL_PRIOR = 0.01, 1.0
+"""What starting threads costs a kernel in other runtimes (0.5 to 0.7 ms a network), and how loosely."""
+LEAST_OTHER = 0.1
+"""Cycles of an int8 network's other instructions, at least: beside dot products the rows show none at all,
+but a network of nothing else takes time."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -
         scaling = _scaling([s for s in counted if s.row.threads == 4], cycles, call_ms, speedup)
     else:
         cycles, call_ms = _costs(counted, speedup)
-        scaling = Scaling(speedup, 0.0)
+        scaling = Scaling(speedup, speedup, 0.0)
     whole = [s.row.latency_ms for s in subjects if s.row.whole] or [0.0]
     others = [_other_share(s.work, cycles) for s in counted if s.row.whole]
     seen = (min(whole), max(whole))
@@ -73,15 +78,18 @@ def _costs(subjects: Sequence[Subject], speedup: float) -> tuple[dict[str, float
     narrow = any(s.work.counts and s.work.counts.dot for s in subjects)
     columns = [_columns(s.work.counts, narrow) for s in subjects if s.work.counts]
     latencies = np.array([s.row.latency_ms for s in subjects])
-    matrix = np.array(columns) / (MHZ * 1e3) / speedup
-    # A call's constant cost is read from single operators: whole models have too few rows for it.
-    constant = np.ones((len(subjects), 0 if narrow else 1))
     weights = 1 / np.maximum(latencies, SHORT_MS)
-    solved, _ = optimize.nnls(np.hstack([matrix, constant]) * weights[:, None], latencies * weights)
+    matrix = np.hstack([np.array(columns) / (MHZ * 1e3) / speedup, np.ones((len(subjects), 1))])
+    least = [0.0] * matrix.shape[1]
     if narrow:
-        dot, other = (float(value) for value in solved)
-        return {"fma": dot, "dot": dot, "other": other, "load": other, "store": other}, 0.0
-    fma, load, store, other, call = (float(value) for value in solved)
+        least[1] = LEAST_OTHER
+    bounds = (least, [np.inf] * len(least))
+    exact = optimize.lsq_linear(matrix * weights[:, None], latencies * weights, bounds).x
+    solved = [round(float(value), 6) for value in exact]
+    if narrow:
+        dot, other, call = solved
+        return {"fma": dot, "dot": dot, "other": other, "load": other, "store": other}, call
+    fma, load, store, other, call = solved
     return {"fma": fma, "dot": fma, "other": other, "load": load, "store": store}, call
 
 
@@ -95,19 +103,28 @@ def _columns(counts: Counts, narrow: bool) -> list[float]:
 def _scaling(
     subjects: Sequence[Subject], cycles: Mapping[str, float], call_ms: float, speedup: float
 ) -> Scaling:
-    """Fit the speedup and each kernel's cost of starting threads; with few rows, the speedup stays near."""
+    """Fit the speedup and each kernel's cost of starting threads; both stay near those of other runtimes.
+
+    Only multiply-adds and their loads are distributed: with all instructions distributed, the rows that were
+    left out are missed by a third more (`python -m benchmarks.estimate`).
+    """
     if not subjects:
-        return Scaling(speedup, 0.0)
-    times = np.array([_one_thread_ms(s.work, cycles) for s in subjects])
+        return Scaling(speedup, 1.0, 0.0)
+    others = np.array([_one_thread_ms(s.work, {**cycles, **NOTHING_BUT_OTHERS}) for s in subjects])
     kernels = np.array([s.work.kernels for s in subjects])
     latencies = np.array([s.row.latency_ms for s in subjects])
+    shared = np.array([_one_thread_ms(s.work, cycles) for s in subjects]) - others
 
     def misses(values: np.ndarray) -> np.ndarray:
-        predicted = times / math.exp(values[0]) + values[1] * kernels + call_ms
-        return np.append(np.log(predicted / latencies), (values[0] - math.log(speedup)) / PRIOR)
+        predicted = shared / math.exp(values[0]) + others + math.exp(values[1]) * kernels + call_ms
+        ties = [(values[0] - math.log(speedup)) / PRIOR, (values[1] - math.log(KERNEL_MS)) / KERNEL_PRIOR]
+        return np.append(np.log(predicted / latencies), ties)
 
-    solved = optimize.least_squares(misses, [math.log(speedup), 0.01], bounds=([0, 0], [math.log(3.4), 1])).x
-    return Scaling(float(math.exp(solved[0])), float(solved[1]))
+    solved = optimize.least_squares(misses, [math.log(speedup), math.log(KERNEL_MS)]).x
+    return Scaling(float(math.exp(solved[0])), 1.0, float(math.exp(solved[1])))
+
+
+NOTHING_BUT_OTHERS = {"fma": 0.0, "dot": 0.0, "load": 0.0, "store": 0.0}
 
 
 def _one_thread_ms(work: latency_model.Work, cycles: Mapping[str, float]) -> float:

@@ -41,6 +41,28 @@ CORES: Mapping[str, Core] = {
     "Oryon": Core(4, 4, 8),
 }
 """Core -> widths of Arm's software optimisation guides; Oryon's are of Qualcomm's Hot Chips 2024 talk."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a chip's cores share."""
+
+    caches_mb: float
+    """The last two levels together: what of a model's weights can stay from call to call."""
+    gb_per_s: float
+    """The fastest memory that its maker supports: no call reads faster."""
+
+
+MEMORIES: Mapping[str, Memory] = {
+    "SM8250": Memory(4 + 3, 44.0),
+    "SM8350": Memory(4 + 3, 51.2),
+    "SM8450": Memory(6 + 4, 51.2),
+    "SM8550": Memory(8 + 6, 67.2),
+    "SM8650": Memory(12 + 6, 76.8),
+    "SM8750": Memory(24 + 8, 85.4),
+}
+"""SoC -> its caches and memory, as Qualcomm's product pages and the kernel's device trees give them. The
+speed is a bound and not a fit: no published row is long enough in memory to tell a cost of it."""
 OTHER_CORE_FACTOR = 1.25
 """A chip without rows: predicting one from another's rows misses by 8.5 to 10.7 % in the mean, anchored."""
 UNSEEN_FACTOR = 1.4
@@ -53,6 +75,8 @@ BOUND = {
     "load": "loads",
     "other": "other instructions",
     "threads": "starting threads",
+    "call": "the call itself",
+    "memory": "memory",
 }
 """Part of the time -> what it is called."""
 
@@ -106,13 +130,16 @@ def estimate_latency(
     parts = _latency_parts_of_counts(work.counts, fit) if work.counts else _latency_parts_of_graph(work, fit)
     scale = _latency_scale_of_core(target, parameters)
     parts = {name: value * scale.get(name, scale["other"]) for name, value in parts.items()}
+    others = parts.get("other", 0.0) / (sum(parts.values()) or 1.0)
     if threads > 1:
-        parts = {name: value / _latency_speedup(target, parameters, fit) for name, value in parts.items()}
+        parts = {name: value / _latency_speedup(name, target, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels
-    p50 = sum(parts.values()) + fit.call_ms
-    shares = {BOUND[name]: value / p50 for name, value in parts.items()} if p50 else {}
+    parts["call"] = fit.call_ms
+    parts["memory"] = max(0.0, _least_latency_of_memory(work.weight_bytes, target) - sum(parts.values()))
+    p50 = sum(parts.values())
+    shares = {BOUND[name]: value / p50 for name, value in parts.items() if value} if p50 else {}
     spread, notes = _latency_interval(work, target, parameters, fit, precision, threads)
-    unseen = _unseen_by_latency_model(p50, shares, fit) if work.counts else ()
+    unseen = _unseen_by_latency_model(p50, others, fit) if work.counts else ()
     spread = replace(spread, factor=spread.factor * UNSEEN_FACTOR ** len(unseen))
     return EstimatedLatency(
         threads=threads,
@@ -126,13 +153,19 @@ def estimate_latency(
     )
 
 
-def _unseen_by_latency_model(p50: float, shares: Mapping[str, float], fit: Fit) -> tuple[str, ...]:
-    """Return what no published model of the fit shows, a sentence each."""
+def _unseen_by_latency_model(p50: float, others: float, fit: Fit) -> tuple[str, ...]:
+    """Return what no published model of the fit shows, a sentence each.
+
+    Args:
+        p50: The estimate.
+        others: The share of other instructions in the time on one thread.
+        fit: The costs of its runtime and precision.
+    """
     notes = []
     low, high = fit.seen_ms
     if not low / 2 <= p50 <= high * 2:
         notes.append(f"The published models take {low:.3g} to {high:.3g} ms; this one is far outside.")
-    if shares.get(BOUND["other"], 0.0) > MUCH_MORE * fit.most_other:
+    if others > MUCH_MORE * fit.most_other:
         notes.append("No published model spends so much of its time on operators without matrix products.")
     return tuple(notes)
 
@@ -163,9 +196,21 @@ def _latency_scale_of_core(target: Target, parameters: Parameters) -> dict[str, 
     return {name: ratio * 1000 / mhz for name, ratio in ratios.items()}
 
 
-def _latency_speedup(target: Target, parameters: Parameters, fit: Fit) -> float:
-    """Return the speedup of four threads: the fit's, scaled by the target's four fastest cores."""
-    return fit.scaling.speedup * _ideal_latency_speedup(target) / IDEAL_OF_REFERENCE
+def _latency_speedup(part: str, target: Target, fit: Fit) -> float:
+    """Return the speedup of a part by four threads: the fit's, scaled by the target's four fastest cores."""
+    fitted = fit.scaling.other_speedup if part == "other" else fit.scaling.speedup
+    return max(1.0, fitted * _ideal_latency_speedup(target) / IDEAL_OF_REFERENCE) if fitted > 1 else 1.0
+
+
+def _least_latency_of_memory(weight_bytes: int, target: Target) -> float:
+    """Return the least time of a call whose weights do not fit into the caches: each is read once.
+
+    Weights that fit stay there from call to call. Activations are not known, and count for nothing.
+    """
+    memory = MEMORIES.get(target.soc)
+    if memory is None or weight_bytes <= memory.caches_mb * 1e6:
+        return 0.0
+    return (weight_bytes - memory.caches_mb * 1e6) / memory.gb_per_s / 1e6
 
 
 IDEAL_OF_REFERENCE = (2842 + 3 * 2419) / 2842

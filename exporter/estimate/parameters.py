@@ -16,7 +16,9 @@ class Scaling:
     """Four threads take less time than one by this."""
 
     speedup: float
-    """The kernels' time is divided by this."""
+    """The time of multiply-adds and of their loads is divided by this."""
+    other_speedup: float
+    """The time of all other instructions is divided by this; 1 where they stay on one thread."""
     kernel_ms: float
     """What starting the threads costs, for each convolution or matrix product."""
 

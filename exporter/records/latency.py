@@ -111,7 +111,7 @@ class EstimatedLatency:
     basis: Literal["counts", "graph"]
     """Counted instructions of the runtime's Arm kernels, or only FLOPs and weights of the graph."""
     shares: Mapping[str, float] = field(default_factory=dict)
-    """What bounds it (arithmetic, loads, other instructions, starting threads) -> share of the time."""
+    """What bounds it (arithmetic, loads, memory, starting threads, ...) -> share of the time."""
     notes: tuple[str, ...] = ()
     """Why the interval is wider than that of published latencies, a sentence each."""
     anchor: Positive = 1.0

@@ -145,3 +145,28 @@ def test_the_parameters_name_their_sources() -> None:
             s.factor > 1 and 0.5 < s.coverage < 1
             for s in (*item.spread.values(), *item.graph_spread.values())
         )
+
+
+@pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
+@pytest.mark.parametrize("threads", latency_model.THREADS)
+def test_weights_that_fit_into_no_cache_are_read_in_every_call(target: Any, threads: int) -> None:
+    """A call takes no less than the memory needs, and the estimate says so; weights in the caches are free."""
+    memory = latency_model.MEMORIES[target.soc]
+    few = dataclasses.replace(MOBILENET, fma=1_000_000)
+    times = [
+        latency_model.estimate_latency(
+            Work(few, 0, weight_bytes, 1), target, load_parameters(), fit(), "fp32", threads
+        )
+        for weight_bytes in (1_000_000, int(memory.caches_mb * 1e6), 4_000_000_000)
+    ]
+    assert times[0].p50_ms == times[1].p50_ms
+    assert times[2].p50_ms == pytest.approx((4e9 - memory.caches_mb * 1e6) / memory.gb_per_s / 1e6)
+    assert [item.shares.get("memory", 0.0) > 0.3 for item in times] == [False, False, True]
+
+
+def test_other_instructions_stay_on_one_thread() -> None:
+    """Four threads shorten multiply-adds and their loads, and nothing else."""
+    only = dataclasses.replace(MOBILENET, fma=0, load=0, store=0)
+    one, four = (estimated(only, threads, kernels=0).p50_ms for threads in latency_model.THREADS)
+    assert four == pytest.approx(one)
+    assert estimated(threads=4).p50_ms < 0.6 * estimated().p50_ms
