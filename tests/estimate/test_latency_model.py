@@ -150,7 +150,7 @@ def test_the_parameters_name_their_sources() -> None:
 @pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 def test_weights_that_fit_into_no_cache_are_read_in_every_call(target: Any, threads: int) -> None:
-    """A call takes no less than the memory needs, and the estimate says so; weights in the caches are free."""
+    """No call is faster than the memory, and the estimate says so; weights in the caches are free."""
     memory = latency_model.MEMORIES[target.soc]
     few = dataclasses.replace(MOBILENET, fma=1_000_000)
     times = [
