@@ -46,6 +46,11 @@ def is_discrete(array: Array) -> bool:
     return array.dtype.kind not in "fc"
 
 
+def are_all_discrete(outputs: Stacks) -> bool:
+    """Tell whether a model has no output of floats: nothing of it has a signal-to-noise ratio."""
+    return all(is_discrete(output) for output in outputs)
+
+
 def compare_discrete(
     reference: Stacks, actual: Stacks, unstable: Stacks = (), tolerances: tuple[float, ...] = ()
 ) -> tuple[DiscreteOutput, ...]:

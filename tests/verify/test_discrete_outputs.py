@@ -11,6 +11,7 @@ import pytest
 from exporter.records import Array, Variant
 from exporter.verify.compare_outputs import compare_outputs
 from exporter.verify.discrete_outputs import compare_discrete
+from exporter.verify.reference_io import Lowering
 from tests.variants import FP16, FP32, INT8
 from tests.verify.observed import evidence, judged
 
@@ -200,3 +201,25 @@ def test_only_values_that_rounding_does_not_decide_make_an_error() -> None:
     assert (entry.values, entry.unstable, entry.different) == (512, 512, 256)
     assert entry.shares.tolist() == [0.5] * 4
     assert entry.share == 0.5
+
+
+def indices(*wrong: int) -> np.ndarray:
+    """Return an index for each of 80 samples; other ones at some."""
+    values = np.random.default_rng(3).integers(0, 5000, (80, 1, 1))
+    values[list(wrong)] += 1
+    return values
+
+
+def test_a_program_that_turns_other_ties_is_no_fault_of_the_lowering() -> None:
+    """An artifact whose indices are the model's passes, though its quantised program gives others."""
+    program = Lowering((indices(1, 5, 9),), 60.0)
+    assert judged(INT8, evidence(indices()), indices(), program=program).reason is None
+
+
+def test_what_has_no_floats_is_told_without_decibels() -> None:
+    """The reason of an output of indices gives the share that is right, and the limit of shares alone."""
+    verdict = judged(INT8, evidence(indices()), indices(1, 2), program=Lowering((indices(1),), 60.0))
+    assert verdict.status == "inconclusive"
+    assert "97.5% agreement" in str(verdict.reason)
+    assert "; 95% is the limit" in str(verdict.reason)
+    assert "dB" not in str(verdict.reason)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from exporter.records import Bounds, Comparison
 from exporter.verify import intervals
-from exporter.verify.discrete_outputs import is_discrete
+from exporter.verify.discrete_outputs import are_all_discrete
 from exporter.verify.observation import Observation
 
 Side = Literal["met", "open", "missed"]
@@ -21,7 +21,7 @@ Side = Literal["met", "open", "missed"]
 
 def whole_output_gate(observation: Observation) -> str:
     """Fail a float output that is further from the reference than its precision allows."""
-    if _has_only_discrete_outputs(observation):
+    if are_all_discrete(observation.evidence.reference):
         return ""
     if observation.precision == "fp32":
         reason = _whole_fp32_reason(observation.comparison, observation.limits["max_error"])
@@ -35,18 +35,10 @@ def whole_output_doubt(observation: Observation) -> str:
     """Return why the scenes are too few to pass or fail an artifact; an empty string when they are not."""
     if observation.precision == "fp32" or _side_of_whole_output(observation) != "open":
         return ""
-    limits = observation.limits
-    joined = "and" if observation.precision == "fp16" else "or"
-    figures = _whole_output_figures(observation.comparison)
     return (
-        f"{observation.comparison.scenes} scene(s) cannot decide: {figures}; "
-        f"{limits['min_sqnr_db']:g} dB {joined} {limits['min_agreement']:.0%} is the limit. "
-        f"{_scenes_to_decide_whole_output(observation)}"
+        f"{observation.comparison.scenes} scene(s) cannot decide: {_whole_output_figures(observation)}; "
+        f"{_whole_output_limit(observation)} is the limit. {_scenes_to_decide_whole_output(observation)}"
     )
-
-
-def _has_only_discrete_outputs(observation: Observation) -> bool:
-    return all(is_discrete(output) for output in observation.evidence.reference)
 
 
 def _whole_fp32_reason(comparison: Comparison, limit: float) -> str:
@@ -56,24 +48,20 @@ def _whole_fp32_reason(comparison: Comparison, limit: float) -> str:
 
 
 def _whole_lossy_reason(observation: Observation) -> str:
-    comparison, limits = observation.comparison, observation.limits
+    comparison = observation.comparison
     if comparison.sqnr_db < 0:  # a network that answers one class for nearly everything agrees with any such
         return (
             f"Its error is louder than its output ({comparison.sqnr_db:.1f} dB SQNR), whatever the agreement."
         )
     if _side_of_whole_output(observation) != "missed":
         return ""
-    joined = "and" if observation.precision == "fp16" else "or"
-    return (
-        f"It reaches {_whole_output_figures(comparison)} with the float64 model; the limit is "
-        f"{limits['min_sqnr_db']:g} dB {joined} {limits['min_agreement']:.0%}."
-    )
+    return f"It reaches {_whole_output_figures(observation)} with the float64 model; the limit is {_whole_output_limit(observation)}."
 
 
 def _side_of_whole_output(observation: Observation) -> Side:
     """Tell on which side of the limits an artifact that is not float32 is."""
     sqnr, agreement = sides_of_whole_output(observation)
-    if _has_only_discrete_outputs(observation):
+    if are_all_discrete(observation.evidence.reference):
         return agreement
     if observation.precision == "fp16":
         if "missed" in (sqnr, agreement):
@@ -112,8 +100,18 @@ def _whole_output_agrees(observation: Observation) -> bool:
     return agreement is None or agreement >= observation.limits["min_agreement"]
 
 
-def _whole_output_figures(comparison: Comparison) -> str:
+def _whole_output_limit(observation: Observation) -> str:
+    sqnr_db, agreement = (observation.limits[name] for name in ("min_sqnr_db", "min_agreement"))
+    if are_all_discrete(observation.evidence.reference):
+        return f"{agreement:.0%}"
+    return f"{sqnr_db:g} dB {'and' if observation.precision == 'fp16' else 'or'} {agreement:.0%}"
+
+
+def _whole_output_figures(observation: Observation) -> str:
+    comparison = observation.comparison
     figures = [f"{comparison.sqnr_db:.1f} dB SQNR{_output_bounds_text(comparison.sqnr_bounds_db, 1)}"]
+    if are_all_discrete(observation.evidence.reference):
+        figures = []
     if comparison.agreement is not None:
         figures.append(
             f"{comparison.agreement:.1%} agreement{_output_bounds_text(comparison.agreement_bounds, 100)}"
