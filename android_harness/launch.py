@@ -189,6 +189,7 @@ def _launch_job(prepared: PreparedDevice, task: BenchTask, base: str) -> Job:
             max_ns=int(config.max_seconds * NANOSECONDS),
         ),
         watch=prepared.watch,
+        fresh=task.keeps_state,
         outputs=f"{base}/outputs",
         result=f"{base}/result.json",
     )

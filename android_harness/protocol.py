@@ -74,6 +74,8 @@ class Job(Message):
     timed: Timed
     watch: tuple[Text, ...] = ()
     """Files that hold clocks and temperatures."""
+    fresh: bool = False
+    """Load the model once more for its outputs: the timed calls change what it keeps from call to call."""
     outputs: Text
     """An existing folder for the outputs."""
     result: Text

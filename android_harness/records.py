@@ -183,6 +183,8 @@ class BenchTask:
     backend: Backend
     samples: tuple[Sample, ...]
     """The inputs. Each is run once for its outputs; the timed calls cycle through them."""
+    keeps_state: bool = False
+    """Whether a call changes buffers for the next one: the outputs are those of a newly loaded model."""
 
 
 @dataclass(frozen=True)

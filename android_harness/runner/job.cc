@@ -44,6 +44,12 @@ double number(const json& object, const char* key) {
   return value.get<double>();
 }
 
+bool flag(const json& object, const char* key) {
+  const json& value = object.at(key);
+  if (!value.is_boolean()) refuse(std::string(key) + " is neither true nor false: " + value.dump());
+  return value.get<bool>();
+}
+
 std::string text(const json& object, const char* key) {
   const json& value = object.at(key);
   if (!value.is_string()) refuse(std::string(key) + " is no text: " + value.dump());
@@ -125,7 +131,7 @@ Job parse_job(const json& object) {
   }
   expect_keys(object, "it",
               {"protocol", "backend", "model", "sha256", "threads", "affinity", "samples", "warmup", "timed",
-               "watch", "outputs", "result"});
+               "watch", "fresh", "outputs", "result"});
   Job job{text(object, "backend"),
           text(object, "model"),
           text(object, "sha256"),
@@ -136,7 +142,8 @@ Job parse_job(const json& object) {
           samples(object.at("samples")),
           warmup(object.at("warmup")),
           timed(object.at("timed")),
-          watched(object.at("watch"))};
+          watched(object.at("watch")),
+          flag(object, "fresh")};
   if (job.sha256.size() != 64 || !is_hex(job.sha256)) refuse("sha256 is not 64 hexadecimal digits");
   if (job.affinity.size() > 16 || !is_hex(job.affinity)) refuse("affinity is not a hexadecimal mask");
   return job;

@@ -28,6 +28,7 @@ struct Job {
   Warmup warmup;
   Timed timed;
   std::vector<std::string> watch;
+  bool fresh;
 };
 
 // Throws Failure(usage) if the file cannot be read or is not a JSON object.

@@ -16,13 +16,14 @@ from exporter.bench.artifacts import (
     bench_tasks_of_artifacts,
     check_artifact_target,
     load_artifact_evidence,
+    load_artifact_standards,
     select_bench_artifacts,
 )
 from exporter.bench.storing import add_latencies_to_stored, keep_stored_samples, store_bench
 from exporter.errors import OutputError
 from exporter.files import MANIFEST
 from exporter.pipeline.context import Event, Observer
-from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Limits, Report
+from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Report
 from exporter.verify import budget
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from android_harness.errors import HarnessError
     from android_harness.records import BenchConfig, Device, Latency, Session
     from exporter.report.manifest.schema import Manifest
-    from exporter.verify.reference_io import ReferenceIO
+    from exporter.verify.standard import Standard
 
 __all__ = [
     "Benched", "add_latencies_to_stored", "bench_export", "connect_for_bench", "keep_stored_samples",
@@ -109,7 +110,7 @@ def bench_export(
     from android_harness import all_devices, saved_launches
     from android_harness.records import BenchConfig
 
-    report, listed = read_for_bench(out)
+    report, _ = read_for_bench(out)
     check_artifact_target(report)
     chosen = select_bench_artifacts(report, artifact, every)
     expected = load_artifact_evidence(out, report)
@@ -117,6 +118,7 @@ def bench_export(
     connected = connect_for_bench(names)
     if every:
         chosen = artifacts_without_unbuilt(chosen, all(device.serial == "host" for device in connected))
+    standards = load_artifact_standards(out, report, chosen.artifacts, expected)
     sessions: list[Session] = []
     failures: dict[str, HarnessError] = {}
     for config in _bench_configs(plan):
@@ -137,7 +139,7 @@ def bench_export(
         raise next(iter(failures.values()))
     artifacts = {row.variant.name: row for row in chosen.artifacts}
     judged_sessions = [
-        (session, judged_bench(session, artifacts[session.task.name], expected, listed.limits))
+        (session, judged_bench(session, artifacts[session.task.name], standards[session.task.name]))
         for session in sessions
     ]
     updated_report, latencies = store_bench(out, report, judged_sessions, plan.budget_ms)
@@ -198,8 +200,8 @@ def _split_bench_outcomes(outcomes: Mapping[str, Outcome]) -> tuple[list[Session
     return sessions, failures
 
 
-def judged_bench(session: Session, artifact: Artifact, expected: ReferenceIO, limits: Limits) -> Latency:
-    """Judge a session: its evidence, and its outputs by the manifest's limits.
+def judged_bench(session: Session, artifact: Artifact, standard: Standard) -> Latency:
+    """Judge a session: its evidence, and its outputs as verification does.
 
     Raises:
         DeviceError: The session has no figures.
@@ -207,7 +209,7 @@ def judged_bench(session: Session, artifact: Artifact, expected: ReferenceIO, li
     from android_harness import latency_stats, provenance
 
     error, problem = device_outputs.judge_device_outputs(
-        artifact, expected, [launch.outputs for launch in session.launches], limits
+        artifact, standard, [launch.outputs for launch in session.launches]
     )
     check = provenance.ProvenanceCheck(error, problem)
     return provenance.latency_with_provenance(

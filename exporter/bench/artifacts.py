@@ -11,11 +11,12 @@ from exporter import files
 from exporter.config import targets
 from exporter.errors import UsageError, VerificationError
 from exporter.files import EVIDENCE
-from exporter.records import SHIPPABLE, Artifact, Report
+from exporter.records import SHIPPABLE, Artifact, Report, Variant
 
 if TYPE_CHECKING:
     from android_harness.records import Backend, BenchTask
     from exporter.verify.reference_io import ReferenceIO
+    from exporter.verify.standard import Standard
 
 BACKENDS: Mapping[tuple[str, str], Backend] = {
     ("executorch", "xnnpack"): "executorch",
@@ -103,8 +104,8 @@ def bench_tasks_of_artifacts(
         path = file_inside(out, str(artifact.file))
         _check_artifact_hash(path, str(artifact.sha256))
         backend = BACKENDS[_bench_artifact_key(artifact)]
-        samples = tuple(evidence.samples())
-        tasks.append(BenchTask(artifact.variant.name, path, str(artifact.sha256), backend, samples))
+        samples, state = tuple(evidence.samples()), bool(evidence.state)
+        tasks.append(BenchTask(artifact.variant.name, path, str(artifact.sha256), backend, samples, state))
     return tuple(tasks)
 
 
@@ -114,14 +115,58 @@ def load_artifact_evidence(out: Path, report: Report) -> ReferenceIO:
     Raises:
         VerificationError: They are missing, or not what the manifest lists.
     """
-    from exporter.files import file_inside
     from exporter.verify import reference_io
 
-    if EVIDENCE not in report.evidence_files:
+    path = _listed_artifact_file(out, report, EVIDENCE)
+    if path is None:
         raise VerificationError(f"The manifest lists no {EVIDENCE}: there are no inputs to measure with.")
-    path = file_inside(out, EVIDENCE)
-    _check_artifact_hash(path, report.evidence_files[EVIDENCE])
     return reference_io.load_reference(path)
+
+
+def load_artifact_standards(
+    out: Path, report: Report, artifacts: Sequence[Artifact], evidence: ReferenceIO
+) -> Mapping[str, Standard]:
+    """Load everything that verification judges artifacts of OUT by, after checking the files' hashes.
+
+    Returns:
+        Artifact name -> what its outputs on a device are judged by.
+
+    Raises:
+        VerificationError: A file is missing, or not what the manifest lists.
+    """
+    return {a.variant.name: _load_artifact_standard(out, report, a.variant, evidence) for a in artifacts}
+
+
+def _load_artifact_standard(out: Path, report: Report, variant: Variant, evidence: ReferenceIO) -> Standard:
+    from exporter.verify import reference_io, simulation_io
+    from exporter.verify.standard import Standard
+
+    lowering = _listed_artifact_file(out, report, files.lowering_file(variant.precision, variant.name))
+    simulation = _listed_artifact_file(out, report, files.simulation_file(variant.precision))
+    return Standard(
+        evidence,
+        report.outputs,
+        report.limits,
+        reference_io.load_reference_lowering(lowering) if lowering else None,
+        simulation_io.load_simulation(simulation) if simulation else None,
+        report.labels,
+        report.task,
+    )
+
+
+def _listed_artifact_file(out: Path, report: Report, name: str) -> Path | None:
+    """Return a file of evidence, with the hash that the manifest lists; None where it lists none.
+
+    Raises:
+        VerificationError: It is missing, or another file.
+    """
+    from exporter.files import file_inside
+
+    if name not in report.evidence_files:
+        return None
+    path = file_inside(out, name)
+    _check_artifact_hash(path, report.evidence_files[name])
+    return path
 
 
 def _check_artifact_hash(path: Path, sha256: str) -> None:

@@ -1,4 +1,4 @@
-"""Check a device's outputs by the limits of the export, and write its latency as a record of the manifest."""
+"""Judge a device's outputs as verification does, and write its latency as a record of the manifest."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from typing import Any
 
 from exporter import files
 from exporter.errors import ExportError
-from exporter.records import Array, Artifact, DeviceLatency, Limits, Sample
-from exporter.verify import judge as verdicts
-from exporter.verify import reference_io
-from exporter.verify.reference_io import ReferenceIO
+from exporter.records import SHIPPABLE, Array, Artifact, DeviceLatency, Sample
+from exporter.verify.standard import Standard, judge_by_standard
 
 QUANTILES = (5, 25, 50, 75, 95)
 
 
 def judge_device_outputs(
-    artifact: Artifact, expected: ReferenceIO, launches: Sequence[Sequence[Sample]], limits: Limits
+    artifact: Artifact, standard: Standard, launches: Sequence[Sequence[Sample]]
 ) -> tuple[float | None, str]:
-    """Compare what every launch computed with the float64 model's outputs.
+    """Judge what every launch computed, by all that verification judges by but the edge inputs.
+
+    Edge inputs are not sent: they prove the file, not the device.
 
     Args:
-        artifact: The artifact that ran; its precision chooses the limits.
-        expected: The inputs that were sent, and the float64 model's outputs on them.
+        artifact: The artifact that ran.
+        standard: What its outputs are judged by.
         launches: For each launch, the model's outputs for each input.
-        limits: The manifest's limits.
 
     Returns:
         The largest error of the output's scale (None when there is none to tell), and why these are not the
@@ -36,7 +35,7 @@ def judge_device_outputs(
     """
     errors, problems = [0.0], []
     for outputs in launches:
-        error, problem = _judge_launch_outputs(artifact, expected, outputs, limits)
+        error, problem = _judge_launch_outputs(artifact, standard, outputs)
         errors.append(error)
         problems.append(problem)
     if not launches:
@@ -60,18 +59,17 @@ def _differing_device_outputs(launches: Sequence[Sequence[Sample]]) -> str:
 
 
 def _judge_launch_outputs(
-    artifact: Artifact, expected: ReferenceIO, outputs: Sequence[Sample], limits: Limits
+    artifact: Artifact, standard: Standard, outputs: Sequence[Sample]
 ) -> tuple[float, str]:
-    if len(outputs) != len(expected.inputs[0]):
-        return math.inf, f"The device answered {len(outputs)} of {len(expected.inputs[0])} inputs."
-    stacked, problem = reference_io.stack_like_reference(outputs, expected.reference, expected.shapes)
-    if problem:
-        return math.inf, problem
-    # Edge inputs are not sent: they prove the file, not the device.
-    real_only = replace(expected, edge_names=(), edge_floors=())
-    verdict = verdicts.judge_artifact(artifact.variant, "", real_only, stacked, (), None, limits)
-    comparison = verdict.comparison
-    return (comparison.max_error if comparison else math.inf), verdict.reason or ""
+    evidence = standard.evidence
+    if len(outputs) != len(evidence.inputs[0]):
+        return math.inf, f"The device answered {len(outputs)} of {len(evidence.inputs[0])} inputs."
+    sent = replace(standard, evidence=replace(evidence, edge_names=(), edge_floors=()))
+    verdict = judge_by_standard(sent, artifact.variant, "", outputs, (), on_device=True)
+    error = verdict.comparison.max_error if verdict.comparison else math.inf
+    # Too few scenes decide no more on a device than here: what was accepted here stays so.
+    doubted = verdict.status == "inconclusive" and artifact.status in SHIPPABLE
+    return error, "" if doubted else verdict.reason or ""
 
 
 def device_latency_with_outputs(

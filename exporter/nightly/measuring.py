@@ -20,6 +20,7 @@ from exporter.bench.artifacts import (
     bench_tasks_of_artifacts,
     check_artifact_target,
     load_artifact_evidence,
+    load_artifact_standards,
     select_bench_artifacts,
 )
 from exporter.errors import ExportError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from android_harness.history.spool import Spool
     from android_harness.history.store import History
     from android_harness.records import BenchTask, Latency, Session
-    from exporter.verify.reference_io import ReferenceIO
+    from exporter.verify.standard import Standard
 
 
 @dataclass(eq=False)
@@ -80,7 +81,8 @@ class MeasuringGroup:
     folder: Path
     model: str
     report: Report
-    evidence: ReferenceIO
+    standards: Mapping[str, Standard]
+    """What each artifact's outputs are judged by."""
     artifacts: Mapping[str, Artifact]
     works: Mapping[str, BenchTask]
 
@@ -133,6 +135,7 @@ def _measuring_group(stage: Stage, item: Exported) -> MeasuringGroup | None:
         chosen = select_bench_artifacts(item.report, every=every)
         chosen = artifacts_without_unbuilt(chosen, set(stage.pool.devices) == {HOST})
         expected = load_artifact_evidence(item.folder, item.report)
+        standards = load_artifact_standards(item.folder, item.report, chosen.artifacts, expected)
         works = bench_tasks_of_artifacts(item.folder, chosen.artifacts, expected)
     except ExportError as error:
         stage.measurements.failures[whole] = str(error)
@@ -141,7 +144,7 @@ def _measuring_group(stage: Stage, item: Exported) -> MeasuringGroup | None:
         stage.measurements.skipped[item.model, item.target, name, ""] = why
     artifacts = {a.variant.name: a for a in chosen.artifacts}
     return MeasuringGroup(
-        item.folder, item.model, item.report, expected, artifacts, {w.name: w for w in works}
+        item.folder, item.model, item.report, standards, artifacts, {w.name: w for w in works}
     )
 
 
@@ -226,10 +229,9 @@ def _keep_measured(
         try:
             if isinstance(result, Failed):
                 raise result.reason
-            artifact = group.artifacts[result.task.name]
-            benched.append(
-                (cell, result, bench.judged_bench(result, artifact, group.evidence, group.report.limits))
-            )
+            name = result.task.name
+            judged = bench.judged_bench(result, group.artifacts[name], group.standards[name])
+            benched.append((cell, result, judged))
         except HarnessError as error:
             stage.measurements.failures[cell] = str(error)
     _update_measured_export(stage, group, [(session, latency) for _, session, latency in benched])

@@ -27,12 +27,12 @@ from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, Source, preload_of_context
 from exporter.pipeline.results import CheckedArtifactResult, CheckResult, ExpectedResult
 from exporter.pipeline.workers.pool import Job
-from exporter.records import SHIPPABLE, Array, Executor, Runner, Variant, Verdict
+from exporter.records import SHIPPABLE, Array, Executor, Runner, Sample, Variant, Verdict
 from exporter.sandbox import confinement_seconds
 
 if TYPE_CHECKING:
-    from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
-    from exporter.verify.simulation_io import Simulation
+    from exporter.verify.reference_io import ReferenceIO
+    from exporter.verify.standard import Standard
 
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
@@ -52,7 +52,8 @@ def verify_artifact(
     A file that crashes its runtime kills only the process this runs in.
     """
     from exporter.formats import FORMATS, stand_for, variant_executor
-    from exporter.verify import contract, reference_io, simulation_io
+    from exporter.verify import contract, reference_io, simulation_io, standard
+    from exporter.verify.standard import Standard
 
     module = FORMATS[variant.format]
     try:
@@ -89,14 +90,16 @@ def verify_artifact(
             lowering, outputs=reference_io.first_reference_rows(lowering.outputs, samples)
         )
         simulation = simulation and simulation_io.first_of_simulation(simulation, samples)
+    by = Standard(
+        evidence, expected.outputs, expected.limits, lowering, simulation, expected.labels, expected.task
+    )
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""
         return module.load(path, variant, 1)[0] if evidence.state else run
 
     try:
-        names = [spec.name for spec in expected.outputs]
-        outputs = _VerifiedOutputs.collect(run, fresh, evidence, names, 1 if stand else REPEATED)
+        calls = _VerifiedCalls.collect(run, fresh, evidence, 1 if stand else REPEATED)
     except CannotRunHere as error:
         return CheckResult(structure, Verdict("not_run", _verified_without_run(error), runtime, None))
     except Exception as error:
@@ -104,13 +107,12 @@ def verify_artifact(
             structure,
             _verified_as_failed(f"It does not run on the model's inputs: {error}", runtime, executor),
         )
-    problem = outputs.problem or contract.check_outputs_by_contract(
-        outputs.samples, expected.outputs, variant.format
-    )
-    if problem:
-        return CheckResult(structure, _verified_as_failed(problem, runtime, executor))
-    verdict = _verify_outputs(variant, runtime, evidence, outputs, lowering, simulation, expected, executor)
-    return CheckResult(structure, verdict, verified_histogram_values(outputs.samples[0]))
+    verdict = standard.judge_by_standard(by, variant, runtime, calls.samples, calls.edges, executor)
+    if verdict.status in SHIPPABLE and (problem := _verified_repeats(by, variant, calls)):
+        verdict = replace(verdict, status="failed", reason=problem)
+    stacked = standard.stack_by_standard(by, variant, calls.samples)
+    values = None if stacked.problem else verified_histogram_values(stacked.samples[0])
+    return CheckResult(structure, verdict, values)
 
 
 def verified_histogram_values(output: Array) -> Array:
@@ -120,39 +122,29 @@ def verified_histogram_values(output: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _VerifiedOutputs:
-    """An artifact's outputs on the evidence."""
+class _VerifiedCalls:
+    """An artifact's outputs on the evidence, as its runtime gave them."""
 
-    samples: Stacks
-    edges: Stacks
-    again: Stacks
+    samples: Sequence[Sample]
+    edges: Sequence[Sample]
+    again: Sequence[Sample]
     """The outputs on the first samples, called once more."""
-    problem: str = ""
-    """Why they cannot be compared with the model's; they are empty then."""
 
     @classmethod
     def collect(
-        cls,
-        run: Runner,
-        fresh: Callable[[], Runner],
-        evidence: ReferenceIO,
-        names: Sequence[str],
-        repeats: int = REPEATED,
-    ) -> _VerifiedOutputs:
+        cls, run: Runner, fresh: Callable[[], Runner], evidence: ReferenceIO, repeats: int = REPEATED
+    ) -> _VerifiedCalls:
         """Run an artifact on the samples, on the edges, and on some samples again.
 
         Args:
             run: The artifact as it was loaded.
             fresh: Gives it as it was loaded, before each further sequence of calls.
             evidence: What it is run on.
-            names: Of the model's outputs.
             repeats: Samples that are run a second time.
 
         Raises:
             Exception: Whatever its runtime raises.
         """
-        from exporter.verify.reference_io import stack_like_reference
-
         samples, edges = evidence.samples(), evidence.edges()
         given = [run(sample) for sample in samples]
         run = fresh()
@@ -161,49 +153,17 @@ class _VerifiedOutputs:
         # In reverse: nothing may be carried over, unless the model itself carries it from call to call.
         order = range(repeats) if evidence.state else reversed(range(repeats))
         repeated = {i: run(samples[i]) for i in order if i < len(samples)}
-        again = [repeated[i] for i in sorted(repeated)]
-        stacked, problem = stack_like_reference(given, evidence.reference, evidence.shapes, names)
-        edge_stack, edge_problem = stack_like_reference(
-            on_edges, evidence.edge_reference, evidence.edge_shapes, names, evidence.edge_names
-        )
-        shapes = tuple(sizes[: len(again)] for sizes in evidence.shapes)
-        again_stack, again_problem = stack_like_reference(again, evidence.reference, shapes, names)
-        return cls(stacked, edge_stack, again_stack, problem or edge_problem or again_problem)
+        return cls(given, on_edges, [repeated[i] for i in sorted(repeated)])
 
 
-def _verify_outputs(
-    variant: Variant,
-    runtime: str,
-    evidence: ReferenceIO,
-    outputs: _VerifiedOutputs,
-    lowering: Lowering | None,
-    simulation: Simulation | None,
-    expected: ExpectedResult,
-    executor: Executor,
-) -> Verdict:
+def _verified_repeats(by: Standard, variant: Variant, calls: _VerifiedCalls) -> str:
+    """Return a sentence when the same inputs gave other outputs the second time, else an empty string."""
     from exporter.verify.compare_outputs import compare_repeats
-    from exporter.verify.judge import judge_artifact
+    from exporter.verify.standard import stack_by_standard
 
-    verdict = judge_artifact(
-        variant,
-        runtime,
-        evidence,
-        outputs.samples,
-        outputs.edges,
-        lowering,
-        expected.limits,
-        expected.labels,
-        simulation,
-        expected.task,
-        executor,
-    )
-    if verdict.status in SHIPPABLE and (
-        problem := compare_repeats(
-            tuple(a[: len(b)] for a, b in zip(outputs.samples, outputs.again, strict=True)), outputs.again
-        )
-    ):
-        return replace(verdict, status="failed", reason=problem)
-    return verdict
+    first = stack_by_standard(by, variant, calls.samples[: len(calls.again)])
+    again = stack_by_standard(by, variant, calls.again)
+    return again.problem or compare_repeats(first.samples, again.samples)
 
 
 def _verified_without_run(why: CannotRunHere) -> str:

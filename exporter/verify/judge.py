@@ -66,6 +66,7 @@ def judge_artifact(
     simulation: Simulation | None = None,
     task: str = "",
     executor: Executor = "runtime",
+    on_device: bool = False,
 ) -> Verdict:
     """Compare an artifact's outputs with the float64 model's.
 
@@ -81,6 +82,7 @@ def judge_artifact(
         simulation: What its precision makes of the model, where that was simulated.
         task: The model's, where the user named it; empty leaves it to the outputs.
         executor: What executed the artifact.
+        on_device: Whether it ran on a device.
 
     Returns:
         PASSED, FAILED or, when the scenes are too few to tell, INCONCLUSIVE, with every figure.
@@ -119,6 +121,7 @@ def judge_artifact(
             task,
         ),
         executor=executor,
+        on_device=on_device,
         task_named=task,
         limits=applied,
     )

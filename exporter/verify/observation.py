@@ -41,6 +41,8 @@ class Observation:
     worst_channel: WorstChannel | None = None
     task: TaskMeasure | None = None
     executor: Executor = "runtime"
+    on_device: bool = False
+    """Whether the artifact ran on a device, whose processor may sum in half precision."""
     task_named: str = ""
     """The task that the user named; empty when the outputs alone said it."""
     limits: dict[str, float] = field(default_factory=dict)

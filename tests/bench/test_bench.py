@@ -18,12 +18,25 @@ from exporter import bench
 from exporter.bench import artifacts, device_outputs
 from exporter.cli import main
 from exporter.errors import UsageError, VerificationError
+from exporter.files import digest_file
 from exporter.pipeline.audit import verify_export
-from exporter.records import Artifact, BudgetVerdict, DeviceEvidence, DeviceLatency, Limits, Report, Sample
+from exporter.records import (
+    Artifact,
+    BudgetVerdict,
+    DeviceEvidence,
+    DeviceLatency,
+    Limits,
+    Report,
+    Sample,
+    Status,
+    TensorSpec,
+)
 from exporter.report import html, manifest
 from exporter.report.manifest import restore
-from exporter.verify import budget, select
-from exporter.verify.reference_io import ReferenceIO
+from exporter.verify import budget, reference_io, select, simulation_io
+from exporter.verify.reference_io import Lowering, ReferenceIO
+from exporter.verify.simulation_io import Simulation
+from exporter.verify.standard import Standard
 from tests import exports
 from tests.report import sample
 
@@ -48,6 +61,7 @@ SIMULATED = latency(3.0, "simulated", "not_measured", serial="emulator")
 HOST = latency(3.0, "host", "not_measured", serial="host")
 SLOW = latency(20.0, verdict="fail")
 NEAR = latency(15.0, verdict="inconclusive")
+LOWERING, SIMULATED_FILE = "int8.lowering.npz", "fp16.simulated.npz"
 
 
 def measured(**latencies: DeviceLatency) -> Report:
@@ -285,17 +299,23 @@ def answers(change: Callable[[Any], Any] = lambda y: y) -> list[Sample]:
     return [(change(y.astype(np.float32)),) for y in evidence().reference[0]]
 
 
-FP32: Artifact = sample.artifacts()[0]
+BY_NAME = {artifact.variant.name: artifact for artifact in sample.artifacts()}
+FP32: Artifact = BY_NAME["executorch-xnnpack-fp32"]
+FP16, INT8 = BY_NAME["onnx-fp16"], BY_NAME["executorch-xnnpack-int8"]
+LOGITS = TensorSpec("logits", (1, 10))
+
+
+def standard(**changes: Any) -> Standard:
+    """Return what the outputs of `answers` are judged by."""
+    return replace(Standard(evidence(), (LOGITS,), Limits()), **changes)
 
 
 class TestOutputs:
-    """A device's outputs must meet the manifest's limits."""
+    """A device's outputs are judged as verification judges an artifact's."""
 
     def test_the_models_outputs_pass(self) -> None:
         """The model's outputs pass with float32's error."""
-        error, problem = device_outputs.judge_device_outputs(
-            FP32, evidence(), [answers(), answers()], Limits()
-        )
+        error, problem = device_outputs.judge_device_outputs(FP32, standard(), [answers(), answers()])
         assert problem == ""
         assert error is not None
         assert 0 < error < 1e-6
@@ -306,34 +326,84 @@ class TestOutputs:
             ([answers(), answers(lambda y: y * 1.01)], "largest error"),
             ([answers(lambda y: y * np.float32(np.nan))], "NaN or Inf"),
             ([answers(lambda y: y[:, ::-1])], "largest error"),
-            ([answers(lambda y: y[:, :5])], "has shape"),
-            ([answers(lambda y: y.astype(np.int32))], "is int32"),
+            ([answers(lambda y: y[:, :5])], "output logits has shape"),
+            ([answers(lambda y: y.astype(np.int32))], "types are int32"),
+            ([answers(lambda y: y.astype(np.float64))], "types are float64"),
             ([answers()[:3]], "answered 3 of 4"),
+            ([[(y, y) for (y,) in answers()]], "has 2 outputs, the model has 1"),
             ([], "sent no outputs"),
         ],
     )
     def test_anything_else_is_a_problem(self, launches: list[list[Sample]], words: str) -> None:
         """Wrong outputs in any launch are a problem."""
-        assert words in device_outputs.judge_device_outputs(FP32, evidence(), launches, Limits())[1]
+        assert words in device_outputs.judge_device_outputs(FP32, standard(), launches)[1]
 
     def test_outputs_that_change_from_launch_to_launch_are_a_problem(self) -> None:
         """A change of one bit between launches fails, however small the error is."""
         changed = answers()
         changed[2][0].reshape(-1)[3] = np.nextafter(changed[2][0].reshape(-1)[3], np.float32(np.inf))
-        error, problem = device_outputs.judge_device_outputs(
-            FP32, evidence(), [answers(), answers(), changed], Limits()
-        )
+        error, problem = device_outputs.judge_device_outputs(FP32, standard(), [answers(), answers(), changed])
         assert "Launch 3 computes other outputs than launch 1 from the same input (2)" in problem
         assert error is not None
         assert error < 1e-6
 
     def test_the_manifests_limits_apply(self) -> None:
         """Looser limits of an export apply on the device, too."""
-        loose = Limits(fp32_max_error=0.1)
-        assert (
-            device_outputs.judge_device_outputs(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1]
-            == ""
-        )
+        loose = standard(limits=Limits(fp32_max_error=0.1))
+        assert device_outputs.judge_device_outputs(FP32, loose, [answers(lambda y: y * 1.01)])[1] == ""
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda y: y, ""),
+            (lambda y: y + 4e-3 * np.random.default_rng(9).normal(size=y.shape), ""),
+            (lambda y: y * 1.012, "its error is"),
+            (lambda y: y + np.float32(5e-3), "it is shifted"),
+            (lambda y: y + np.float32(0.022) * (np.arange(10) == 7) * np.sign(y), "the error at 7 of axis 1"),
+        ],
+    )
+    def test_half_precision_is_judged_by_its_simulation(
+        self, change: Callable[[Any], Any], words: str
+    ) -> None:
+        """Errors that 35 dB allows fail on a device, too, with a margin for sums in half precision."""
+        judged = standard(simulation=Simulation((half(evidence().reference[0], 1),), {}))
+        device = [(change(half(y, 2 + i)).astype(np.float32),) for i, y in enumerate(evidence().reference[0])]
+        problem = device_outputs.judge_device_outputs(FP16, judged, [device])[1]
+        assert words in problem
+        assert bool(problem) == bool(words)
+
+    def test_int8_is_judged_by_its_program(self) -> None:
+        """A device whose kernels do not compute the quantised program fails, however close it is."""
+        program = Lowering((evidence().reference[0] + 0.01,), 99.0)
+        judged = standard(lowering=program)
+        right = [(y.astype(np.float32),) for y in program.outputs[0]]
+        assert device_outputs.judge_device_outputs(INT8, judged, [right])[1] == ""
+        off = [(y + 0.05 * np.sign(y),) for (y,) in right]
+        assert "its own quantised program" in device_outputs.judge_device_outputs(INT8, judged, [off])[1]
+
+    def test_a_wrong_channel_is_named(self) -> None:
+        """The reason has the label of the class that a device does not compute."""
+        labels = tuple(f"class {letter}" for letter in "abcdefghij")
+        dead = answers(lambda y: np.where(np.arange(10) == 3, y.dtype.type(0), y))
+        problem = device_outputs.judge_device_outputs(FP32, standard(labels=labels), [dead])[1]
+        assert "class d" in problem
+
+    @pytest.mark.parametrize(("status", "passes"), [("inconclusive", True), ("not_run", False)])
+    def test_what_was_accepted_with_few_scenes_stays_so(self, status: Status, passes: bool) -> None:
+        """Outputs that the scenes cannot decide on fail only where a device's are the first ones."""
+        noisy = [
+            (y + np.float32(0.1) * np.random.default_rng(i).normal(size=y.shape).astype(np.float32),)
+            for i, (y,) in enumerate(answers())
+        ]
+        problem = device_outputs.judge_device_outputs(replace(INT8, status=status), standard(), [noisy])[1]
+        assert (problem == "") == passes
+        assert passes or "scene(s) cannot decide" in problem
+
+
+def half(values: Any, seed: int) -> Any:
+    """Return values with noise of about half precision."""
+    noisy = values + np.random.default_rng(seed).normal(size=values.shape) * 1e-3
+    return noisy.astype(np.float32)
 
 
 class TestFiles:
@@ -353,6 +423,22 @@ class TestFiles:
         (tmp_path / str(FP32.file)).write_bytes(b"other")
         with pytest.raises(VerificationError, match="sha256 differs"):
             artifacts.bench_tasks_of_artifacts(tmp_path, [FP32], evidence())
+
+    def test_a_changed_simulation_is_not_judged_by(self, tmp_path: Path) -> None:
+        """What outputs are judged by is the manifest's, or the bench ends before anything is measured."""
+        reference_io.save_reference_lowering(Lowering(evidence().reference, 40.0), tmp_path / LOWERING)
+        simulation_io.save_simulation(Simulation(evidence().reference, {}), tmp_path / SIMULATED_FILE)
+        listed = {name: digest_file(tmp_path / name) for name in (LOWERING, SIMULATED_FILE)}
+        report = replace(sample.report(), evidence_files=listed)
+        by = artifacts.load_artifact_standards(tmp_path, report, [FP32, FP16, INT8], evidence())
+        assert by["executorch-xnnpack-int8"].lowering is not None
+        assert by["onnx-fp16"].simulation is not None
+        assert by["executorch-xnnpack-fp32"].lowering is by["executorch-xnnpack-fp32"].simulation is None
+        assert by["onnx-fp16"].outputs == report.outputs
+        for name in listed:
+            changed = replace(report, evidence_files={**listed, name: "0" * 64})
+            with pytest.raises(VerificationError, match=rf"{name} is not the file that was exported"):
+                artifacts.load_artifact_standards(tmp_path, changed, [FP32, FP16, INT8], evidence())
 
 
 def test_simulated_is_all_over_the_page() -> None:

@@ -78,22 +78,37 @@ def find(target: Build, backend: Backend) -> Path | SetupError:
 
 
 @functools.cache
-def model(backend: Backend) -> Path:
-    """Return a model that maps a and b, each float32 [2, 3], to relu(a @ b.T) and a - b."""
+def model(backend: Backend, keeps_state: bool = False) -> Path:
+    """Return a model that maps a and b, each float32 [2, 3], to relu(a @ b.T) and a - b.
+
+    One that keeps state maps them to the sum of ones, of every a so far, and of b.
+    """
     import torch
 
     class Net(torch.nn.Module):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.relu(a @ b.T), a - b
 
-    path = folder() / f"tiny{SUFFIX[backend]}"
+    class Summing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.ones(2, 3))
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            self.total.add_(a)  # type: ignore[operator]
+            return self.total + b  # type: ignore[operator]
+
+    net = Summing() if keeps_state else Net()
+    path = folder() / f"{'summing' if keeps_state else 'tiny'}{SUFFIX[backend]}"
     example = (torch.ones(2, 3), torch.zeros(2, 3))
     if backend == "torchscript":
-        torch.jit.script(Net())._save_for_lite_interpreter(str(path))  # type: ignore[no-untyped-call]
+        torch.jit.script(net)._save_for_lite_interpreter(str(path))  # type: ignore[no-untyped-call]
     elif backend == "executorch":
-        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+        from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 
-        program = to_edge_transform_and_lower(torch.export.export(Net(), example)).to_executorch()
+        how = ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(["total"])] if keeps_state else [])
+        program = to_edge_transform_and_lower(torch.export.export(net, example)).to_executorch(how)
         path.write_bytes(program.buffer)
     else:
         path.write_bytes(_onnx())

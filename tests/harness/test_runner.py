@@ -42,6 +42,19 @@ def test_its_outputs_are_those_of_the_model(backend: Backend, tmp_path: Path) ->
     _check_outputs(ran.result)
 
 
+@pytest.mark.parametrize("backend", ["executorch", "torchscript"])
+def test_a_model_with_state_answers_as_it_was_loaded(backend: Backend, tmp_path: Path) -> None:
+    """Timed calls change what a model keeps; the outputs that are checked begin with the file's state."""
+    values = runners.job(backend, tmp_path, runners.model(backend, keeps_state=True)) | {"fresh": True}
+    ran = runners.run(runners.host_runner(backend), values, tmp_path)
+    assert ran.result is not None, ran.stderr
+    total = np.ones((2, 3), np.float32)  # what the file holds
+    for tensors, (a, b) in zip(ran.result.outputs, runners.inputs(), strict=True):
+        total = total + a
+        answer = np.fromfile(tensors[0].file, tensors[0].dtype).reshape(2, 3)
+        np.testing.assert_allclose(answer, total + b, rtol=1e-5, atol=1e-5)
+
+
 def test_it_keeps_every_timed_call(tmp_path: Path) -> None:
     """Durations and offsets are consistent, both minima are met, and clocks are read around each chunk."""
     values = runners.job("torchscript", tmp_path)
@@ -107,6 +120,7 @@ def _broken_model(job: dict[str, Any]) -> None:
 FAILURES: dict[str, tuple[Spoil, int, str, str]] = {
     "protocol": (_set("protocol", 2), 20, "protocol", "knows only protocol 1"),
     "unknown key": (_set("surprise", 1), 20, "protocol", "surprise"),
+    "no flag": (_set("fresh", 1), 20, "protocol", "fresh is neither true nor false"),
     "missing key": (lambda job: job.pop("threads"), 20, "protocol", "threads"),
     "broken model": (_broken_model, 22, "model", ""),
     "no model": (_set("model", "/no/such/model"), 22, "model", "/no/such/model"),

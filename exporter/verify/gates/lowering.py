@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.records import Limits
-from exporter.verify.discrete import are_all_discrete
+from exporter.verify.discrete_outputs import are_all_discrete
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Lowering
 

@@ -102,8 +102,17 @@ def simulated_gate(observation: Observation) -> str:
     return _simulated_edge_reason(observation, margin)
 
 
+def may_sum_in_half(observation: Observation) -> bool:
+    """Tell whether what executed the artifact may sum in half precision.
+
+    ONNX Runtime widens float16 to float32 on this machine; on an Arm processor it has kernels that do not.
+    """
+    half_kernels = observation.on_device and observation.precision == "fp16"
+    return half_kernels or observation.variant.backend in SUMS_IN_HALF
+
+
 def _simulated_margin(observation: Observation) -> float:
-    if observation.variant.backend not in SUMS_IN_HALF:
+    if not may_sum_in_half(observation):
         return 1.0
     if observation.executor != "reference interpreter":
         return SUMS_MARGIN

@@ -1,0 +1,103 @@
+"""Judges the outputs of calls, wherever an artifact ran: in its runtime here, or on a device.
+
+`judge.py` compares stacked arrays. What comes before is here: the number, sizes and types of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter.records import (
+    Executor,
+    Limits,
+    Sample,
+    TaskName,
+    TensorSpec,
+    Variant,
+    Verdict,
+)
+from exporter.verify.contract import check_outputs_by_contract
+from exporter.verify.judge import judge_artifact
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, stack_like_reference
+from exporter.verify.simulation_io import Simulation
+
+
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """Everything that an artifact's outputs are judged by."""
+
+    evidence: ReferenceIO
+    outputs: tuple[TensorSpec, ...]
+    """The model's outputs: their names and types."""
+    limits: Limits
+    lowering: Lowering | None = None
+    """What its quantised program computes, where it has one."""
+    simulation: Simulation | None = None
+    """What its precision makes of the model, where that was simulated."""
+    labels: tuple[str, ...] = ()
+    task: TaskName = ""
+
+
+@dataclass(frozen=True, eq=False)
+class StackedCalls:
+    """An artifact's outputs, stacked as the reference is; empty where there is a problem."""
+
+    samples: Stacks = ()
+    edges: Stacks = ()
+    problem: str = ""
+    """Why they cannot be compared with the model's."""
+
+
+def judge_by_standard(
+    standard: Standard,
+    variant: Variant,
+    runtime: str,
+    calls: Sequence[Sample],
+    edge_calls: Sequence[Sample],
+    executor: Executor = "runtime",
+    on_device: bool = False,
+) -> Verdict:
+    """Judge what an artifact gave for the inputs of the evidence.
+
+    Args:
+        standard: What it is judged by.
+        variant: What the artifact claims to be.
+        runtime: "executorch 1.4.1".
+        calls: Its outputs for each input.
+        edge_calls: Its outputs for each edge input.
+        executor: What executed it.
+        on_device: Whether a device did, whose processor may compute in half precision what this machine's
+            computes in float32.
+    """
+    stacked = stack_by_standard(standard, variant, calls, edge_calls)
+    if stacked.problem:
+        return Verdict("failed", stacked.problem, runtime, None, executor=executor)
+    return judge_artifact(
+        variant,
+        runtime,
+        standard.evidence,
+        stacked.samples,
+        stacked.edges,
+        standard.lowering,
+        standard.limits,
+        standard.labels,
+        standard.simulation,
+        standard.task,
+        executor,
+        on_device,
+    )
+
+
+def stack_by_standard(
+    standard: Standard, variant: Variant, calls: Sequence[Sample], edge_calls: Sequence[Sample] = ()
+) -> StackedCalls:
+    """Stack an artifact's outputs; the problem says where number, sizes or types are not the model's."""
+    evidence, names = standard.evidence, [spec.name for spec in standard.outputs]
+    shapes = tuple(sizes[: len(calls)] for sizes in evidence.shapes)
+    samples, problem = stack_like_reference(calls, evidence.reference, shapes, names)
+    edges, edge_problem = stack_like_reference(
+        edge_calls, evidence.edge_reference, evidence.edge_shapes, names, evidence.edge_names
+    )
+    problem = problem or edge_problem or check_outputs_by_contract(samples, standard.outputs, variant.format)
+    return StackedCalls(problem=problem) if problem else StackedCalls(samples, edges)
