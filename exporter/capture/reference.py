@@ -15,6 +15,7 @@ from exporter.capture.calls import call_runner, copied_for_calls, first_line_of_
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
 from exporter.verify.compare_outputs import compare_max_error
+from exporter.verify.infinite import without_infinite
 from exporter.verify.reference_io import (
     ReferenceIO,
     Stacks,
@@ -210,7 +211,8 @@ def _same_reference_sizes(*outputs: Sample) -> bool:
 
 
 def _unusable_reference(expected: Sample, actual: Sample) -> str:
-    if any(o.dtype.kind in "fc" and not np.isfinite(o).all() for o in (*expected, *actual)):
+    settled = (without_infinite(expected, expected), without_infinite(expected, actual))
+    if any(o.dtype.kind in "fc" and not np.isfinite(o).all() for outputs in settled for o in outputs):
         return "on it the model itself fails (it gives NaN or Inf)"
     floor = _reference_floor([expected], [actual]) if _same_reference_sizes(expected, actual) else 0.0
     if floor > MAX_FLOOR:  # a norm of nothing divides rounding by rounding
@@ -272,7 +274,8 @@ def _nudged_reference(
 
 
 def _reference_floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
-    stacks = zip(stack_reference(expected), stack_reference(actual), strict=True)
+    reference, single = stack_reference(expected), stack_reference(actual)
+    stacks = zip(without_infinite(reference, reference), without_infinite(reference, single), strict=True)
     pairs = [(y, a) for y, a in stacks if y.dtype.kind in "fc"]
     if not all(np.isfinite(array).all() for pair in pairs for array in pair):
         return math.inf

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.records import Array, Runner, Sample
+from exporter.verify.infinite import without_infinite
 from exporter.verify.reference_io import Stacks, stack_reference
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def rounding_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged
         any other output a boolean per value: whether rounding changes it, so that no artifact can be
         expected to match it.
     """
-    pairs = zip(stack_reference(expected), stack_reference(actual), strict=True)
+    reference, single = stack_reference(expected), stack_reference(actual)
+    pairs = zip(without_infinite(reference, reference), without_infinite(reference, single), strict=True)
     return tuple(_rounding_errors(y, a, [trial[i] for trial in nudged]) for i, (y, a) in enumerate(pairs))
 
 

@@ -116,9 +116,10 @@ def verify_artifact(
 
 
 def verified_histogram_values(output: Array) -> Array:
-    """Return the values that the report's histogram shows; of complex numbers the magnitude."""
+    """Return the finite values that the report's histogram shows; of complex numbers the magnitude."""
     values: Array = output.reshape(-1)[:HISTOGRAM_VALUES]
-    return np.abs(values) if values.dtype.kind == "c" else values
+    values = np.abs(values) if values.dtype.kind == "c" else values
+    return values[np.isfinite(values)] if values.dtype.kind == "f" else values
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,11 +160,13 @@ class _VerifiedCalls:
 def _verified_repeats(by: Standard, variant: Variant, calls: _VerifiedCalls) -> str:
     """Return a sentence when the same inputs gave other outputs the second time, else an empty string."""
     from exporter.verify.compare_outputs import compare_repeats
+    from exporter.verify.infinite import without_infinite
     from exporter.verify.standard import stack_by_standard
 
     first = stack_by_standard(by, variant, calls.samples[: len(calls.again)])
     again = stack_by_standard(by, variant, calls.again)
-    return again.problem or compare_repeats(first.samples, again.samples)
+    repeated = without_infinite(first.samples, again.samples)
+    return again.problem or compare_repeats(without_infinite(first.samples, first.samples), repeated)
 
 
 def _verified_without_run(why: CannotRunHere) -> str:

@@ -27,6 +27,7 @@ from exporter.verify.gates import (
     whole_output,
 )
 from exporter.verify.gates import task as task_gate
+from exporter.verify.infinite import different_infinite, evidence_without_infinite, without_infinite
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
@@ -87,6 +88,16 @@ def judge_artifact(
     Returns:
         PASSED, FAILED or, when the scenes are too few to tell, INCONCLUSIVE, with every figure.
     """
+    if problem := different_infinite(evidence, outputs, edge_outputs):
+        nothing = Comparison(len(evidence.reference[0]), math.inf, -math.inf, None, problem)
+        return Verdict("failed", problem, runtime, nothing, executor=executor)
+    outputs = without_infinite(evidence.reference, outputs)
+    edge_outputs = without_infinite(evidence.edge_reference, edge_outputs)
+    program = program and replace(program, outputs=without_infinite(evidence.reference, program.outputs))
+    simulation = simulation and replace(
+        simulation, outputs=without_infinite(evidence.reference, simulation.outputs)
+    )
+    evidence = evidence_without_infinite(evidence)
     tolerances = judged_ties(evidence, limits, variant.precision)
     outputs = _judged_untied(evidence.reference, outputs, tolerances)
     comparison = compare_outputs(

@@ -1,0 +1,79 @@
+"""Compares the infinite values of outputs by equality, so that the finite ones beside them can be measured.
+
+A network that masks scores gives -Inf on purpose, and a right artifact gives the same. An infinite value has
+no error in decibels: where an artifact has the model's, both are replaced by one finite value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from exporter.records import Array
+from exporter.verify.reference_io import ReferenceIO, Stacks, named_reference_output
+
+NAMES = {1.0: "Inf", -1.0: "-Inf"}
+
+
+def evidence_without_infinite(evidence: ReferenceIO) -> ReferenceIO:
+    """Return the evidence with the model's infinite values replaced."""
+    return replace(
+        evidence,
+        reference=without_infinite(evidence.reference, evidence.reference),
+        edge_reference=without_infinite(evidence.edge_reference, evidence.edge_reference),
+    )
+
+
+def without_infinite(reference: Stacks, actual: Stacks) -> Stacks:
+    """Replace the infinite values that equal the reference's: -Inf by its smallest finite value of an output.
+
+    Others stay, and fail as such. So do outputs of another shape or number than the reference's.
+    """
+    if [y.shape for y in reference] != [a.shape for a in actual]:
+        return actual
+    return tuple(_without_infinite(y, a) for y, a in zip(reference, actual, strict=True))
+
+
+def _without_infinite(reference: Array, actual: Array) -> Array:
+    if not _may_be_infinite(reference, actual):
+        return actual
+    infinite = np.isinf(reference)
+    same = infinite & (reference == actual)
+    if not same.any():
+        return actual
+    finite = reference[np.isfinite(reference)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    replaced: Array = np.where(same, np.where(reference < 0, low, high), actual).astype(actual.dtype)
+    return replaced
+
+
+def _may_be_infinite(reference: Array, actual: Array) -> bool:
+    return reference.dtype.kind == actual.dtype.kind == "f" and bool(np.isinf(reference).any())
+
+
+def different_infinite(evidence: ReferenceIO, outputs: Stacks, edge_outputs: Stacks) -> str:
+    """Return where an artifact lacks an infinite value of the model; an empty string when it has them all."""
+    for reference, actual, where in (
+        (evidence.reference, outputs, ""),
+        (evidence.edge_reference, edge_outputs, " on the edge inputs"),
+    ):
+        if [y.shape for y in reference] != [a.shape for a in actual]:
+            continue
+        for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
+            if not _may_be_infinite(y, a):
+                continue
+            lacking = np.isinf(y) & (y != a)
+            if lacking.any():
+                first = np.argwhere(lacking)[0]
+                value, given = y[tuple(first)], a[tuple(first)]
+                return (
+                    f"Its {_name(evidence, index)} lacks {int(lacking.sum())} of the model's infinite values"
+                    f"{where}: it has {given:g} for {NAMES[float(np.sign(value))]}."
+                )
+    return ""
+
+
+def _name(evidence: ReferenceIO, index: int) -> str:
+    names = evidence.output_names
+    return named_reference_output(names[index] if index < len(names) else str(index))
