@@ -85,6 +85,12 @@ class MappedFile final : public et::DataLoader {
     if (offset > size_ || size > size_ - offset) return et::Error::InvalidArgument;
     return et::FreeableBuffer(static_cast<const std::byte*>(data_) + offset, size, nullptr);
   }
+  // Buffers that a model changes start as copies of what the file holds.
+  et::Error load_into(size_t offset, size_t size, const SegmentInfo&, void* buffer) const override {
+    if (offset > size_ || size > size_ - offset) return et::Error::InvalidArgument;
+    std::memcpy(buffer, static_cast<const std::byte*>(data_) + offset, size);
+    return et::Error::Ok;
+  }
   et::Result<size_t> size() const override { return size_; }
 
  private:

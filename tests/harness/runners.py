@@ -107,7 +107,9 @@ def model(backend: Backend, keeps_state: bool = False) -> Path:
         from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
         from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 
-        how = ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(["total"])] if keeps_state else [])
+        how = ExecutorchBackendConfig(
+            passes=[InitializedMutableBufferPass(["b_total"])] if keeps_state else []
+        )
         program = to_edge_transform_and_lower(torch.export.export(net, example)).to_executorch(how)
         path.write_bytes(program.buffer)
     else:

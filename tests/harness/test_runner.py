@@ -47,7 +47,8 @@ def test_a_model_with_state_answers_as_it_was_loaded(backend: Backend, tmp_path:
     """Timed calls change what a model keeps; the outputs that are checked begin with the file's state."""
     values = runners.job(backend, tmp_path, runners.model(backend, keeps_state=True)) | {"fresh": True}
     ran = runners.run(runners.host_runner(backend), values, tmp_path)
-    assert ran.result is not None, ran.stderr
+    assert ran.code == 0, ran.stderr
+    assert ran.result is not None
     total = np.ones((2, 3), np.float32)  # what the file holds
     for tensors, (a, b) in zip(ran.result.outputs, runners.inputs(), strict=True):
         total = total + a

@@ -125,6 +125,7 @@ def test_few_samples_and_values_widen_the_limits(samples: int, values: int) -> N
 def observation(y: Array, s: Array, a: Array, backend: str = "cpu", executor: Executor = "runtime") -> Any:
     return SimpleNamespace(
         executor=executor,
+        on_device=False,
         variant=replace(FP16, backend=backend),
         precision="fp16",
         evidence=SimpleNamespace(reference=(y,), edge_reference=(y[:0],)),
