@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from torch import fx
 
 
-def _activation_names(text: str) -> frozenset[str]:
+def activation_names(text: str) -> frozenset[str]:
+    """Return the names of operators that a text lists."""
     return frozenset(text.split())
 
 
-_RESTS = _activation_names("relu relu6 silu gelu hardswish mish softplus")
-_PASSES_ON = _activation_names(
+_RESTS = activation_names("relu relu6 silu gelu hardswish mish softplus")
+_PASSES_ON = activation_names(
     "view reshape flatten unflatten permute transpose squeeze unsqueeze expand clone contiguous detach alias "
     "to _to_copy dropout slice select mean amax avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
     "adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d max_pool1d max_pool2d max_pool3d "
@@ -48,8 +49,8 @@ def _activation_rests(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
 def _computed_by_activation(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
     from torch.fx import Node
 
-    operator = _activation_operator(node)
-    operands = [operand for operand in _flat_activations(node.args) if isinstance(operand, Node)]
+    operator = activation_operator(node)
+    operands = [operand for operand in flat_activations(node.args) if isinstance(operand, Node)]
     if operator in _RESTS or _is_activation_clipped_from_zero(node, operator):
         return True
     if operator in _PASSES_ON:
@@ -63,17 +64,19 @@ def _computed_by_activation(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
     return False
 
 
-def _activation_operator(node: fx.Node) -> str:
+def activation_operator(node: fx.Node) -> str:
+    """Return the name of a call's ATen operator, without its overload; empty for what is no call."""
     if node.op != "call_function":
         return ""
     name = getattr(node.target, "__name__", str(node.target))
     return name.removeprefix("aten.").partition(".")[0].rstrip("_")
 
 
-def _flat_activations(values: Iterable[object]) -> Iterator[object]:
+def flat_activations(values: Iterable[object]) -> Iterator[object]:
+    """Yield the arguments of a call, those in lists too."""
     for value in values:
         if isinstance(value, (list, tuple)):
-            yield from _flat_activations(value)
+            yield from flat_activations(value)
         else:
             yield value
 
@@ -85,6 +88,6 @@ def _is_activation_clipped_from_zero(node: fx.Node, operator: str) -> bool:
 
 def _is_activation_gated_by_itself(operands: list[fx.Node]) -> bool:
     return any(
-        _activation_operator(gate) in {"sigmoid", "hardsigmoid"} and gate.args[0] in operands
+        activation_operator(gate) in {"sigmoid", "hardsigmoid"} and gate.args[0] in operands
         for gate in operands
     )

@@ -12,6 +12,8 @@ from torch import nn
 from exporter.capture import rounding
 from exporter.capture.activations import outputs_of_resting_activations
 from exporter.capture.calls import call_runner, copied_for_calls, first_line_of_call_error
+from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
+from exporter.capture.sigmoids import outputs_of_sigmoids
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
 from exporter.verify.compare_outputs import compare_max_error
@@ -78,8 +80,11 @@ def run_reference(
         [padded_reference(outputs, largest) for outputs in each]
         for each in (expected, actual, edge_outputs, edge_actual)
     )
-    floor = _reference_floor(expected, actual)
-    edge_floors = [_reference_floor([y], [a]) for y, a in zip(edge_outputs, edge_actual, strict=True)]
+    sigmoids = outputs_of_sigmoids(captured.program)
+    floor = _reference_floor(expected, actual, sigmoids)
+    edge_floors = [
+        _reference_floor([y], [a], sigmoids) for y, a in zip(edge_outputs, edge_actual, strict=True)
+    ]
     nudged, edge_nudged = (_nudged_reference(captured, largest, calls) for calls in (samples, usable))
     evidence = ReferenceIO(
         inputs=stack_reference(samples),
@@ -90,8 +95,8 @@ def run_reference(
         floor=_bounded_reference_floor(floor),
         edge_floor=_bounded_reference_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
         reference_dtype="float64" if exact.widen else "float32",
-        edge_floors=tuple(_bounded_reference_floor(floor) for floor in edge_floors),
-        eager_errors=rounding.rounding_errors(expected, actual, nudged),
+        edge_floors=tuple(_bounded_floor(floor) for floor in edge_floors),
+        eager_errors=_with_sigmoid_errors(rounding.rounding_errors(expected, actual, nudged), sigmoids),
         edge_unstable=rounding.rounding_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
         shapes=shapes,
         edge_shapes=edge_shapes,
@@ -273,13 +278,35 @@ def _nudged_reference(
     return rounding.nudged_rounding(captured.module, copied_for_calls, padding, samples)
 
 
-def _reference_floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
+def _with_sigmoid_errors(errors: Stacks, sigmoids: Sequence[bool]) -> Stacks:
+    """Let values of a sigmoid have the error with which a runtime may compute it."""
+    if not any(sigmoids):
+        return errors
+    floats = zip(errors, sigmoids, strict=True)
+    return tuple(np.maximum(e, SIGMOID_ERROR) if s and e.dtype.kind == "f" else e for e, s in floats)
+
+
+def _reference_floor(
+    expected: Sequence[Sample], actual: Sequence[Sample], sigmoids: Sequence[bool] = ()
+) -> float:
+    """Return float32's largest error as a share of its output's scale.
+
+    Args:
+        expected: The outputs of the reference.
+        actual: Those of eager float32.
+        sigmoids: Per output, whether it holds what a sigmoid gives; empty where that is not known.
+    """
     reference, single = stack_reference(expected), stack_reference(actual)
     stacks = zip(without_infinite(reference, reference), without_infinite(reference, single), strict=True)
     pairs = [(y, a) for y, a in stacks if y.dtype.kind in "fc"]
     if not all(np.isfinite(array).all() for pair in pairs for array in pair):
         return math.inf
-    return max((compare_max_error(y, a) for y, a in pairs), default=0.0)
+    small = [
+        min(SIGMOID_ERROR / float(np.abs(y).max(initial=SIGMOID_ERROR)), MAX_FLOOR)
+        for y, sigmoid in zip(reference, sigmoids, strict=False)
+        if sigmoid and y.dtype.kind == "f"
+    ]
+    return max((*(compare_max_error(y, a) for y, a in pairs), *small), default=0.0)
 
 
 def _bounded_reference_floor(floor: float) -> float:
