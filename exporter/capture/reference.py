@@ -95,7 +95,7 @@ def run_reference(
         floor=_bounded_reference_floor(floor),
         edge_floor=_bounded_reference_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
         reference_dtype="float64" if exact.widen else "float32",
-        edge_floors=tuple(_bounded_floor(floor) for floor in edge_floors),
+        edge_floors=tuple(_bounded_reference_floor(floor) for floor in edge_floors),
         eager_errors=_with_sigmoid_errors(rounding.rounding_errors(expected, actual, nudged), sigmoids),
         edge_unstable=rounding.rounding_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
         shapes=shapes,

@@ -342,7 +342,9 @@ class TestOutputs:
         """A change of one bit between launches fails, however small the error is."""
         changed = answers()
         changed[2][0].reshape(-1)[3] = np.nextafter(changed[2][0].reshape(-1)[3], np.float32(np.inf))
-        error, problem = device_outputs.judge_device_outputs(FP32, standard(), [answers(), answers(), changed])
+        error, problem = device_outputs.judge_device_outputs(
+            FP32, standard(), [answers(), answers(), changed]
+        )
         assert "Launch 3 computes other outputs than launch 1 from the same input (2)" in problem
         assert error is not None
         assert error < 1e-6

@@ -55,7 +55,8 @@ def _whole_lossy_reason(observation: Observation) -> str:
         )
     if _side_of_whole_output(observation) != "missed":
         return ""
-    return f"It reaches {_whole_output_figures(observation)} with the float64 model; the limit is {_whole_output_limit(observation)}."
+    figures, limit = _whole_output_figures(observation), _whole_output_limit(observation)
+    return f"It reaches {figures} with the float64 model; the limit is {limit}."
 
 
 def _side_of_whole_output(observation: Observation) -> Side:
