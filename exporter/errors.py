@@ -165,6 +165,10 @@ class OverBoundsError(WorkerError):
     code = "EM-STOPPED"
 
 
+class NotEnoughMemoryError(WorkerError):
+    code = "EM-MEMORY"
+
+
 class ReleaseError(ExportError):
     exit_code = 30
     code = "EM-RELEASE"

@@ -5,7 +5,7 @@ Imports torch: only worker processes import this module.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,11 @@ from exporter.capture.calls import (
 from exporter.capture.digest import digest_program
 from exporter.errors import CaptureError, LoweringError
 from exporter.records import Captured, Model, Sample, TensorSpec
+
+FACTS = "captured.pt"
+GRAPH = "program.pt2"
+MODULE = "module.ts"
+WEIGHTS = "weights.pt"
 
 
 def capture_program(
@@ -190,33 +195,56 @@ def program_matrix_weights(captured: Captured) -> int:
 
 
 def save_program(captured: Captured, directory: Path) -> None:
-    """Write a captured model for other worker processes of this run. Private: loading runs pickled code."""
-    if isinstance(captured.module, torch.jit.ScriptModule):
-        torch.jit.save(captured.module, directory / "module.ts")
-    else:
-        with contextlib.suppress(Exception):  # not picklable: the others work from the program alone
-            torch.save(captured.module, directory / "module.pt")
-    if captured.program is not None:
-        torch.export.save(captured.program, directory / "program.pt2")
-    torch.save(replace(captured, module=None, program=None), directory / "captured.pt")  # type: ignore[arg-type]
+    """Write a captured model for other worker processes of this run. Private: loading runs pickled code.
+
+    The weights of the network and of its graph are the same tensors: they are written once, beside the graph.
+    """
+    program, module = captured.program, captured.module
+    if isinstance(module, torch.jit.ScriptModule):
+        torch.jit.save(module, directory / MODULE)
+        module = None
+    weights = dict(program.state_dict) if program is not None else {}
+    try:
+        torch.save((module, weights), directory / WEIGHTS)
+    except Exception:  # the network is not picklable: the others work from the graph alone
+        torch.save((None, weights), directory / WEIGHTS)
+    if program is not None:
+        torch.export.save(_program_without_weights(program), directory / GRAPH)
+    torch.save(replace(captured, module=None, program=None), directory / FACTS)  # type: ignore[arg-type]
 
 
 def load_program(directory: Path) -> Captured:
-    """Read what `save_program` wrote in this run's own work folder."""
-    captured: Captured = torch.load(directory / "captured.pt", weights_only=False)
-    program = torch.export.load(directory / "program.pt2") if (directory / "program.pt2").exists() else None
-    return replace(captured, module=_load_program_module(directory, program), program=program)
+    """Read what `save_program` wrote in this run's own work folder.
+
+    Weights are mapped from the file: processes that only read them share one copy of the memory.
+    """
+    captured: Captured = torch.load(directory / FACTS, weights_only=False)
+    module, weights = torch.load(directory / WEIGHTS, weights_only=False, mmap=True)
+    program = torch.export.load(directory / GRAPH) if (directory / GRAPH).exists() else None
+    if program is not None:
+        # Calls of the network may change its buffers, which are then not the graph's.
+        program.state_dict.update(
+            {n: w if isinstance(w, torch.nn.Parameter) else w.clone() for n, w in weights.items()}
+        )
+    if (directory / MODULE).exists():
+        module = torch.jit.load(directory / MODULE)  # type: ignore[no-untyped-call]
+    if module is None and program is None:
+        raise CaptureError(
+            "The network can be neither exported as a graph nor pickled for the worker processes.",
+            "Define its class at the top of a module, not inside a function.",
+        )
+    return replace(captured, module=program.module() if module is None else module, program=program)
 
 
-def _load_program_module(directory: Path, program: torch.export.ExportedProgram | None) -> torch.nn.Module:
-    if (directory / "module.ts").exists():
-        return torch.jit.load(directory / "module.ts")  # type: ignore[no-any-return, no-untyped-call]
-    try:
-        return torch.load(directory / "module.pt", weights_only=False)  # type: ignore[no-any-return]
-    except Exception as error:
-        if program is None:
-            raise CaptureError(
-                "The network can be neither exported as a graph nor pickled for the worker processes.",
-                "Define its class at the top of a module, not inside a function.",
-            ) from error
-        return program.module()
+def _program_without_weights(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Return a program with the same graph, whose weights are one element each."""
+    light = copy.copy(program)
+    light._state_dict = {name: _one_element(weight) for name, weight in program.state_dict.items()}
+    return light
+
+
+def _one_element(weight: torch.Tensor) -> torch.Tensor:
+    element = torch.zeros(1, dtype=weight.dtype)
+    if not isinstance(weight, torch.nn.Parameter):
+        return element
+    return torch.nn.Parameter(element, requires_grad=weight.requires_grad)

@@ -29,18 +29,16 @@ def estimate(
     Counts what each artifact executes in its Arm library under QEMU; the first time, this downloads and
     compiles the programs. Where QEMU is missing, the estimate follows from FLOPs and is less certain.
     """
-    from exporter import pipeline
     from exporter.cli.console import estimates as printed
     from exporter.emulated import arm_tools
     from exporter.estimate import qemu_plugin
     from exporter.pipeline import estimates
+    from exporter.pipeline.workers.pool import default_pool_size
 
     if not qemu_plugin.missing_for_plugin() and not arm_tools.missing_arm_tools():
         prepared_arm_programs()
     with watch_command(as_json) as observer:
-        report = estimates.estimate_export(
-            out, jobs or pipeline.pipeline_worker_count(), observer, cached=not no_cache
-        )
+        report = estimates.estimate_export(out, jobs or default_pool_size(), observer, cached=not no_cache)
     if as_json:
         typer.echo(json.dumps(printed.estimates_as_json(report), indent=2))
     else:

@@ -28,6 +28,7 @@ OPTION_OF = {
     "ignore_keys": "ignore_key",
     "input_values": "input_value",
     "input_shapes": "input_shape",
+    "memory_gib": "memory",
     "verify": "no_verify",
 }
 """Field of a request -> the option that sets it, where their names differ."""
@@ -177,7 +178,18 @@ def export_command(
     ] = False,
     jobs: Annotated[
         int,
-        typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 uses one per core, at most 4."),
+        typer.Option(
+            "--jobs", "-j", min=0, help="Worker processes; 0 chooses by cores and memory, at most 4."
+        ),
+    ] = 0,
+    memory: Annotated[
+        float,
+        typer.Option(
+            "--memory",
+            min=0,
+            help="GiB of memory that all processes may take together; 0 takes what is free. A model that "
+            "needs more is refused at once.",
+        ),
     ] = 0,
     threads: Annotated[
         int,
@@ -238,6 +250,7 @@ def export_command(
         cache=not no_cache,
         force=force,
         jobs=jobs,
+        memory_gib=memory,
         threads=threads,
         estimate=estimate,
     )

@@ -98,9 +98,9 @@ def verify(
     Checks the signature and the hashes, then runs every artifact in its runtime. With --for-app,
     runs nothing: reads what the artifacts need, and whether the app's libraries have it.
     """
-    from exporter import pipeline
     from exporter.cli.console import listings
     from exporter.pipeline.parts import load_parts
+    from exporter.pipeline.workers.pool import default_pool_size
     from exporter.release import check
 
     if for_app:
@@ -113,12 +113,10 @@ def verify(
         prepare_software_vulkan()
     wanted = check.CheckedIdentity(expect_name, expect_version)
     if listed := load_parts(out):
-        _verify_parts(out, listed, jobs or pipeline.pipeline_worker_count(), arm64, as_json)
+        _verify_parts(out, listed, jobs or default_pool_size(), arm64, as_json)
         return
     with watch_command(as_json) as observer:
-        audit = check.check_release(
-            out, key, jobs or pipeline.pipeline_worker_count(), observer, wanted, arm64
-        )
+        audit = check.check_release(out, key, jobs or default_pool_size(), observer, wanted, arm64)
     if as_json:
         typer.echo(json.dumps({"holds": audit.holds} | asdict(audit), indent=2))
     else:
@@ -185,15 +183,13 @@ def _verify_for_app(
     out: Path, libraries: list[Path], artifacts: list[str], min_sdk: int | None, jobs: int, as_json: bool
 ) -> None:
     """Print whether the artifacts load in an app, and end with 9 when one does not, or may not."""
-    from exporter import pipeline
     from exporter.cli.console.for_app import print_for_app
     from exporter.pipeline import for_app
+    from exporter.pipeline.workers.pool import default_pool_size
     from exporter.release import check
 
     with check.opened_to_check(out) as folder:
-        answer = for_app.check_for_app(
-            folder, libraries, artifacts, min_sdk, jobs or pipeline.pipeline_worker_count()
-        )
+        answer = for_app.check_for_app(folder, libraries, artifacts, min_sdk, jobs or default_pool_size())
     if as_json:
         typer.echo(json.dumps({"holds": answer.holds} | asdict(answer), indent=2, default=sorted))
     else:

@@ -86,7 +86,9 @@ class Request(ModelRequest):
     cache: bool = True
     force: bool = False
     jobs: int = 0
-    """Worker processes; 0 uses one per core, at most 4."""
+    """Worker processes; 0 chooses by cores and memory, at most 4."""
+    memory_gib: float = 0.0
+    """GiB that all processes may take together, which bounds `jobs`; 0 takes what is free."""
     threads: int = 0
     """Threads that a runtime uses while it is timed; 0 uses one per core, at most 4."""
     estimate: bool | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from exporter.pipeline import (
     emulation,
     estimates,
     job_rights,
+    memory,
     mixed_precision_search,
     read,
     results,
@@ -37,8 +37,6 @@ from exporter.pipeline.report import make_report, report_rows, save_report_outpu
 from exporter.pipeline.variants import check_variant_extras, plan_variants
 from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Report
-
-MAX_WORKERS = 4
 
 
 def export(
@@ -81,12 +79,15 @@ def run_pipeline(
     _check_pipeline_verified(request)
     if request.cache:
         cache.check_cache_private(cache.default_cache_root())
+    observer = observer or _silent_pipeline_observer
+    planned = memory.plan_memory(
+        memory.weights_memory_bytes(request.checkpoint), request.jobs, request.memory_gib
+    )
+    observer(Event("plan", str(planned), 0, 0))
     with staging.staging(request.destination, request.force) as folders:
         allowed = job_rights.rights_to_export(request, folders)
-        with WorkerPool(request.jobs or pipeline_worker_count(), folders.log, allowed) as workers:
-            context = Context(
-                request, target, variants, folders, workers, observer or _silent_pipeline_observer
-            )
+        with WorkerPool(planned.workers, folders.log, allowed) as workers:
+            context = Context(request, target, variants, folders, workers, observer)
             report = _pipeline_stages(context, measure)
             context.cache.prune(cache.cache_limit_bytes())
         clean_log_file(folders.log)
@@ -181,8 +182,3 @@ def _check_pipeline_verified(request: Request) -> None:
         raise UsageError(
             "--eval has no state to send: its samples are calls on their own.", "Leave out --state explicit."
         )
-
-
-def pipeline_worker_count() -> int:
-    """Return as many worker processes as cores, up to four: each holds a framework in memory."""
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)

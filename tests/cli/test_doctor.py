@@ -22,6 +22,7 @@ from exporter.cli.doctor.framework_checks import FrameworkCheck
 from exporter.config import packaged
 from exporter.data import demo
 from exporter.emulated.vulkan import vulkan_tools
+from exporter.pipeline import memory
 from exporter.sandbox import SandboxSupport
 
 HEALTHY = {
@@ -215,7 +216,7 @@ def test_pins_are_read_from_the_project() -> None:
 @pytest.mark.parametrize(("gigabytes", "state"), [(64, "ok"), (1, "limited")])
 def test_little_memory_is_said(monkeypatch: pytest.MonkeyPatch, gigabytes: int, state: str) -> None:
     """Memory that is too small for two workers is a limitation."""
-    monkeypatch.setattr(examine, "_examined_memory_bytes", lambda: gigabytes * 2**30)
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: gigabytes * 2**30)
     assert examine._examine_memory().state == state
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from exporter.pipeline.context import Event
 
 STAGES = {
+    "plan": "planning",
     "read": "reading the checkpoint",
     "build": "building",
     "verify": "verifying",

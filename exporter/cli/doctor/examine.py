@@ -26,7 +26,7 @@ from exporter.emulated import arm_tools
 from exporter.emulated.vulkan import vulkan_tools
 from exporter.errors import MissingDependencyError
 from exporter.estimate import qemu_plugin
-from exporter.pipeline import cache
+from exporter.pipeline import cache, memory
 
 LEAST_MEMORY_BYTES = 4 * 2**30
 """Memory below which the doctor warns. Exporting MobileNetV2 in two workers needs about half of it."""
@@ -218,7 +218,7 @@ def _examine_sandbox() -> Finding:
 
 
 def _examine_memory() -> Finding:
-    free = _examined_memory_bytes()
+    free = memory.free_memory_bytes()
     if free is None:
         return Finding("Free memory", "ok", "unknown on this system")
     detail = f"{free / 2**30:.1f} GiB"
@@ -226,16 +226,6 @@ def _examine_memory() -> Finding:
         return Finding("Free memory", "ok", detail)
     fix = "Close other programs, or use --jobs 1."
     return Finding("Free memory", "limited", f"{detail}; {LEAST_MEMORY_BYTES >> 30} GiB is comfortable", fix)
-
-
-def _examined_memory_bytes() -> int | None:
-    """Return the bytes available without swapping; None where unknown."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return int(match[1]) * 1024 if match else None
 
 
 def _examine_disk(title: str, folder: Path) -> Finding:

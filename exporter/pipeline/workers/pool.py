@@ -29,6 +29,8 @@ from exporter.sandbox import Confinement
 
 _SERVER = "import sys; from exporter.pipeline.workers.server import serve_jobs; serve_jobs(int(sys.argv[1]))"
 
+MAX_POOL_SIZE = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -167,6 +169,11 @@ class WorkerPool:
                 slot.close()  # what runs is given up; a caller that continues gets new servers
             raise
         return [outcomes[job] for job in jobs]
+
+
+def default_pool_size() -> int:
+    """Return as many processes as cores, up to four: each holds a framework in memory."""
+    return min(len(os.sched_getaffinity(0)), MAX_POOL_SIZE)
 
 
 @dataclass(eq=False)

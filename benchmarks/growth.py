@@ -1,0 +1,147 @@
+"""How the time and the memory of an export grow with the weights, against the plain sequential script.
+
+    python -m benchmarks.growth [--networks resnet50,vit_b_16] [--jobs N] [--memory GB]
+
+Each network of torchvision, with random weights (only time and memory are read here), goes to ONNX and
+ExecuTorch in fp32, verified, without a cache; and once through the plain library calls, unverified. Prints
+wall seconds and the peak memory of each process tree: proportional set size, sampled five times a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+NETWORKS = ("mobilenet_v2", "resnet50", "vit_b_16", "vit_l_16")
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class ProcessTreeRun:
+    """One run of a command: wall seconds, and the most that its whole process tree held at once."""
+
+    seconds: float
+    peak_bytes: int
+    code: int
+    members_bytes: tuple[int, ...] = ()
+    """The memory of each process at the peak, the largest first."""
+
+
+def run_and_watch_memory(command: Sequence[str], log: Path) -> ProcessTreeRun:
+    """Run a command to its end and sample its process tree's memory."""
+    started, peak, members = time.monotonic(), 0, ()
+    with log.open("ab") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        while process.poll() is None:
+            sizes = process_tree_bytes(process.pid)
+            if sum(sizes) > peak:
+                peak, members = sum(sizes), tuple(sorted(sizes, reverse=True))
+            time.sleep(0.2)
+    return ProcessTreeRun(time.monotonic() - started, peak, process.returncode, members)
+
+
+def process_tree_bytes(root: int) -> list[int]:
+    """Return the proportional set size of a process and of each of its descendants."""
+    sizes: list[int] = []
+    try:
+        process = psutil.Process(root)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:  # it ended meanwhile
+        return sizes
+    for member in family:
+        try:
+            sizes.append(member.memory_full_info().pss)
+        except psutil.Error:
+            continue
+    return sizes
+
+
+def save_random_weights(network: str, path: Path) -> int:
+    """Write a state_dict of random weights, and return the bytes of its tensors."""
+    program = (
+        "import sys, torch; from exporter.capture import torchvision_ops;"
+        "torchvision_ops.prepare_torchvision_ops(); import torchvision;"
+        "torch.save(torchvision.models.get_model(sys.argv[1]).state_dict(), sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", program, network, str(path)], check=True)
+    return path.stat().st_size
+
+
+def plain_export(network: str, checkpoint: Path, out: Path) -> None:
+    """Write what our export writes by plain library calls, without verification."""
+    import torch
+
+    from exporter.capture import torchvision_ops
+
+    torchvision_ops.prepare_torchvision_ops()
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from torchvision.models import get_model
+
+    model = get_model(network)
+    model.load_state_dict(torch.load(checkpoint, weights_only=True))
+    example = (torch.randn(1, 3, 224, 224),)
+    torch.onnx.export(model.eval(), example, out / "fp32.onnx", dynamo=True, external_data=False)
+    lowered = to_edge_transform_and_lower(
+        torch.export.export(model, example), partitioner=[XnnpackPartitioner()]
+    ).to_executorch()
+    (out / "fp32.pte").write_bytes(lowered.buffer)
+
+
+def our_command(checkpoint: Path, network: str, out: Path, more: Sequence[str]) -> list[str]:
+    command = [sys.executable, "-m", "exporter", str(checkpoint), "--target", "snapdragon865", "-o", str(out)]
+    chosen = ["--arch", f"torchvision/{network}", "--formats", "onnx,executorch", "--precisions", "fp32"]
+    return [*command, *chosen, "--samples", "4", "--no-cache", "--no-estimate", *more]
+
+
+def measure_growth(network: str, folder: Path, more: Sequence[str]) -> str:
+    """Return one row of the table."""
+    checkpoint = folder / f"{network}.pth"
+    weights = save_random_weights(network, checkpoint)
+    ours = run_and_watch_memory(our_command(checkpoint, network, folder / "ours", more), folder / "ours.log")
+    (folder / "plain").mkdir()
+    plain_command = [sys.executable, "-m", "benchmarks.growth", "--plain", network, str(checkpoint)]
+    plain = run_and_watch_memory([*plain_command, str(folder / "plain")], folder / "plain.log")
+    if ours.code or plain.code:
+        sys.exit(f"ended with {ours.code} and {plain.code}: see {folder}")
+    allowed = (1 << 30) + 4 * weights
+    return (
+        f"| {network} | {weights / MIB:.0f} | {ours.seconds:.0f} | {ours.peak_bytes / MIB:.0f} "
+        f"| {allowed / MIB:.0f} | {plain.seconds:.0f} | {plain.peak_bytes / MIB:.0f} "
+        f"| {ours.seconds / plain.seconds:.2f} | {ours.peak_bytes / plain.peak_bytes:.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--jobs", help="worker processes of ours")
+    parser.add_argument("--memory", help="GB that ours may use")
+    parser.add_argument("--plain", nargs=3, metavar=("NETWORK", "CHECKPOINT", "OUT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.plain:
+        network, checkpoint, out = arguments.plain
+        return plain_export(network, Path(checkpoint), Path(out))
+    options = {"--jobs": arguments.jobs, "--memory": arguments.memory}
+    more = [word for name, value in options.items() if value for word in (name, value)]
+    print(
+        "| network | weights, MB | ours, s | peak, MB | 1 GB + 4 x weights, MB "
+        "| plain, s | peak, MB | time | memory |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for network in arguments.networks.split(","):
+        with tempfile.TemporaryDirectory(prefix="growth-") as folder:
+            print(measure_growth(network, Path(folder), more), flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
