@@ -37,7 +37,8 @@ class ProcessTreeRun:
 
 def run_and_watch_memory(command: Sequence[str], log: Path) -> ProcessTreeRun:
     """Run a command to its end and sample its process tree's memory."""
-    started, peak, members = time.monotonic(), 0, ()
+    started, peak = time.monotonic(), 0
+    members: tuple[int, ...] = ()
     with log.open("ab") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream)
         while process.poll() is None:

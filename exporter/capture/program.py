@@ -199,7 +199,8 @@ def save_program(captured: Captured, directory: Path) -> None:
 
     The weights of the network and of its graph are the same tensors: they are written once, beside the graph.
     """
-    program, module = captured.program, captured.module
+    program = captured.program
+    module: torch.nn.Module | None = captured.module
     if isinstance(module, torch.jit.ScriptModule):
         torch.jit.save(module, directory / MODULE)
         module = None
@@ -228,12 +229,18 @@ def load_program(directory: Path) -> Captured:
         )
     if (directory / MODULE).exists():
         module = torch.jit.load(directory / MODULE)  # type: ignore[no-untyped-call]
-    if module is None and program is None:
+    if module is None:
+        module = _program_module(program)
+    return replace(captured, module=module, program=program)
+
+
+def _program_module(program: torch.export.ExportedProgram | None) -> torch.nn.Module:
+    if program is None:
         raise CaptureError(
             "The network can be neither exported as a graph nor pickled for the worker processes.",
             "Define its class at the top of a module, not inside a function.",
         )
-    return replace(captured, module=program.module() if module is None else module, program=program)
+    return program.module()
 
 
 def _program_without_weights(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
