@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from android_harness.errors import DeviceError
 from android_harness.instability import find_instability
-from android_harness.records import Figures, Session, Verdict
+from android_harness.latencies import Figures
+from android_harness.records import Session, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,18 +12,8 @@ from typing import Any
 
 from android_harness import cpu_clocks, energy, latency_stats, session_limits, socs
 from android_harness.identity import ARM_IMPLEMENTERS
-from android_harness.records import (
-    HOST,
-    Figures,
-    HostLatency,
-    Identity,
-    Latency,
-    Launch,
-    MeasuredLatency,
-    Session,
-    SimulatedLatency,
-    Verdict,
-)
+from android_harness.latencies import Figures, HostLatency, Latency, MeasuredLatency, SimulatedLatency
+from android_harness.records import HOST, Identity, Launch, Session, Verdict
 
 MIN_LAUNCHES_TO_PASS, MIN_CALLS_TO_PASS = 4, 200
 """The evidence that a PASS needs: docs/explanation/measurement-protocol.md, section 4.5."""

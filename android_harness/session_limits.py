@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from android_harness.records import BenchConfig, Figures, Session
+from android_harness.latencies import Figures
+from android_harness.records import BenchConfig, Session
 
 SMAPS = "/proc/self/smaps_rollup"
 """The runner reads it between chunks of calls; kernels before 4.14 lack it."""

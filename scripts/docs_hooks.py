@@ -59,7 +59,7 @@ def manifest() -> str:
 
 def card() -> str:
     """Return a table of keys for a model card and for each table in it, as Markdown."""
-    from exporter.config.cards import CardFile
+    from exporter.config.card_tables import CardFile
 
     return _tables("Card", CardFile.model_json_schema(), level=3)
 

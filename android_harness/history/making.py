@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 
 from android_harness import cpu_clocks, provenance
 from android_harness.history.records import Origin, Samples, StoredSession, history_record_key
+from android_harness.latencies import Latency, MeasuredLatency
 from android_harness.records import (
     Cluster,
-    Latency,
     Launch,
     LaunchSamples,
-    MeasuredLatency,
     Moment,
     Session,
     State,

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from android_harness.records import Figures, LaunchSamples, Moment, Provenance, Verdict
+from android_harness.latencies import Figures
+from android_harness.records import LaunchSamples, Moment, Provenance, Verdict
 
 BASELINE_SESSIONS = 10
 """The largest baseline, in stable sessions; pruning never deletes them."""

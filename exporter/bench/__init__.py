@@ -29,7 +29,8 @@ from exporter.verify import budget
 if TYPE_CHECKING:
     from android_harness.all_devices import Outcome
     from android_harness.errors import HarnessError
-    from android_harness.records import BenchConfig, Device, Latency, Session
+    from android_harness.latencies import Latency
+    from android_harness.records import BenchConfig, Device, Session
     from exporter.report.manifest.schema import Manifest
     from exporter.verify.standard import Standard
 

@@ -23,7 +23,8 @@ from exporter.records import Artifact, DeviceLatency, OperatorTime, Report
 from exporter.verify import budget, select
 
 if TYPE_CHECKING:
-    from android_harness.records import Latency, Session
+    from android_harness.latencies import Latency
+    from android_harness.records import Session
 
 
 def add_latencies_to_stored(

@@ -80,7 +80,7 @@ def release(
     """
     from exporter.cli.console.release import print_release
     from exporter.release import bundle
-    from exporter.release.plan import ReleaseRequest
+    from exporter.release.release_request import ReleaseRequest
 
     request = ReleaseRequest(
         out=out,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from exporter.config import cards, options, targets, toml_file
-from exporter.config.cards import Card, Text
+from exporter.config.card_tables import Text
+from exporter.config.cards import Card
 from exporter.config.toml_file import Table
 from exporter.errors import ExportError, UsageError
 

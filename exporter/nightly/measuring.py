@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from android_harness.bench import Failed
     from android_harness.history.spool import Spool
     from android_harness.history.store import History
-    from android_harness.records import BenchTask, Latency, Session
+    from android_harness.latencies import Latency
+    from android_harness.records import BenchTask, Session
     from exporter.verify.standard import Standard
 
 

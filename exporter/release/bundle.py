@@ -23,7 +23,8 @@ from exporter.release import (
     swift,
 )
 from exporter.release import zip as archive
-from exporter.release.plan import Plan, ReleaseRequest, plan_release
+from exporter.release.plan import Plan, plan_release
+from exporter.release.release_request import ReleaseRequest
 from exporter.staging import publish_staged, staging
 
 SBOM = "sbom.cdx.json"

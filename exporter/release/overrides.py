@@ -11,7 +11,7 @@ from exporter.records import DeviceLatency
 from exporter.report.manifest.schema import Artifact, Manifest
 
 if TYPE_CHECKING:
-    from exporter.release.plan import ReleaseRequest
+    from exporter.release.release_request import ReleaseRequest
 
 HOST = "host"
 

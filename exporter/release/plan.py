@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from exporter import files
-from exporter.config import cards, targets
+from exporter.config import cards
 from exporter.config.cards import Card
 from exporter.errors import ReleaseError, UsageError
 from exporter.files import EVIDENCE
-from exporter.records import SHIPPABLE, BudgetVerdict
+from exporter.records import SHIPPABLE
 from exporter.release import intact, overrides, serials, source_date
+from exporter.release.release_request import ReleaseRequest
+from exporter.release.unproven import unproven_sentence, unproven_speed_sentences
 from exporter.report import manifest, text
 from exporter.report.manifest.schema import Artifact, Manifest
 from exporter.verify import budget
@@ -26,30 +28,6 @@ NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 GROUP = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 ANDROID = ("executorch", "onnx", "torchscript")
 """Formats that an Android library can hold."""
-
-
-@dataclass(frozen=True)
-class ReleaseRequest:
-    """The user's request for a release."""
-
-    out: Path
-    """The folder of an export."""
-    version: str
-    destination: Path
-    name: str | None = None
-    group: str = "com.example"
-    artifacts: tuple[str, ...] = ()
-    allow_unmeasured: bool = False
-    allow_inconclusive: bool = False
-    """Whether to release an artifact whose scenes are too few to prove it."""
-    allow_unverified: tuple[str, ...] = ()
-    allow_wrong_on: tuple[str, ...] = ()
-    """Serials of devices on which the artifact may give wrong outputs."""
-    licence: Path | None = None
-    card: Path | None = None
-    """The model's card (`exporter.config.cards`) to include."""
-    key: Path | None = None
-    """The private key; it is never copied."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +98,13 @@ def plan_release(request: ReleaseRequest) -> Plan:
     listed = manifest.load_manifest(request.out / files.MANIFEST)
     chosen = _plan_artifacts(request, listed)
     not_verified = tuple(
-        _planned_unverified(artifact, request)
+        unproven_sentence(artifact, request)
         for artifact in chosen
         if artifact.status != "passed" or artifact.executor != "runtime"
     )
     labels = serials.serial_labels(listed)
     overridden = overrides.override_sentences(request, listed, chosen, labels)
-    not_measured = _planned_unmeasured(request, listed, chosen)
+    not_measured = unproven_speed_sentences(request, listed, chosen)
     name = request.name or _planned_name(listed)
     statements = {"not_measured": not_measured, "not_verified": not_verified, "overridden": overridden}
     narrowed = _planned_manifest(request, listed, chosen, name, statements)
@@ -221,107 +199,6 @@ def _plan_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact
             if a.format == "coreml" and a.status == "passed" and a.executor == "runtime"
         ][:1]
     return tuple(rows[n] for n in dict.fromkeys((*names, *request.allow_unverified)))
-
-
-def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
-    """Return the bundle's sentence about an unverified artifact.
-
-    Raises:
-        ReleaseError: It failed, or the user did not allow it.
-    """
-    if artifact.status in SHIPPABLE and artifact.executor != "runtime":
-        return _planned_by_interpreter(artifact, request)
-    if artifact.status == "inconclusive":
-        return _planned_inconclusive(artifact, request)
-    if artifact.status != "not_run" or not artifact.file:
-        raise ReleaseError(f"{artifact.name} did not pass: {artifact.reason or artifact.status}")
-    if artifact.name not in request.allow_unverified:
-        raise ReleaseError(
-            f"{artifact.name} was never executed, so nothing proves it. {artifact.reason or ''}",
-            "Export where it can run.",
-            code="EM-UNVERIFIED",
-        )
-    return f"{artifact.name} was never executed, so nothing proves it. {artifact.reason}"
-
-
-def _planned_by_interpreter(artifact: Artifact, request: ReleaseRequest) -> str:
-    """Return the bundle's sentence about an artifact that its own runtime never executed.
-
-    Raises:
-        ReleaseError: The user did not allow it.
-    """
-    sentence = f"{artifact.name} was executed by the {artifact.executor} only, never by its own runtime."
-    if artifact.name not in request.allow_unverified:
-        raise ReleaseError(sentence, "Export where it can run.", code="EM-UNVERIFIED")
-    if artifact.status == "inconclusive":
-        return f"{sentence} {_planned_inconclusive(artifact, request)}"
-    return sentence
-
-
-def _planned_inconclusive(artifact: Artifact, request: ReleaseRequest) -> str:
-    """Return the bundle's sentence about an artifact whose scenes are too few to prove it.
-
-    Raises:
-        ReleaseError: The user did not allow it.
-    """
-    sentence = f"{artifact.name} is not proven. {artifact.reason}"
-    if not request.allow_inconclusive:
-        raise ReleaseError(sentence, "Export with more scenes.", code="EM-UNPROVEN")
-    return sentence
-
-
-BUDGET_WORDS: dict[BudgetVerdict, str] = {
-    "not_measured": "No phone has measured {name}: whether it meets {budget:g} ms on {target} is open.",
-    "inconclusive": "{name} was measured inconclusively: whether it meets {budget:g} ms on {target} is open.",
-    "fail": "{name} is over its budget of {budget:g} ms on {target}: {seen}.",
-}
-
-
-def _planned_unmeasured(
-    request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]
-) -> tuple[str, ...]:
-    """Return a sentence for every artifact that the target runs and no phone has measured to be fast enough.
-
-    Raises:
-        ReleaseError: An artifact is over budget, or is unmeasured and that is not allowed.
-    """
-    target = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
-    words = []
-    for artifact in chosen:
-        verdict = budget.budget_verdict(overrides.allowed_by_overrides(request, artifact), listed.budget_ms)
-        if verdict == "pass" or (target and artifact.name not in target.runnable):
-            continue
-        sentence = BUDGET_WORDS[verdict].format(
-            name=artifact.name,
-            budget=listed.budget_ms,
-            target=listed.target.name,
-            seen=_planned_interval(artifact, listed.budget_ms),
-        )
-        if verdict == "fail":
-            raise ReleaseError(
-                sentence,
-                f"Make it faster, then measure it again: export-mobile bench {request.out}.",
-                code="EM-OVER-BUDGET",
-            )
-        if not request.allow_unmeasured:
-            raise ReleaseError(
-                sentence,
-                f"Measure it: export-mobile bench {request.out}.",
-                code="EM-UNMEASURED",
-            )
-        words.append(sentence)
-    return tuple(words)
-
-
-def _planned_interval(artifact: Artifact, budget_ms: float) -> str:
-    """Return the interval of the device that counts, with its serial, for a refusal."""
-    counts = budget.worst_for_budget(artifact.measured_on(), budget_ms)
-    if counts is None:
-        return ""
-    low, high = counts.p90_ci_ms
-    if counts.exceeded:
-        return " ".join((f"on {counts.serial}:", *counts.exceeded)).rstrip(".")
-    return f"p90 is {low:g} to {high:g} ms on {counts.serial}"
 
 
 def _planned_left_out(

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.release.plan import ReleaseRequest
+    from exporter.release.release_request import ReleaseRequest
 
 LATER_S = 400 * 24 * 3600 + 3661
 """How many seconds the other clock is ahead: another year, month, day, hour, minute and second."""
 
 
 def _load_rebuild_plan(text: str) -> ReleaseRequest:
-    from exporter.release.plan import ReleaseRequest
+    from exporter.release.release_request import ReleaseRequest
 
     values: dict[str, Any] = json.loads(text)
     for name in ("out", "destination", "licence", "card", "key"):

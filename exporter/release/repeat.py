@@ -14,7 +14,7 @@ from pathlib import Path
 
 from exporter.errors import ReleaseError
 from exporter.release import zip as archive
-from exporter.release.plan import ReleaseRequest
+from exporter.release.release_request import ReleaseRequest
 
 SHOWN = 10
 

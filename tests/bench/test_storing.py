@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from android_harness import latency_stats, provenance
-from android_harness.records import Latency, Session
+from android_harness.latencies import Latency
+from android_harness.records import Session
 from exporter import bench, files
 from exporter.errors import OutputError, VerificationError
 from exporter.pipeline import audit_claims

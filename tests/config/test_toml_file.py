@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.cards import CardFile
+from exporter.config.card_tables import CardFile
 from exporter.config.toml_file import MAX_BYTES, read_toml
 from exporter.errors import UsageError
 

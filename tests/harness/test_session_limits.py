@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from android_harness import latency_stats, provenance, session_limits
-from android_harness.records import BenchConfig, Clock, Latency, Session
+from android_harness.latencies import Latency
+from android_harness.records import BenchConfig, Clock, Session
 from tests.harness import sessions
 
 

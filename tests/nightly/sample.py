@@ -80,7 +80,8 @@ def memory(folder: Path) -> History:
 
 def config(folder: Path, **changes: Any) -> NightConfig:
     """Return a task for the season's models, without the files of their cards."""
-    from exporter.config.cards import Card, CardFile, CheckpointTable
+    from exporter.config.card_tables import CardFile, CheckpointTable
+    from exporter.config.cards import Card
 
     listed = CardFile(checkpoint=CheckpointTable(path="x.pth", sha256="0" * 64))
     cards = tuple(Card(name, folder / f"{name}.toml", listed) for name in ("mobilenet_v2", "resnet18"))

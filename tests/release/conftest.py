@@ -11,7 +11,7 @@ import pytest
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit, AuditFinding
 from exporter.release import bundle
-from exporter.release.plan import ReleaseRequest
+from exporter.release.release_request import ReleaseRequest
 from tests.release import outs
 
 LICENCE = "Licence of a test\n\nDo what you like.\n"

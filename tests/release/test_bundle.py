@@ -21,7 +21,8 @@ import pytest
 from exporter.errors import MissingDependencyError, OutputError, ReleaseError, UsageError
 from exporter.release import bundle, extra, repeat, sbom, source_date
 from exporter.release import zip as archive
-from exporter.release.plan import ReleaseRequest, plan_release
+from exporter.release.plan import plan_release
+from exporter.release.release_request import ReleaseRequest
 from exporter.report import manifest
 from exporter.verify import reference_io
 from tests.release import outs

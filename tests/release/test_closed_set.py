@@ -16,7 +16,7 @@ from exporter.cli.app import app
 from exporter.errors import VerificationError
 from exporter.release import bundle, check, sha256sums
 from exporter.release.check import CheckedIdentity
-from exporter.release.plan import ReleaseRequest
+from exporter.release.release_request import ReleaseRequest
 from tests.release import outs
 from tests.release.forging import (
     AAR,

@@ -14,7 +14,7 @@ from exporter.cli import main
 from exporter.errors import VerificationError
 from exporter.release import bundle
 from exporter.release.diff import ArtifactDiff, Diff, Word, diff_releases
-from exporter.release.plan import ReleaseRequest
+from exporter.release.release_request import ReleaseRequest
 from tests.release import outs
 
 

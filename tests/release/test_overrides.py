@@ -13,7 +13,8 @@ from exporter import bench
 from exporter.errors import ReleaseError, UsageError
 from exporter.records import DeviceLatency
 from exporter.release import bundle
-from exporter.release.plan import ReleaseRequest, plan_release
+from exporter.release.plan import plan_release
+from exporter.release.release_request import ReleaseRequest
 from tests.release import outs
 
 NINE_DB = "It reaches 9.0 dB, expected at least 35."

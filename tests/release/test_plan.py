@@ -11,7 +11,8 @@ import pytest
 
 from exporter.errors import ExportError, ReleaseError, UsageError, VerificationError
 from exporter.records import BudgetVerdict
-from exporter.release.plan import ReleaseRequest, plan_release
+from exporter.release.plan import plan_release
+from exporter.release.release_request import ReleaseRequest
 from exporter.report import manifest
 from tests.release import outs
 

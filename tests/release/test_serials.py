@@ -20,7 +20,8 @@ from exporter.errors import VerificationError
 from exporter.files import digest_file
 from exporter.pipeline import audit, report
 from exporter.release import bundle, check, serials
-from exporter.release.plan import ReleaseRequest, plan_release
+from exporter.release.plan import plan_release
+from exporter.release.release_request import ReleaseRequest
 from exporter.report import manifest
 from exporter.report.manifest import restore
 from exporter.verify import reference_io
