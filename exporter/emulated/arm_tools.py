@@ -50,7 +50,7 @@ def missing_arm_tools() -> str:
 
 
 def ready_arm_tools(cache: Path) -> ArmTools | None:
-    """Return the parts if the programs are prepared; downloads and compiles nothing."""
+    """Return the parts if the programs are prepared, and only this user can change them; makes nothing."""
     qemu, folder = _qemu_of_arm_tools(), _arm_tools_folder(cache)
     return ArmTools(qemu, folder) if qemu and prepared_folder.is_prepared(folder) else None
 

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from exporter.errors import UsageError
+
+OTHERS_MAY_WRITE = 0o022
+
 
 def is_prepared(folder: Path) -> bool:
-    """Tell whether the folder was made to the end."""
-    return _end_of_preparation(folder).is_file()
+    """Tell whether the folder was made to the end, and nobody else can change what is run from it."""
+    return _end_of_preparation(folder).is_file() and _is_folder_own(folder)
 
 
 def prepare_once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Make the folder unless it is there; what an interrupted preparation left is made anew.
+    """Make the folder unless it is prepared; what was interrupted, or others may write, is made anew.
 
     Args:
         folder: The folder; its parents are made.
-        make: Creates the folder, which does not exist, and fills it.
+        make: Fills the folder, which is new, empty and this user's.
+
+    Raises:
+        UsageError: Another user's folder is in its place.
     """
     with locked_preparation(folder):
         if not is_prepared(folder):
             shutil.rmtree(folder, ignore_errors=True)
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                raise UsageError(
+                    f"{folder} cannot be replaced: it is another user's or no folder.",
+                    "Remove it, or give another folder in EXPORT_MOBILE_CACHE.",
+                    code="EM-CACHE",
+                ) from None
+            folder.chmod(0o755)  # whatever the umask: what others may write is not prepared
             make(folder)
             _end_of_preparation(folder).touch()
+
+
+def _is_folder_own(folder: Path) -> bool:
+    status = folder.lstat()
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return is_own and not status.st_mode & OTHERS_MAY_WRITE
 
 
 @contextmanager

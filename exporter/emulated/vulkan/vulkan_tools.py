@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes.util
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -35,7 +34,6 @@ PROGRAMS = {"npm": "npm", "gcc": "gcc", "g++": "g++"}
 PREPARE = "export-mobile verify OUT --on vulkan"
 """The command that prepares the parts."""
 STEP_S = 600.0
-OTHERS_MAY_WRITE = 0o022
 
 
 def missing_vulkan_tools() -> str:
@@ -57,10 +55,7 @@ def vulkan_software_driver() -> Path | None:
 def ready_vulkan_tools(cache: Path) -> Path | None:
     """Return the folder of the prepared libraries; None where there are none, or others may change them."""
     folder = _vulkan_tools_folder(cache)
-    if not vulkan_software_driver() or not prepared_folder.is_prepared(folder):
-        return None
-    status = folder.stat()
-    return None if status.st_uid != os.getuid() or status.st_mode & OTHERS_MAY_WRITE else folder
+    return folder if vulkan_software_driver() and prepared_folder.is_prepared(folder) else None
 
 
 def prepare_vulkan_tools(cache: Path) -> Path:
@@ -92,7 +87,6 @@ def _vulkan_tools_folder(cache: Path) -> Path:
 
 
 def _make_vulkan_tools(folder: Path) -> None:
-    folder.mkdir(mode=0o755)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         _unpack_vulkan_package(_fetched_vulkan_package(scratch), scratch)
