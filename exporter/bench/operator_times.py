@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from exporter.estimate.operator_split import NAMED
 from exporter.records import OperatorTime
 
-NAMED = "onnx-fp32.onnx"
-"""The artifact whose initializers are named by module: "features.0.0.weight"."""
 WEIGHTED_NODES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 WEIGHTED_KIND = re.compile(
     r"Convolution|Deconvolution|Fully Connected|(QLinear|Fused|Nhwc|Q)*(Conv|Gemm|MatMul)"

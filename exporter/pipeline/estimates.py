@@ -16,9 +16,10 @@ from exporter.emulated import arm_tools, cores
 from exporter.emulated.arm_tools import ArmTools
 from exporter.emulated.run import BACKENDS
 from exporter.errors import MissingDependencyError, UsageError, VerificationError
-from exporter.estimate import anchors, instruction_counts, latency_model, parameters
+from exporter.estimate import anchors, instruction_counts, latency_model, operator_split, parameters
 from exporter.estimate import qemu_plugin as counting
 from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.operator_split import GraphOperator
 from exporter.estimate.qemu_plugin import Plugin
 from exporter.files import EVIDENCE, MANIFEST, digest_file_or_folder, file_inside
 from exporter.pipeline import job_rights
@@ -30,7 +31,7 @@ from exporter.pipeline.report import write_report
 from exporter.pipeline.results import BuildResult
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report, Variant
-from exporter.verify import budget, reference_io, select
+from exporter.verify import budget, estimate_verdicts, reference_io, select
 
 FORMAT = 1
 """Incremented whenever counts of the same artifact change."""
@@ -155,6 +156,30 @@ def add_estimates(
     )
 
 
+def split_estimates(rows: Sequence[Artifact], folder: Path) -> tuple[Artifact, ...]:
+    """Divide each artifact's fastest estimate over operators and modules, where OUT has a graph of them.
+
+    Args:
+        rows: The artifacts with their estimates.
+        folder: OUT.
+    """
+    named = any(row.file == operator_split.NAMED and row.status in SHIPPABLE for row in rows)
+    operators = operator_split.operators_to_split(folder / operator_split.NAMED) if named else ()
+    if not operators:
+        return tuple(rows)
+    return tuple(replace(row, estimates=_split_estimates_of_row(row, operators)) for row in rows)
+
+
+def _split_estimates_of_row(
+    row: Artifact, operators: Sequence[GraphOperator]
+) -> tuple[EstimatedLatency, ...]:
+    best = estimate_verdicts.best_estimate(row)
+    return tuple(
+        replace(item, operators=operator_split.split_estimate(item, operators)) if item is best else item
+        for item in row.estimates
+    )
+
+
 def _estimates(
     row: Artifact, counts: Counts | None, target: Target, flops: int | None, kernels: int
 ) -> tuple[EstimatedLatency, ...]:
@@ -217,7 +242,7 @@ def estimates_in_export(
         if tools
         else {}
     )
-    return add_estimates(rows, counts, context.target, flops)
+    return split_estimates(add_estimates(rows, counts, context.target, flops), context.folders.out)
 
 
 def estimate_export(
@@ -260,7 +285,7 @@ def estimate_export(
         ):
             run = functools.partial(_observed_run_of_estimates, pool, observer or (lambda _: None))
             counts = count_artifacts_for_estimates(out, files, target, tools, run, kept)
-    rows = add_estimates(report.artifacts, counts, target, report.flops)
+    rows = split_estimates(add_estimates(report.artifacts, counts, target, report.flops), out)
     estimated = _chosen_by_estimate(replace(report, artifacts=rows), target)
     return write_report(out, estimated)
 

@@ -116,6 +116,8 @@ class EstimatedLatency:
     """Why the interval is wider than that of published latencies, a sentence each."""
     anchor: Positive = 1.0
     """The correction by a phone's own measurements that is in it; 1 without any."""
+    operators: tuple[OperatorTime, ...] = ()
+    """The time divided over operators and modules by the graph; only of an artifact's fastest estimate."""
     evidence: Literal["estimated"] = "estimated"
 
 

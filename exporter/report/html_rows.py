@@ -90,9 +90,9 @@ def _html_row_sums(operators: Sequence[OperatorTime], by: str) -> tuple[tuple[st
     return tuple((name, ms, ms / whole) for name, ms in sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def _html_row_operators(latency: DeviceLatency, by: str) -> str:
-    """Return the slowest modules or kinds of a profile, which is a run of its own."""
-    sums = _html_row_sums(latency.operators, by)
+def _html_row_operators(operators: Sequence[OperatorTime], by: str) -> str:
+    """Return the slowest modules or kinds of a profile, which is a run of its own, or of an estimate."""
+    sums = _html_row_sums(operators, by)
     if not any(name for name, _, _ in sums):
         return "not known: the runtime's operators do not match the model's layers" if sums else ""
     parts = [
@@ -122,8 +122,8 @@ def html_row_of_device(
         ("Peak PSS", text.scaled_text(latency.peak_pss_bytes, "B")),
         ("Largest error", text.sig3_text(latency.max_error)),
         ("Energy of a call", _html_row_energy(latency)),
-        ("Time by module", _html_row_operators(latency, "module")),
-        ("Time by operator", _html_row_operators(latency, "kind")),
+        ("Time by module", _html_row_operators(latency.operators, "module")),
+        ("Time by operator", _html_row_operators(latency.operators, "kind")),
         ("Started", latency.started_at),
         ("Raw samples", latency.samples_file or ""),
     )
@@ -277,7 +277,7 @@ def _html_row_estimate(artifact: Artifact) -> str:
 def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
     """Return a fact for each number of threads: the interval, what it follows from, what bounds it."""
     bases = {"counts": "counted instructions", "graph": "FLOPs and weights"}
-    return [
+    facts = [
         (
             f"Estimated on {item.threads} {'thread' if item.threads == 1 else 'threads'}",
             f"{estimate_verdicts.estimate_text(item)}, from {bases[item.basis]}; "
@@ -285,6 +285,15 @@ def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
         )
         for item in artifact.estimates
     ]
+    for item in artifact.estimates:
+        if item.operators:
+            threads = "1 thread" if item.threads == 1 else f"{item.threads} threads"
+            where = f"on {threads}, divided by the graph and not counted"
+            facts += [
+                ("Estimated time by module", f"{_html_row_operators(item.operators, 'module')} ({where})"),
+                ("Estimated time by operator", f"{_html_row_operators(item.operators, 'kind')} ({where})"),
+            ]
+    return facts
 
 
 def _html_row_emulation(result: Emulation | None) -> str:

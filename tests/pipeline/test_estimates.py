@@ -61,6 +61,12 @@ def test_every_cpu_artifact_is_estimated_and_no_other(out: Path, monkeypatch: py
     best = min(latencies(report), key=lambda name: min(e.p50_ms for e in rows(report)[name]))
     assert report.selected == best
     assert "by estimate" in report.selection_reason
+    for artifact in (a for a in report.artifacts if a.estimates):
+        (fastest,) = (item for item in artifact.estimates if item.operators)
+        assert fastest.p50_ms == min(item.p50_ms for item in artifact.estimates)
+        assert sum(item.ms for item in fastest.operators) == pytest.approx(fastest.p50_ms)
+        assert {"stem.0", "depthwise.0", "pointwise.0", "head"} <= {o.module for o in fastest.operators}
+    assert "Estimated time by module" in (out / "report.html").read_text()
     assert report.budget == "not_measured"
 
 

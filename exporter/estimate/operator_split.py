@@ -1,0 +1,131 @@
+"""Divide an estimate over the operators and modules of a model's graph: a division, not a count.
+
+Counted is the whole call. Its arithmetic and its loads are divided by multiply-accumulates, its other
+instructions by the values that operators read and write, starting threads by convolutions and matrix
+products, and what memory takes by weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.records import EstimatedLatency, OperatorTime
+
+NAMED = "onnx-fp32.onnx"
+"""The artifact whose weights are named by module: "features.0.0.weight"."""
+HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+SHOWN = 40
+"""Operators that an estimate keeps; the rest is one entry."""
+LARGEST_BYTES = 512 << 20
+"""Larger files are not read."""
+REST = "others"
+
+
+@dataclass(frozen=True)
+class GraphOperator:
+    """What one operator of a graph does in a call."""
+
+    module: str
+    """The model's module with the weights; that of the operator before where it has none."""
+    kind: str
+    macs: int
+    """Multiply-accumulates."""
+    values: int
+    """Values read, but for weights, and written."""
+    weights: int
+
+    @property
+    def kernels(self) -> int:
+        """1 for a convolution or a matrix product: starting threads costs it."""
+        return int(self.kind in HEAVY)
+
+
+DIVIDED_BY: Mapping[str, str] = {
+    "arithmetic": "macs",
+    "loads": "macs",
+    "other instructions": "values",
+    "starting threads": "kernels",
+    "memory": "weights",
+}
+"""Part of an estimate -> what of an operator its share follows."""
+
+
+def operators_to_split(path: Path) -> tuple[GraphOperator, ...]:
+    """Return the operators of a float32 ONNX file whose weights are named by module, in the file's order.
+
+    There are none where the file is missing, too large, no ONNX file, or states no shapes.
+    """
+    import onnx
+
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            return ()
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception:  # protobuf's own DecodeError, or no such file
+        return ()
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes = {value.name: _split_shape(value) for value in (*graph.value_info, *graph.input, *graph.output)}
+    shapes |= weights
+    operators, module = [], ""
+    for node in graph.node:
+        own = [name for name in node.input if name in weights]
+        if node.op_type in HEAVY and own:
+            module = own[0].rpartition(".")[0] or own[0]
+        operators.append(_operator_to_split(node, module, shapes, own))
+    return tuple(operators) if any(operator.macs for operator in operators) else ()
+
+
+def _split_shape(value: Any) -> tuple[int, ...]:
+    """Return a value's shape; a dimension that is not fixed counts as one."""
+    return tuple(max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim)
+
+
+def _operator_to_split(
+    node: Any, module: str, shapes: Mapping[str, tuple[int, ...]], weights: Sequence[str]
+) -> GraphOperator:
+    read = sum(math.prod(shapes[name]) for name in node.input if name in shapes and name not in weights)
+    written = sum(math.prod(shapes[name]) for name in node.output if name in shapes)
+    return GraphOperator(
+        module,
+        node.op_type,
+        macs=_macs_to_split(node, shapes, written),
+        values=read + written,
+        weights=sum(math.prod(shapes[name]) for name in weights),
+    )
+
+
+def _macs_to_split(node: Any, shapes: Mapping[str, tuple[int, ...]], written: int) -> int:
+    """Return an operator's multiply-accumulates: for each output value, one for each value that it sums."""
+    second = shapes.get(node.input[1]) if node.op_type in HEAVY and len(node.input) > 1 else None
+    if not second or len(second) < 2:
+        return 0
+    if node.op_type == "Conv":
+        return written * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(shapes.get(node.input[0], ())) * math.prod(second[1:])
+    turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return written * (second[-1] if turned else second[-2])
+
+
+def split_estimate(
+    estimate: EstimatedLatency, operators: Sequence[GraphOperator]
+) -> tuple[OperatorTime, ...]:
+    """Return the milliseconds of each kind of operator in each module, slowest first. The sum is p50."""
+    times: dict[tuple[str, str], float] = {}
+    for part, share in estimate.shares.items():
+        sizes = [getattr(operator, DIVIDED_BY[part]) for operator in operators] if part in DIVIDED_BY else []
+        whole = sum(sizes)
+        if not whole:  # what a call costs once belongs to no operator
+            times["", part] = times.get(("", part), 0.0) + share * estimate.p50_ms
+            continue
+        for operator, size in zip(operators, sizes, strict=True):
+            key = (operator.module, operator.kind)
+            times[key] = times.get(key, 0.0) + share * estimate.p50_ms * size / whole
+    slowest = sorted(((ms, key) for key, ms in times.items() if ms > 0), reverse=True)
+    kept = [OperatorTime(kind, kind, ms, module) for ms, (module, kind) in slowest[:SHOWN]]
+    rest = sum(ms for ms, _ in slowest[SHOWN:])
+    return (*kept, OperatorTime(REST, REST, rest, REST)) if rest else tuple(kept)

@@ -1,0 +1,118 @@
+"""Tests of dividing an estimate over the operators of a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.estimate import operator_split
+from exporter.estimate.operator_split import GraphOperator
+from exporter.records import EstimatedLatency
+from exporter.report import html
+from tests.report import sample
+
+SHARES = {
+    "arithmetic": 0.5,
+    "loads": 0.1,
+    "other instructions": 0.25,
+    "starting threads": 0.1,
+    "the call itself": 0.05,
+}
+
+
+def estimate(**shares: float) -> EstimatedLatency:
+    return EstimatedLatency(4, 20.0, 10.0, 40.0, 0.9, "counts", shares or SHARES)
+
+
+def graph(path: Path) -> Path:
+    """Write a convolution, its activation, a product of two values, and a linear layer."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.zeros(shape, np.float32), name)
+
+    def value(name: str, *shape: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "stem.0.weight", "stem.0.bias"], ["c"], group=2),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("MatMul", ["r", "r"], ["m"]),
+        helper.make_node("Gemm", ["m", "head.weight"], ["y"], transB=1),
+    ]
+    written = helper.make_graph(
+        nodes, "net", [value("x", 1, 4, 10, 10)], [value("y", 8, 5)],
+        [weight("stem.0.weight", 6, 2, 3, 3), weight("stem.0.bias", 6), weight("head.weight", 5, 8)],
+        value_info=[value("c", 1, 6, 8, 8), value("r", 1, 6, 8, 8), value("m", 1, 6, 8, 8)],
+    )  # fmt: skip
+    onnx.save(helper.make_model(written), path)
+    return path
+
+
+def test_a_graphs_operators_have_their_sizes(tmp_path: Path) -> None:
+    """Multiply-accumulates, values and weights follow from the shapes, in groups and transposed ones too."""
+    conv, relu, product, linear = operator_split.operators_to_split(graph(tmp_path / "net.onnx"))
+    assert conv == GraphOperator("stem.0", "Conv", 6 * 8 * 8 * 2 * 9, 4 * 100 + 6 * 64, 6 * 2 * 9 + 6)
+    assert relu == GraphOperator("stem.0", "Relu", 0, 2 * 6 * 64, 0)
+    assert product == GraphOperator("stem.0", "MatMul", 6 * 64 * 8, 3 * 6 * 64, 0)
+    assert linear == GraphOperator("head", "Gemm", 8 * 5 * 8, 6 * 64 + 40, 40)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no ONNX file"])
+def test_without_a_graph_nothing_is_divided(content: bytes | None, tmp_path: Path) -> None:
+    """The estimate stays whole."""
+    path = tmp_path / "net.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    assert operator_split.operators_to_split(path) == ()
+
+
+OPERATORS = (
+    GraphOperator("stem", "Conv", 3000, 100, 30),
+    GraphOperator("stem", "Relu", 0, 300, 0),
+    GraphOperator("head", "Gemm", 1000, 100, 90),
+)
+
+
+def test_each_part_is_divided_by_what_it_follows() -> None:
+    """Arithmetic follows multiply-accumulates, other instructions values; the call itself stays apart."""
+    split = {
+        (item.module, item.kind): item.ms for item in operator_split.split_estimate(estimate(), OPERATORS)
+    }
+    assert split == pytest.approx(
+        {
+            ("stem", "Conv"): 20 * (0.6 * 0.75 + 0.25 * 0.2 + 0.1 / 2),
+            ("head", "Gemm"): 20 * (0.6 * 0.25 + 0.25 * 0.2 + 0.1 / 2),
+            ("stem", "Relu"): 20 * 0.25 * 0.6,
+            ("", "the call itself"): 1.0,
+        }
+    )
+    memory = operator_split.split_estimate(estimate(memory=1.0), OPERATORS)
+    assert [(item.module, item.ms) for item in memory] == [("head", 15.0), ("stem", pytest.approx(5.0))]
+
+
+def test_the_rest_of_a_deep_network_is_one_entry() -> None:
+    """A manifest does not grow with the layers, and no time is lost."""
+    deep = [GraphOperator(f"layer.{i}", "Conv", 100 + i, 1, 1) for i in range(500)]
+    split = operator_split.split_estimate(estimate(), deep)
+    assert len(split) == operator_split.SHOWN + 1
+    assert sum(item.ms for item in split) == pytest.approx(20.0)
+    assert (split[-1].module, split[-1].kind) == ("others", "others")
+
+
+def test_the_page_says_that_it_is_a_division() -> None:
+    """Modules and operators are listed with their share, never as a measurement."""
+    from dataclasses import replace
+
+    estimated = replace(estimate(), operators=operator_split.split_estimate(estimate(), OPERATORS))
+    report = sample.report()
+    first, *others = report.artifacts
+    page = html.render_html(
+        replace(report, artifacts=(replace(first, estimates=(estimated,)), *others)), sample.outputs()
+    )
+    assert "Estimated time by module" in page
+    assert "stem 14 ms (70%)" in page
+    assert "on 4 threads, divided by the graph and not counted" in page
