@@ -20,8 +20,10 @@ from android_harness.records import BenchConfig, BenchTask, Launch, Session
 from exporter import bench
 from exporter.cli import main
 from exporter.cli.console import bench as tables
+from exporter.config import targets
+from exporter.pipeline import estimates
 from exporter.pipeline.audit import verify_export
-from exporter.records import DeviceLatency
+from exporter.records import DeviceLatency, EstimatedLatency, Report
 from exporter.report import manifest, text
 from exporter.report.manifest import restore
 from exporter.report.manifest.schema import Manifest
@@ -189,6 +191,55 @@ class TestExitCodes:
         with pytest.raises(SystemExit) as caught:
             main(["bench", str(out), "--launches", launches])
         assert caught.value.code == 2
+
+
+class TestLearning:
+    """`bench --learn` corrects later estimates by a real phone, and by nothing else."""
+
+    @pytest.mark.parametrize(
+        ("answer", "threads", "learned"),
+        [
+            ({"ms": FAST}, "4", True),
+            ({"ms": FAST}, "3", False),
+            ({"ms": FAST, "scale": -1.0}, "4", False),
+            ({"ms": FAST, "doubts": ("It reports that it is a simulated device.",)}, "4", False),
+        ],
+        ids=["phone", "other threads", "wrong outputs", "simulated"],
+    )
+    def test_later_estimates_are_corrected(
+        self,
+        answer: dict[str, Any],
+        threads: str,
+        learned: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """The terminal compares, says from how much was learned, and the next estimate follows the phone."""
+        monkeypatch.setenv("EXPORT_MOBILE_STATE", str(tmp_path / "state"))
+        target = targets.get_target("snapdragon865")
+
+        def estimated(report: Report) -> Report:
+            rows = estimates.add_estimates(report.artifacts, {}, target, 600_000_000)
+            return replace(report, artifacts=rows)
+
+        def of_chosen(report: Report) -> EstimatedLatency:
+            chosen = next(row for row in report.artifacts if row.variant.name == CHOSEN)
+            return next(item for item in chosen.estimates if item.threads == 4)
+
+        sample.export(tmp_path / "estimated", estimated)
+        before = of_chosen(estimated(sample.report()))
+        run(tmp_path / "estimated", monkeypatch, {"R58N": answer}, "--threads", threads, "--learn")
+        assert f"Learned from {int(learned)} of 1 measurements." in capsys.readouterr().err
+        after = of_chosen(estimated(sample.report()))
+        if not learned:
+            assert after == before
+            return
+        assert after.p50_ms == pytest.approx(8.0, rel=0.02)
+        assert after.high_ms / after.low_ms < before.high_ms / before.low_ms
+        assert after.evidence == "estimated"
+        run(tmp_path / "estimated", monkeypatch, {"R58N": answer}, "--threads", threads, "--learn")
+        assert of_chosen(estimated(sample.report())) == after
 
 
 def row(listed: Manifest) -> Any:

@@ -195,9 +195,10 @@ def test_the_command_says_simulated_everywhere(phones: tuple[TestDevice, ...], o
     for backend in BACKENDS:
         runners.host_runner(backend)
     short = ("--launches", "3", "--seconds", "0.05", "--wait", "100")
-    code, output, err = ran("bench", str(out), "--device", SICK, *short, "--app-like", "--profile")
+    code, output, err = ran("bench", str(out), "--device", SICK, *short, "--app-like", "--profile", "--learn")
     assert code == 19, err
     assert "SIMULATED" in output
+    assert "Learned from 0 of 2 measurements." in err
     assert sum("as an app" in line for line in output.splitlines()) == 1
     report = restore.restore_report(manifest.load_manifest(out / "manifest.json"))
     assert report.budget == "not_measured"
