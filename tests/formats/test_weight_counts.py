@@ -48,6 +48,21 @@ class CrossAttention(nn.Module):
         return self.attend(x, x.relu(), x * 3)[0].mean(1)  # type: ignore[no-any-return]
 
 
+class Normed(nn.Module):
+    """A network whose largest weight is computed from its direction, its norm and a length."""
+
+    def __init__(self, wide: bool = True) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        wide_layer = nn.Conv1d(16, 16, 97, padding=48)
+        self.wide = nn.utils.parametrizations.weight_norm(wide_layer, dim=2) if wide else nn.Identity()
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patches(image).flatten(2)
+        return self.head(self.wide(x).relu().mean(2))  # type: ignore[no-any-return]
+
+
 def captured(net: nn.Module, precision: str = "fp32") -> Captured:
     net = net.eval()
     program = torch.export.export(net, (IMAGE,))
@@ -92,3 +107,12 @@ def test_the_parts_of_a_split_parameter_are_found(name: str, tmp_path: Path) -> 
     """All projections of an attention with different queries, keys and values count."""
     contents = structure(CrossAttention(), VARIANTS[name], tmp_path)
     assert problem(contents, VARIANTS[name], needed(CrossAttention())) == ""
+
+
+@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16", "ort-fp32", "executorch-xnnpack-fp32"])
+def test_a_weight_that_the_file_computes_counts(name: str, tmp_path: Path) -> None:
+    """Weight norm may stay in the file; the tensor that the weight is computed from counts for it."""
+    contents = structure(Normed(), VARIANTS[name], tmp_path)
+    assert problem(contents, VARIANTS[name], needed(Normed())) == ""
+    lacking = structure(Normed(wide=False), VARIANTS[name], tmp_path)
+    assert "weights are missing" in problem(lacking, VARIANTS[name], needed(Normed()))

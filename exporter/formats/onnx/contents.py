@@ -158,28 +158,47 @@ def structure_of_contents(contents: Contents) -> Structure:
 
 
 def _weight_names_in_contents(contents: Contents) -> list[str]:
-    sources = {
-        output: n.inputs[0]
-        for n in contents.nodes
-        if n.operator in PASS_THROUGH and n.inputs
-        for output in n.outputs
-    }
+    sources = _constants_of_contents(contents)
     used = {
-        _origin_in_contents(node.inputs[i], sources)
+        sources[node.inputs[i]]
         for node in contents.nodes
         for i in WEIGHT_INPUTS.get(node.operator, ())
-        if i < len(node.inputs)
+        if i < len(node.inputs) and node.inputs[i] in sources
     }
-    return sorted(n for n in used if n in contents.tensors and _is_weight_in_contents(contents.tensors[n]))
+    return sorted(used - {""})
+
+
+def _constants_of_contents(contents: Contents) -> dict[str, str]:
+    """Return each value that no input of the model changes -> the largest weight that it is computed from.
+
+    A weight may be computed from others in the file: a direction, its norm and a length (weight norm). Where
+    there is no weight behind a value, the name is empty. A view's shape may be anything.
+    """
+    sources = {
+        name: name if _is_weight_in_contents(tensor) else "" for name, tensor in contents.tensors.items()
+    }
+    needs = [
+        set(node.inputs[:1]) if node.operator in PASS_THROUGH else set(node.inputs) - {""}
+        for node in contents.nodes
+    ]
+    readers: dict[str, list[int]] = {}
+    for index, values in enumerate(needs):
+        for value in values:
+            readers.setdefault(value, []).append(index)
+    missing = [len(values) for values in needs]
+    ready = list(sources)
+    while ready:  # in any order of the nodes; a cycle never becomes ready
+        for index in readers.pop(ready.pop(), ()):
+            missing[index] -= 1
+            if missing[index]:
+                continue
+            behind = {sources[value] for value in needs[index]} - {""}
+            largest = max(sorted(behind), key=lambda name: contents.tensors[name].elements, default="")
+            fresh = [output for output in contents.nodes[index].outputs if output and output not in sources]
+            sources |= dict.fromkeys(fresh, largest)
+            ready += fresh
+    return sources
 
 
 def _is_weight_in_contents(tensor: StoredContents) -> bool:
     return len(tensor.shape) >= 2 and tensor.dtype not in ("int64", "int32", "bool")
-
-
-def _origin_in_contents(name: str, sources: dict[str, str]) -> str:
-    seen = set()
-    while name in sources and name not in seen:  # a hostile file may hold a cycle
-        seen.add(name)
-        name = sources[name]
-    return name
