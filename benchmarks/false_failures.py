@@ -34,10 +34,6 @@ RIGHTLY: dict[tuple[str, str], str] = {
     ("sorted scores", "executorch-xnnpack-fp32"): "kernel 'aten::sort.values' not found",
 }
 """Network and variant -> words of the reason why it fails, where the file is wrong or does not run."""
-KNOWN: dict[tuple[str, str], str] = {
-    ("spectral norm", "executorch-xnnpack-fp32"): "weights are missing",
-}
-"""The same where the file is right: a weight that is computed from others is not counted in it."""
 
 
 @dataclass(frozen=True)

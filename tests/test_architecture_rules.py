@@ -58,6 +58,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.replaced_clocks",
     "exporter.capture.embedded_preprocessing",
     "exporter.capture.explicit_state",
+    "exporter.capture.folded_weights",
     "exporter.capture.forced_draws",
     "exporter.capture.generators",
     "exporter.capture.program",

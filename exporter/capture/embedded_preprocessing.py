@@ -143,7 +143,8 @@ def _embedded_first_layer(module: nn.Module, program: torch.export.ExportedProgr
             continue
         path, _, attribute = parameters.get(weight.name, "").rpartition(".")
         owner = module.get_submodule(path)
-        if attribute == "weight" and type(owner) is nn.Conv2d and owner.groups == 1:
+        stored = attribute in owner._parameters  # and not computed by weight norm
+        if attribute == "weight" and stored and type(owner) is nn.Conv2d and owner.groups == 1:
             return path
     return ""
 

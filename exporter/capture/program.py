@@ -27,6 +27,7 @@ from exporter.capture.calls import (
     settle_for_calls,
 )
 from exporter.capture.digest import digest_program
+from exporter.capture.folded_weights import with_folded_weights
 from exporter.errors import CaptureError, LoweringError
 from exporter.records import Captured, Model, Sample, TensorSpec
 
@@ -174,7 +175,7 @@ def _export_program(
             from torch._export.converter import TS2EPConverter
 
             return TS2EPConverter(module, example).convert(), None
-        return torch.export.export(module, example), None
+        return torch.export.export(with_folded_weights(module), example), None
     except Exception as error:
         return None, lowering_error(error)
 
