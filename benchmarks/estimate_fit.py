@@ -59,7 +59,7 @@ def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -
     whole = [s.row.latency_ms for s in subjects if s.row.whole] or [0.0]
     others = [_other_share(s.work, cycles) for s in counted if s.row.whole]
     seen = (min(whole), max(whole))
-    graph = _graph_costs(subjects, scaling)
+    graph = _graph_costs(subjects, scaling, call_ms)
     return Fit(cycles, call_ms, scaling, {}, graph, {}, seen, max(others, default=1.0), caveat)
 
 
@@ -138,15 +138,21 @@ def _one_thread_ms(work: latency_model.Work, cycles: Mapping[str, float]) -> flo
     return sum(cycles[name] * value for name, value in sums.items()) / (MHZ * 1e3)
 
 
-def _graph_costs(subjects: Sequence[Subject], scaling: Scaling) -> dict[str, float]:
-    """Fit cycles of a FLOP and of a byte of weights, for machines that cannot count."""
+def _graph_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: float) -> dict[str, float]:
+    """Fit cycles of a FLOP, of a byte of weights and of a kernel, for machines that cannot count.
+
+    A kernel costs the instructions that stay on one thread; where all are distributed, it costs nothing.
+    """
     some = [s for s in subjects if s.work.flops]
     factors = np.array([1.0 if s.row.threads == 1 else 1 / scaling.speedup for s in some])
-    matrix = np.array([[s.work.flops, s.work.weight_bytes] for s in some]) / (MHZ * 1e3) * factors[:, None]
-    latencies = np.array([s.row.latency_ms for s in some])
+    sizes = np.array([[s.work.flops, s.work.weight_bytes, s.work.kernels] for s in some], float)
+    matrix = sizes / (MHZ * 1e3)
+    matrix[:, :2] *= factors[:, None]
+    matrix[:, 2] *= scaling.other_speedup == 1
+    latencies = np.array([max(s.row.latency_ms - call_ms, 0.0) for s in some])
     weights = 1 / np.maximum(latencies, SHORT_MS)
-    (flop, byte), _ = optimize.nnls(matrix * weights[:, None], latencies * weights)
-    return {"flop": float(flop), "byte": float(byte)}
+    (flop, byte, kernel), _ = optimize.nnls(matrix * weights[:, None], latencies * weights)
+    return {"flop": float(flop), "byte": float(byte), "kernel": float(kernel)}
 
 
 def predicted_ms(subject: Subject, fit: Fit, counted: bool = True) -> float:

@@ -180,8 +180,9 @@ def _latency_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
 
 
 def _latency_parts_of_graph(work: Work, fit: Fit) -> dict[str, float]:
-    """Return all of a call as arithmetic, in ms times the reference clock in GHz."""
-    return {"vectors": (work.flops * fit.graph["flop"] + work.weight_bytes * fit.graph["byte"]) / 1e6}
+    """Return the parts of a call by its graph, in cycles / 1e6: kernels cost what is no arithmetic."""
+    vectors = work.flops * fit.graph["flop"] + work.weight_bytes * fit.graph["byte"]
+    return {"vectors": vectors / 1e6, "other": work.kernels * fit.graph["kernel"] / 1e6}
 
 
 def _latency_scale_of_core(target: Target, parameters: Parameters) -> dict[str, float]:

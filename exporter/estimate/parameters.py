@@ -46,7 +46,7 @@ class Fit:
     spread: Mapping[str, Spread]
     """Number of threads -> interval."""
     graph: Mapping[str, float]
-    """For a machine without QEMU: cycles of a "flop" and of a "byte" of weights."""
+    """For a machine without QEMU: cycles of a "flop", of a "byte" of weights and of a "kernel"."""
     graph_spread: Mapping[str, Spread]
     seen_ms: tuple[float, float]
     """The shortest and the longest whole model among the rows."""
