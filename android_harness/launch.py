@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -28,6 +28,9 @@ from android_harness.records import (
 
 T = TypeVar("T")
 MAX_REPEATS = 2
+REPEATS = 3
+"""How often a launch computes its first sample once more: results that change cannot be verified."""
+HASH_S = 60.0
 LOAD_S = 60.0
 """Time for loading, the first call, the warm-up and the outputs, in addition to the timed calls."""
 CANARY_CALLS = 30
@@ -112,14 +115,14 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
             result, elapsed_ns = repeated_for_launch(
                 prepared.device, lambda: _run_and_fetch_launch(prepared, task, base)
             )
-        outputs = repeated_for_launch(
+        outputs, repeatable = repeated_for_launch(
             prepared.device, lambda: _fetch_launch_outputs(prepared, task, result, base)
         )
     finally:
         with contextlib.suppress(DeviceError):
             prepared.device.run("rm", "-rf", base)
     results.check_result_times(result, elapsed_ns)
-    return results.result_to_launch(result, index, outputs)
+    return results.result_to_launch(result, index, outputs, repeatable)
 
 
 @contextlib.contextmanager
@@ -142,7 +145,8 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
         )
     run_for_push(device, "rm", "-rf", base)
     run_for_push(device, "mkdir", "-p", f"{base}/outputs")
-    _send_launch_job(prepared, _launch_job(prepared, task, base).model_dump_json(), f"{base}/job.json")
+    job = _launch_job(prepared, task, base, REPEATS)
+    _send_launch_job(prepared, job.model_dump_json(), f"{base}/job.json")
     program = prepared.files.programs[task.backend]
     start_ns = time.monotonic_ns()
     completed = _start_launch(
@@ -174,15 +178,17 @@ def launch_with_profile(prepared: PreparedDevice, task: BenchTask) -> tuple[Oper
             device.run("rm", "-rf", base)
 
 
-def _launch_job(prepared: PreparedDevice, task: BenchTask, base: str) -> Job:
+def _launch_job(prepared: PreparedDevice, task: BenchTask, base: str, repeats: int = 0) -> Job:
+    """Return the job of a launch, which computes its first sample `repeats` times more after all samples."""
     config = prepared.config
+    samples = prepared.files.samples[task.name]
     return Job(
         backend=task.backend,
         model=prepared.files.models[task.sha256],
         sha256=task.sha256,
         threads=config.threads,
         affinity=config.affinity,
-        samples=prepared.files.samples[task.name],
+        samples=(*samples, *samples[:1] * repeats),
         timed=Timed(
             min_calls=config.min_iterations,
             min_ns=int(config.min_seconds * NANOSECONDS),
@@ -284,17 +290,30 @@ def _launch_output_sizes(device: Device, *paths: str) -> list[int]:
 
 def _fetch_launch_outputs(
     prepared: PreparedDevice, task: BenchTask, result: Result, base: str
-) -> tuple[Sample, ...]:
-    results.check_result_outputs(result, task, f"{base}/outputs")
-    tensors = [tensor for sample in result.outputs for tensor in sample]
+) -> tuple[tuple[Sample, ...], bool]:
+    """Return the outputs of the task's samples, and whether the first sample gave the same each time."""
+    results.check_result_outputs(result, task, f"{base}/outputs", REPEATS)
+    samples = result.outputs[: len(task.samples)]
+    tensors = [tensor for sample in samples for tensor in sample]
     sizes = dict(zip(tensors, _launch_output_sizes(prepared.device, *(t.file for t in tensors)), strict=True))
     for tensor, size in sizes.items():
         if size != results.expected_result_bytes(tensor):
             raise DeviceError(f"{task.name}: {tensor.file} has {size} bytes, which does not fit its shape.")
-    return tuple(
+    outputs = tuple(
         tuple(results.result_to_array(tensor, _pull_launch_file(prepared, tensor.file)) for tensor in sample)
-        for sample in result.outputs
+        for sample in samples
     )
+    first = (samples[0], *result.outputs[len(samples) :])
+    return outputs, len({_launch_digests(prepared.device, [t.file for t in sample]) for sample in first}) == 1
+
+
+def _launch_digests(device: Device, paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the digests of files of the device, which are too many to be fetched."""
+    completed = device.run("sha256sum", *paths, timeout_s=HASH_S)
+    digests = tuple(line.split()[0].lstrip("\\") for line in completed.stdout.splitlines() if line.strip())
+    if completed.exit_code or len(digests) != len(paths):
+        raise DeviceError(f"{device.serial}: the runner's outputs could not be hashed.")
+    return digests
 
 
 def launch_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:

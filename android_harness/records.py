@@ -259,6 +259,8 @@ class Launch(LaunchSamples):
     """The runner's version, build and platform, as it reports them."""
     machine: str = ""
     """`uname -m` as the runner saw it."""
+    repeatable: bool = True
+    """Whether the first sample gave the same outputs, to the bit, each time that the launch computed it."""
     parts: tuple[tuple[str, str], ...] = ()
     """(implementer, part) of every core, as the runner read /proc/cpuinfo."""
 

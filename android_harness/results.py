@@ -122,15 +122,22 @@ def check_result_times(result: Result, elapsed_ns: int) -> None:
         )
 
 
-def check_result_outputs(result: Result, task: BenchTask, folder: str) -> None:
+def check_result_outputs(result: Result, task: BenchTask, folder: str, repeats: int = 0) -> None:
     """Check the number of the outputs, their sizes and their file names.
+
+    Args:
+        result: The runner's answer.
+        task: What it ran.
+        folder: The folder of its outputs.
+        repeats: How often it computed the first sample once more, after all samples.
 
     Raises:
         DeviceError: They do not fit the task.
     """
-    if len(result.outputs) != len(task.samples) or not all(result.outputs):
+    expected = len(task.samples) + repeats
+    if len(result.outputs) != expected or not all(result.outputs):
         raise DeviceError(
-            f"{task.name}: the runner returned {len(result.outputs)} outputs for {len(task.samples)} samples."
+            f"{task.name}: the runner returned {len(result.outputs)} outputs for {expected} samples."
         )
     for index, sample in enumerate(result.outputs):
         for position, tensor in enumerate(sample):
@@ -140,7 +147,7 @@ def check_result_outputs(result: Result, task: BenchTask, folder: str) -> None:
                     f"{plain_result_text(tensor.file)!r}."
                 )
     if (
-        sum(expected_result_bytes(tensor) for sample in result.outputs for tensor in sample)
+        sum(expected_result_bytes(t) for sample in result.outputs[: len(task.samples)] for t in sample)
         > MAX_OUTPUT_BYTES
     ):
         raise DeviceError(f"{task.name}: the outputs are larger than {MAX_OUTPUT_BYTES >> 20} MB.")
@@ -214,7 +221,9 @@ def read_canary_result(raw: bytes, calls: int) -> tuple[int, ...]:
     return durations
 
 
-def result_to_launch(result: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
+def result_to_launch(
+    result: Result, index: int, outputs: tuple[Sample, ...], repeatable: bool = True
+) -> Launch:
     """Make the record of a launch from a checked result."""
     runner = result.runner
     return Launch(
@@ -229,6 +238,7 @@ def result_to_launch(result: Result, index: int, outputs: tuple[Sample, ...]) ->
         peak_bytes=result.peak_bytes,
         cores_allowed=result.cores_allowed,
         outputs=outputs,
+        repeatable=repeatable,
         runtime=result.runtime,
         runner={
             "version": runner.version,

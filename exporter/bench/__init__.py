@@ -212,9 +212,20 @@ def judged_bench(session: Session, artifact: Artifact, standard: Standard) -> La
     error, problem = device_outputs.judge_device_outputs(
         artifact, standard, [launch.outputs for launch in session.launches]
     )
-    check = provenance.ProvenanceCheck(error, problem)
+    check = provenance.ProvenanceCheck(error, problem or _unrepeatable_bench(session))
     return provenance.latency_with_provenance(
         session, latency_stats.stats_figures(session), check, session.config.budget_ms
+    )
+
+
+def _unrepeatable_bench(session: Session) -> str:
+    """Return which launch computed other outputs from one input; an empty string when none did."""
+    numbers = [str(launch.index + 1) for launch in session.launches if not launch.repeatable]
+    if not numbers:
+        return ""
+    return (
+        f"Launch {', '.join(numbers)} computed one input several times, with other outputs: the device's "
+        "results are not repeatable."
     )
 
 

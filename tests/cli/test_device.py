@@ -42,14 +42,22 @@ def out(tmp_path: Path) -> Path:
 
 
 def phone(
-    serial: str, work: BenchTask, plan: BenchConfig, ms: Sequence[float], scale: float = 1.0, **about: Any
+    serial: str,
+    work: BenchTask,
+    plan: BenchConfig,
+    ms: Sequence[float],
+    scale: float = 1.0,
+    repeatable: bool = True,
+    **about: Any,
 ) -> Session:
     """Return a real phone's session with a launch for each of `ms`; outputs are the model's times `scale`."""
     reference = np.random.default_rng(1).normal(0, 1, (4, 1, 10)).astype(np.float32) * np.float32(scale)
 
     def launch(index: int, middle: float) -> Launch:
         taken = sessions.durations(index, ms=middle)
-        return sessions.launch(index, taken, outputs=tuple((row,) for row in reference))
+        return sessions.launch(
+            index, taken, outputs=tuple((row,) for row in reference), repeatable=repeatable
+        )
 
     return sessions.session(
         task=work,
@@ -102,10 +110,11 @@ class TestExitCodes:
             ({"ms": OVER}, 17, "FAIL"),
             ({"ms": CLOSE}, 18, "INCONCLUSIVE"),
             ({"ms": FAST, "scale": -1.0}, 17, "FAIL"),
+            ({"ms": FAST, "repeatable": False}, 17, "FAIL"),
             ({"ms": FAST, "doubts": ("It reports that it is a simulated device.",)}, 19, "NOT MEASURED"),
             ({"ms": FAST, "machine": "x86_64"}, 19, "NOT MEASURED"),
         ],
-        ids=["pass", "over", "close", "wrong", "simulated", "x86"],
+        ids=["pass", "over", "close", "wrong", "changing", "simulated", "x86"],
     )
     def test_the_verdict_is_the_exit_code(
         self,

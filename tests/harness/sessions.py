@@ -165,6 +165,7 @@ def run(job):
     for i, sample in enumerate(job["samples"]):
         name = os.path.join(job["outputs"], "%d-0.bin" % i)
         raw = open(sample[0]["file"], "rb").read()
+        raw = bytes([raw[0] ^ 1]) + raw[1:] if mode == "changing" and i == len(job["samples"]) - 1 else raw
         open(name, "wb").write(raw[:-1] if mode == "short" else raw)
         outputs.append([{**sample[0], "file": "/etc/passwd" if mode == "foreign" else name}])
     times = [1000] * 60

@@ -65,6 +65,17 @@ def test_a_task_becomes_a_session(tmp_path: Path) -> None:
             np.testing.assert_array_equal(given[0], came[0])
 
 
+@pytest.mark.parametrize(("mode", "repeatable"), [("fine", True), ("changing", False)])
+def test_one_input_is_computed_several_times(mode: str, repeatable: bool, tmp_path: Path) -> None:
+    """A launch whose outputs change by one bit is kept and marked, with the outputs of its samples."""
+    (session,) = measured(tmp_path, mode)
+    assert isinstance(session, Session)
+    assert [launch.repeatable for launch in session.launches] == [repeatable] * 2
+    for launch in session.launches:
+        assert len(launch.outputs) == len(session.task.samples)
+        np.testing.assert_array_equal(session.task.samples[0][0], launch.outputs[0][0])
+
+
 def test_launches_alternate(tmp_path: Path) -> None:
     """The order of three tasks is ABC, then CBA."""
     device = HostDevice()
