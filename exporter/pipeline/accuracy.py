@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from exporter.errors import VerificationError
 from exporter.files import PREDICTIONS
@@ -12,18 +14,9 @@ from exporter.pipeline import labelled_predictions, results, task_accuracy
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.results import CheckedArtifactResult, ExtraResults
 from exporter.pipeline.workers.pool import Job
-from exporter.records import SHIPPABLE, Accuracy, Artifact, Evaluation, TaskEvaluation
-from exporter.verify import accuracy
-from exporter.verify.scores import compare_scores
-
-
-@dataclass(frozen=True)
-class EvaluatedAccuracy:
-    """The stage's result. Artifact name -> its counts, or why it could not be run on the samples."""
-
-    evaluation: Evaluation
-    accuracies: Mapping[str, Accuracy]
-    failures: Mapping[str, str]
+from exporter.records import SHIPPABLE, Artifact, Evaluation, TaskAccuracy, TaskEvaluation, TaskName
+from exporter.verify import labelled_loss, reference_io
+from exporter.verify.labelled_loss import LabelledFigures
 
 
 def find_samples_for_accuracy(context: Context, source: Source) -> results.LabelsResult | None:
@@ -69,96 +62,71 @@ def add_accuracy(
     answers = labelled_predictions.predictions_of_artifacts(
         context, source, labels, context.folders.out, ran, context.run, existing
     )
-    if labels.task:
-        return _add_task_accuracy(context, labels, answers, artifacts, extras)
-    evaluated = _evaluated_accuracy(context, labels, answers)
-    rows = judge_accuracy(artifacts, evaluated)
-    unsure = accuracy_doubt(rows, evaluated.evaluation)
-    warnings = (*extras.warnings, unsure) if unsure else extras.warnings
-    return rows, replace(extras, evaluation=evaluated.evaluation, warnings=warnings)
-
-
-def _add_task_accuracy(
-    context: Context,
-    labels: results.LabelsResult,
-    answers: labelled_predictions.ArtifactPredictions,
-    artifacts: Sequence[Artifact],
-    extras: ExtraResults,
-) -> tuple[tuple[Artifact, ...], ExtraResults]:
-    """Score float32 and every artifact by the labels' task, as `add_accuracy` counts classes."""
-    import numpy as np
-
     arrays = labelled_predictions.prediction_arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
-    scored = task_accuracy.task_accuracies(arrays, labels.task, labelled_predictions.FLOAT)
-    floats = scored.pop(labelled_predictions.FLOAT)
-    limit, unread = context.request.max_drop, len(labels.labels) - floats.count
-    evaluation = TaskEvaluation(
-        labels.task, labels.kind, limit, floats, (*labels.notes, *_accuracy_of_unread(unread))
-    )
-    rows = tuple(task_accuracy.judged_task_accuracy(a, scored, answers.failures, limit) for a in artifacts)
-    unsure = compare_scores.score_doubt(
-        {a.variant.name: a.task_accuracy for a in rows if a.task_accuracy and a.variant.precision != "fp32"},
-        limit,
-    )
-    warnings = (*extras.warnings, unsure) if unsure else extras.warnings
-    return rows, replace(extras, task_evaluation=evaluation, warnings=warnings)
+    figures = labelled_predictions.figures_of_predictions(arrays, labels.task, labels.classes)
+    floats, limit = figures.pop(labelled_predictions.FLOAT), context.request.max_drop
+    rows = judge_accuracy(artifacts, figures, answers.failures, limit)
+    unsure = accuracy_doubt(rows, limit)
+    extras = replace(extras, warnings=(*extras.warnings, unsure) if unsure else extras.warnings)
+    unread = len(labels.labels) - floats.count
+    unread_notes = [f"{unread} labelled photo(s) cannot be decoded and do not count."] if unread else []
+    notes = (*labels.notes, *unread_notes)
+    if isinstance(floats, TaskAccuracy):
+        task_evaluation = TaskEvaluation(labels.task, labels.kind, limit, floats, notes)
+        return rows, replace(extras, task_evaluation=task_evaluation)
+    return rows, replace(extras, evaluation=Evaluation(labels.kind, labels.classes, limit, floats, notes))
 
 
-def _accuracy_of_unread(count: int) -> tuple[str, ...]:
-    return (f"{count} labelled photo(s) cannot be decoded and do not count.",) if count else ()
-
-
-def _evaluated_accuracy(
-    context: Context, labels: results.LabelsResult, answers: labelled_predictions.ArtifactPredictions
-) -> EvaluatedAccuracy:
-    import numpy as np
-
-    arrays = labelled_predictions.prediction_arrays(labels, answers)
-    np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
-    counts = labelled_predictions.counted_predictions(arrays, labels.classes)
-    floats = counts.pop(labelled_predictions.FLOAT)
-    notes = (*labels.notes, *_accuracy_of_unread(len(labels.labels) - floats.count))
-    evaluation = Evaluation(labels.kind, labels.classes, context.request.max_drop, floats, notes)
-    return EvaluatedAccuracy(evaluation, counts, answers.failures)
-
-
-def accuracy_of_file(path: Path, classes: int) -> dict[str, Accuracy]:
-    """Count the predictions in the file of OUT, as `predictions.counted_predictions`.
+def accuracy_of_file(path: Path, task: TaskName, classes: int) -> dict[str, LabelledFigures]:
+    """Count or score again the predictions in the file of OUT, as `figures_of_predictions`.
 
     Raises:
         VerificationError: It is not such a file.
     """
-    from exporter.verify import reference_io
-
     arrays = reference_io.read_reference_arrays(path)
     try:
-        return labelled_predictions.counted_predictions(arrays, classes)
+        return labelled_predictions.figures_of_predictions(arrays, task, classes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} holds no answers to labelled samples: {error!r}.") from None
 
 
-def judge_accuracy(artifacts: Sequence[Artifact], evaluated: EvaluatedAccuracy) -> tuple[Artifact, ...]:
-    """Return the artifacts with their accuracy; one that passed fails when it lost too much."""
-    return tuple(_judge_artifact_accuracy(artifact, evaluated) for artifact in artifacts)
+def judge_accuracy(
+    artifacts: Sequence[Artifact],
+    figures: Mapping[str, LabelledFigures],
+    failures: Mapping[str, str],
+    max_drop: float,
+) -> tuple[Artifact, ...]:
+    """Return the artifacts with their figures; one that passed fails when it lost too much.
+
+    Args:
+        artifacts: The report's artifacts.
+        figures: Name -> figures of those that ran on the samples.
+        failures: Name -> why an artifact did not run on them.
+        max_drop: What may be lost.
+    """
+    judged = []
+    for artifact in artifacts:
+        own, reason = figures.get(artifact.variant.name), failures.get(artifact.variant.name, "")
+        if own is not None:
+            reason = labelled_loss.labelled_loss_reason(own, max_drop)
+        if isinstance(own, TaskAccuracy):
+            artifact = replace(artifact, task_accuracy=own)
+        else:
+            artifact = replace(artifact, accuracy=own)
+        fails = artifact.status in SHIPPABLE and reason
+        judged.append(replace(artifact, status="failed", reason=reason) if fails else artifact)
+    return tuple(judged)
 
 
-def _judge_artifact_accuracy(artifact: Artifact, evaluated: EvaluatedAccuracy) -> Artifact:
-    name = artifact.variant.name
-    counts, reason = evaluated.accuracies.get(name), evaluated.failures.get(name, "")
-    if counts is not None:
-        reason = accuracy.accuracy_reason(counts, evaluated.evaluation.max_drop)
-    artifact = replace(artifact, accuracy=counts)
-    if artifact.status in SHIPPABLE and reason:
-        return replace(artifact, status="failed", reason=reason)
-    return artifact
-
-
-def accuracy_doubt(artifacts: Sequence[Artifact], evaluation: Evaluation) -> str:
+def accuracy_doubt(artifacts: Sequence[Artifact], max_drop: float) -> str:
     """Return what the samples cannot decide, without fp32 artifacts, which are proven equal otherwise."""
-    counts = {
-        a.variant.name: a.accuracy
-        for a in artifacts
-        if a.accuracy is not None and a.variant.precision != "fp32"
-    }
-    return accuracy.accuracy_doubt_sentence(counts, evaluation.max_drop)
+    rows = {a.variant.name: a.task_accuracy or a.accuracy for a in artifacts if a.variant.precision != "fp32"}
+    return labelled_loss.labelled_loss_doubt({name: own for name, own in rows.items() if own}, max_drop)
+
+
+def equal_accuracy(one: LabelledFigures | None, other: LabelledFigures) -> bool:
+    """Tell whether two records have the same counts, or the same scores up to the last digits."""
+    if isinstance(one, TaskAccuracy) and isinstance(other, TaskAccuracy):
+        return task_accuracy.equal_task_accuracy(one, other)
+    return one == other

@@ -28,7 +28,6 @@ from exporter.pipeline import (
     job_rights,
     labelled_predictions,
     results,
-    task_accuracy,
 )
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifactResult
@@ -39,7 +38,6 @@ from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Executor, Status
 if TYPE_CHECKING:
     from exporter.report.manifest.schema import Artifact as ArtifactPart
     from exporter.report.manifest.schema import Manifest
-    from exporter.report.manifest.task_accuracy import TaskEvaluation
 
 
 @dataclass(frozen=True)
@@ -171,30 +169,19 @@ def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
         return []
     if not (out / PREDICTIONS).is_file():
         return [f"{PREDICTIONS} is missing: the accuracy cannot be counted again."]
-    if listed.task_accuracy is not None:
-        return _audit_scores(out, listed, listed.task_accuracy)
-    assert listed.accuracy is not None
-    claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
-    claimed[labelled_predictions.FLOAT] = listed.accuracy.float32.record()
-    counted = accuracy.accuracy_of_file(out / PREDICTIONS, listed.accuracy.classes)
-    return [
-        f"The accuracy of {name} is not what {PREDICTIONS} gives."
-        for name, counts in claimed.items()
-        if counted.get(name) != counts
-    ]
-
-
-def _audit_scores(out: Path, listed: Manifest, evaluation: TaskEvaluation) -> list[str]:
-    """Return where the manifest's measures of a task differ from those of the rows in OUT."""
-    claimed = {a.name: a.task_accuracy.record() for a in listed.artifacts if a.task_accuracy}
+    evaluation = listed.task_accuracy or listed.accuracy
+    assert evaluation is not None
+    task = listed.task_accuracy.task if listed.task_accuracy else ""
+    rows = {a.name: a.task_accuracy if task else a.accuracy for a in listed.artifacts}
+    claimed = {name: row.record() for name, row in rows.items() if row}
     claimed[labelled_predictions.FLOAT] = evaluation.float32.record()
-    computed = task_accuracy.read_task_accuracy(
-        out / PREDICTIONS, evaluation.task, labelled_predictions.FLOAT
-    )
+    classes = listed.accuracy.classes if listed.accuracy else 0
+    computed = accuracy.accuracy_of_file(out / PREDICTIONS, task, classes)
+    words = f"{task} measures of {{}} are" if task else "accuracy of {} is"
     return [
-        f"The {evaluation.task} measures of {name} are not what {PREDICTIONS} gives."
-        for name, accuracy in claimed.items()
-        if name not in computed or not task_accuracy.equal_task_accuracy(computed[name], accuracy)
+        f"The {words.format(name)} not what {PREDICTIONS} gives."
+        for name, figures in claimed.items()
+        if not accuracy.equal_accuracy(computed.get(name), figures)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of_co
 from exporter.pipeline.read import ensure_model_read
 from exporter.pipeline.results import LabelsResult, RankedResult, ReadResult
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Accuracy, Array, Sample, TaskName, Variant
-from exporter.verify import accuracy
+from exporter.records import Array, Runner, TaskName, TensorSpec, Variant
+from exporter.verify import accuracy, labelled_loss
+from exporter.verify.labelled_loss import LabelledFigures
 from exporter.verify.scores import compare_scores
 
 FLOAT = "float32"
@@ -81,9 +82,9 @@ def predictions_of_artifacts(
     if FLOAT in existing.ranked and not new:
         return existing
     keys = _prediction_keys(source, labels, folder, new)
-    jobs = {b.variant.name: _prediction_job(context, source, labels, folder, b) for b in new}
+    jobs = {b.variant.name: _prediction_job(context, source, folder, b) for b in new}
     if FLOAT not in existing.ranked:
-        jobs = {FLOAT: _float_prediction_job(context, source, labels)} | jobs
+        jobs = {FLOAT: _float_prediction_job(context, source)} | jobs
     steps = [
         Step(
             "predictions",
@@ -155,24 +156,17 @@ def _prediction_key(folder: Path, built: results.BuildResult, data: tuple[object
     return cache.cache_key(built.variant, files.digest_file_or_folder(folder / str(built.file)), data)
 
 
-def _float_prediction_job(context: Context, source: Source, labels: LabelsResult) -> Job:
-    work, outputs = context.folders.work, source.facts.outputs
-    if labels.task:
-        arguments = (work, LABELLED, outputs)
-        return Job(FLOAT, task_accuracy.float_task_accuracy, arguments, preload=TORCH, cost_s=8)
-    output = labelled.labelled_output_index(source.facts.outputs)
-    return Job(FLOAT, predict_float, (context.folders.work, output), preload=TORCH, cost_s=8)
+def _float_prediction_job(context: Context, source: Source) -> Job:
+    arguments = (context.folders.work, source.facts.outputs)
+    return Job(FLOAT, predict_float, arguments, preload=TORCH, cost_s=8)
 
 
-def _prediction_job(
-    context: Context, source: Source, labels: LabelsResult, folder: Path, built: results.BuildResult
-) -> Job:
-    work, outputs = context.folders.work, source.facts.outputs
-    file = (folder / str(built.file), built.variant, work)
+def _prediction_job(context: Context, source: Source, folder: Path, built: results.BuildResult) -> Job:
+    path = folder / str(built.file)
     return Job(
         built.variant.name,
-        task_accuracy.artifact_task_accuracy if labels.task else predict_artifact,
-        (*file, LABELLED, outputs) if labels.task else (*file, labelled.labelled_output_index(outputs)),
+        predict_artifact,
+        (path, built.variant, context.folders.work, source.facts.outputs),
         preload=preload_of_context(built.variant),
         cost_s=built.variant.cost_s,
         read_only=True,
@@ -189,8 +183,18 @@ def prediction_arrays(labels: results.LabelsResult, answers: ArtifactPredictions
     return {LABELS: np.array(labels.labels, np.int64)} | ranked
 
 
-def counted_predictions(stored: Mapping[str, object], classes: int) -> dict[str, Accuracy]:
-    """Return name -> counts of everything in `prediction_arrays`, float32 among them."""
+def figures_of_predictions(
+    stored: Mapping[str, object], task: TaskName, classes: int
+) -> dict[str, LabelledFigures]:
+    """Return name -> figures of everything in `prediction_arrays`, float32 among them.
+
+    Args:
+        stored: The arrays.
+        task: The task whose labels these are; empty counts classes.
+        classes: Number of the model's classes.
+    """
+    if task:
+        return dict(task_accuracy.task_accuracies(stored, task, FLOAT))
     labels = np.asarray(stored[LABELS])
     answers = {name: accuracy.Predictions(np.asarray(a)) for name, a in stored.items() if name != LABELS}
     return {
@@ -200,18 +204,13 @@ def counted_predictions(stored: Mapping[str, object], classes: int) -> dict[str,
 
 
 def drops_of_predictions(labels: results.LabelsResult, answers: ArtifactPredictions) -> dict[str, float]:
-    """Return artifact name -> points of top-1, or of the task's measure, that it lost against float32."""
-    if labels.task:
-        scored = task_accuracy.task_accuracies(prediction_arrays(labels, answers), labels.task, FLOAT)
-        lost = {
-            name: compare_scores.deciding_score(own).lost for name, own in scored.items() if name != FLOAT
-        }
-        # A loss that is no number is none that may be weighed: the artifact has given no usable answer.
-        return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
-    counts = counted_predictions(prediction_arrays(labels, answers), labels.classes)
-    return {
-        name: accuracy.accuracy_drop(counted_right) for name, counted_right in counts.items() if name != FLOAT
-    }
+    """Return artifact name -> what it lost against float32 of the measure that decides.
+
+    A loss that is no number is none that may be weighed: the artifact has given no usable answer.
+    """
+    figures = figures_of_predictions(prediction_arrays(labels, answers), labels.task, labels.classes)
+    lost = {name: labelled_loss.labelled_loss(own).lost for name, own in figures.items() if name != FLOAT}
+    return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
 
 
 LABELLED = "labelled.pkl"
@@ -242,9 +241,8 @@ def find_labelled_for_predictions(
         CalibrationError: The data cannot be used, is too little, or was calibrated on.
     """
     from exporter import data
-    from exporter.data import labelled, labels
+    from exporter.data import labels
     from exporter.data.labels.label_source import Model
-    from exporter.verify import accuracy
 
     model = Model(facts.inputs, facts.outputs, facts.preprocessing, facts.labels)
     chosen = labels.task_of_labels(evaluation, model, task)
@@ -275,34 +273,34 @@ def find_labelled_for_predictions(
     )
 
 
-def predict_float(work: Path, output: int) -> RankedResult:
+def predict_float(work: Path, outputs: Sequence[TensorSpec]) -> Answer:
     """Predict with the captured model in eager float32.
 
     Args:
         work: Holds the captured model and `LABELLED`.
-        output: Position of the output that says the class.
+        outputs: The model's outputs.
     """
     from exporter.capture import program
     from exporter.capture.calls import call_runner
 
-    run = call_runner(program.load_program(work).module)
-    return _ranked_predictions(lambda sample: run(sample)[output], work)
+    return _predictions(call_runner(program.load_program(work).module), work, outputs)
 
 
-def predict_artifact(path: Path, variant: Variant, work: Path, output: int) -> RankedResult:
+def predict_artifact(path: Path, variant: Variant, work: Path, outputs: Sequence[TensorSpec]) -> Answer:
     """Predict with the written file in its own runtime."""
     from exporter.formats import FORMATS
 
     run, _ = FORMATS[variant.format].load(path, variant, 1)
-    return _ranked_predictions(lambda sample: run(sample)[output], work)
+    return _predictions(run, work, outputs)
 
 
-def _ranked_predictions(run: Callable[[Sample], Array], work: Path) -> RankedResult:
-    from exporter.verify import accuracy
-
-    samples = pickle.loads((work / LABELLED).read_bytes())  # our own file, in our own folder
+def _predictions(run: Runner, work: Path, outputs: Sequence[TensorSpec]) -> Answer:
+    samples: labelled.Labelled = pickle.loads((work / LABELLED).read_bytes())  # our own file
+    if samples.task:
+        return task_accuracy.scored_for_task_accuracy(run, samples, outputs)
+    output = labelled.labelled_output_index(outputs)
     rows: list[tuple[int, ...]] = []
     for sample, read in samples.batches():
-        for ranked, usable in zip(accuracy.rank_for_accuracy(run(sample)), read, strict=True):
+        for ranked, usable in zip(accuracy.rank_for_accuracy(run(sample)[output]), read, strict=True):
             rows.append(tuple(int(c) if usable else accuracy.UNREAD for c in ranked))
     return RankedResult(tuple(rows[: len(samples.labels)]))

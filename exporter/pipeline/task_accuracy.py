@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.errors import VerificationError
 from exporter.pipeline.results import ScoredRows
-from exporter.records import Array, Artifact, Runner, Sample, TaskAccuracy, TaskName, TensorSpec, Variant
+from exporter.records import Array, Runner, Sample, TaskAccuracy, TaskName, TensorSpec
 from exporter.verify.scores import SCORES, compare_scores
 from exporter.verify.scores.scored_sample import ScoredSample
+
+if TYPE_CHECKING:
+    from exporter.data.labelled import Labelled
 
 MOST = 10_000_000
 """A file that claims more samples is not one of ours."""
@@ -21,32 +21,8 @@ COUNT = "count"
 """The name of the array that holds the number of samples, in the file of all rows."""
 
 
-def float_task_accuracy(work: Path, labelled: str, outputs: Sequence[TensorSpec]) -> ScoredRows:
-    """Score the captured model in eager float32.
-
-    Args:
-        work: Holds the captured model and the labelled samples.
-        labelled: The file of the samples.
-        outputs: The model's outputs.
-    """
-    from exporter.capture import program
-    from exporter.capture.calls import call_runner
-
-    return _scored_task_accuracy(call_runner(program.load_program(work).module), work / labelled, outputs)
-
-
-def artifact_task_accuracy(
-    path: Path, variant: Variant, work: Path, labelled: str, outputs: Sequence[TensorSpec]
-) -> ScoredRows:
-    """Score the written file in its own runtime."""
-    from exporter.formats import FORMATS
-
-    run, _ = FORMATS[variant.format].load(path, variant, 1)
-    return _scored_task_accuracy(run, work / labelled, outputs)
-
-
-def _scored_task_accuracy(run: Runner, path: Path, outputs: Sequence[TensorSpec]) -> ScoredRows:
-    samples = pickle.loads(path.read_bytes())  # our own file, in our own folder
+def scored_for_task_accuracy(run: Runner, samples: Labelled, outputs: Sequence[TensorSpec]) -> ScoredRows:
+    """Run a model on the labelled samples of a task, and return what each contributes to its measures."""
     scorer, names = SCORES[samples.task], [spec.name for spec in outputs]
     tables: dict[str, list[tuple[float, ...]]] = {}
     number = place = 0
@@ -106,36 +82,9 @@ def plain_task_accuracy(task: TaskName, rows: ScoredRows) -> TaskAccuracy:
     return compare_scores.plain_scores(task, compare_scores.Scored(rows.count, tables))
 
 
-def judged_task_accuracy(
-    artifact: Artifact, scored: Mapping[str, TaskAccuracy], failures: Mapping[str, str], max_drop: float
-) -> Artifact:
-    """Return the artifact with its measures; one that passed fails when it lost too much."""
-    own, reason = scored.get(artifact.variant.name), failures.get(artifact.variant.name, "")
-    if own is not None:
-        reason = compare_scores.score_reason(own, max_drop)
-    artifact = replace(artifact, task_accuracy=own)
-    failed = artifact.status == "passed" and reason
-    return replace(artifact, status="failed", reason=reason) if failed else artifact
-
-
 def equal_task_accuracy(one: TaskAccuracy, other: TaskAccuracy) -> bool:
     """Tell whether two records have the same figures, up to the last digits; NaN equals NaN."""
     if one.count != other.count or [s.name for s in one.scores] != [s.name for s in other.scores]:
         return False
     mine, theirs = ([(s.value, s.lost, *s.interval) for s in own.scores] for own in (one, other))
     return bool(np.allclose(mine, theirs, rtol=1e-9, atol=1e-9, equal_nan=True))
-
-
-def read_task_accuracy(path: Path, task: TaskName, reference: str) -> dict[str, TaskAccuracy]:
-    """Score again the rows in the file of OUT.
-
-    Raises:
-        VerificationError: It is not such a file.
-    """
-    from exporter.verify import reference_io
-
-    stored = reference_io.read_reference_arrays(path)
-    try:
-        return task_accuracies(stored, task, reference)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise VerificationError(f"{path.name} holds no scores of labelled samples: {error!r}.") from None

@@ -1,4 +1,4 @@
-"""Computes accuracy on labelled samples: counts, intervals, and whether an artifact lost too much. Pure.
+"""Computes accuracy on labelled samples: counts, intervals, and what an artifact lost. Pure.
 
 The same samples go through float32 and through the artifact, so the drop is a difference of paired shares:
 only samples that one of the two gets right and the other wrong count. Its interval is Newcombe's
@@ -9,7 +9,6 @@ for few samples and for shares near 1, where the usual normal interval is empty.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,8 @@ from exporter.records import Accuracy, Array
 
 Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
+TOP1 = "top-1"
+"""The measure of class numbers, as messages name it."""
 UNREAD = -1
 """Stands in place of a prediction for a sample that could not be read."""
 
@@ -138,44 +139,3 @@ def check_enough_for_accuracy(samples: int, max_drop: float) -> None:
             f"Give {needed_for_accuracy(max_drop)} or more, or a larger --max-drop.",
             code="EM-FEW-SAMPLES",
         )
-
-
-def accuracy_reason(counts: Accuracy, max_drop: float) -> str:
-    """Return why an artifact fails on labelled samples; an empty string when it does not.
-
-    The measured drop decides, not its interval: what was measured to be worse than allowed never passes
-    for lack of samples, and `accuracy_doubt_sentence` says when other samples might decide otherwise.
-    """
-    if accuracy_drop(counts) <= max_drop:
-        return ""
-    return (
-        f"It loses {accuracy_drop(counts):.2g} points of top-1 ({counts.lost} lost, {counts.gained} gained "
-        f"of {counts.count}; 95 % interval {_accuracy_range(counts)}); {max_drop:g} may be lost."
-    )
-
-
-def is_accuracy_doubtful(counts: Accuracy, max_drop: float) -> bool:
-    """Tell whether the limit is within the drop's interval, so that other samples might decide otherwise."""
-    low, high = accuracy_drop_interval(counts)
-    return low < max_drop < high
-
-
-def accuracy_doubt_sentence(counts: Mapping[str, Accuracy], max_drop: float) -> str:
-    """Return a sentence on the artifacts whose drop is uncertain; empty without any."""
-    doubtful_counts = {name: item for name, item in counts.items() if is_accuracy_doubtful(item, max_drop)}
-    if not doubtful_counts:
-        return ""
-    count = next(iter(doubtful_counts.values())).count
-    shown = ", ".join(
-        f"{name} {accuracy_drop(item):.2g} ({_accuracy_range(item)})"
-        for name, item in doubtful_counts.items()
-    )
-    return (
-        f"{count} labelled samples cannot tell for certain if more than {max_drop:g} point(s) of "
-        f"top-1 are lost; the measured drop and its 95 % interval: {shown}. More samples narrow it."
-    )
-
-
-def _accuracy_range(counts: Accuracy) -> str:
-    low, high = accuracy_drop_interval(counts)
-    return f"{low:.2g} to {high:.2g}"

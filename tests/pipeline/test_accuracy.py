@@ -18,10 +18,10 @@ from sklearn.datasets import load_digits
 from exporter import Report, export, files
 from exporter.errors import CalibrationError, UsageError
 from exporter.pipeline import accuracy
-from exporter.pipeline.accuracy import EvaluatedAccuracy
 from exporter.pipeline.audit import verify_export
 from exporter.pipeline.context import Event
-from exporter.records import Accuracy, Evaluation
+from exporter.records import Accuracy, Score, TaskAccuracy
+from exporter.verify.labelled_loss import LabelledFigures
 from tests import exports, nets
 from tests.report import sample
 
@@ -123,7 +123,7 @@ class TestAWholeExport:
         with pytest.raises(CalibrationError, match="are also in") as caught:
             run("seen", events, evaluation=path)
         assert caught.value.exit_code == 11
-        assert {e.stage for e in events} == {"read"}
+        assert {e.stage for e in events} == {"plan", "read"}
 
 
 def test_without_verification_nothing_is_judged() -> None:
@@ -139,13 +139,27 @@ def test_an_artifact_that_lost_too_much_fails() -> None:
     rows = sample.artifacts()
     passed = [a.variant.name for a in rows if a.status == "passed"]
     failed = next(a.variant.name for a in rows if a.status == "failed")
-    evaluated = EvaluatedAccuracy(
-        Evaluation("photos", 10, 1.0, floats),
-        {passed[0]: bad, passed[1]: floats, failed: bad},
-        {passed[2]: "Broke."},
-    )
-    judged = {a.variant.name: a for a in accuracy.judge_accuracy(rows, evaluated)}
+    figures = {passed[0]: bad, passed[1]: floats, failed: bad}
+    judged = {a.variant.name: a for a in accuracy.judge_accuracy(rows, figures, {passed[2]: "Broke."}, 1.0)}
     assert (judged[passed[0]].status, judged[passed[1]].status) == ("failed", "passed")
     assert str(judged[passed[0]].reason).startswith("It loses 5 points of top-1 (12 lost, 2 gained of 200")
     assert judged[passed[2]].reason == "Broke."
     assert replace(judged[failed], accuracy=None) == next(a for a in rows if a.variant.name == failed)
+
+
+BAD = [
+    Accuracy(200, 170, None, lost=12, gained=2, same=186),
+    TaskAccuracy(200, (Score("mIoU", 0.6, 4.0, (1.5, 6.0)),)),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=["classes", "a task"])
+@pytest.mark.parametrize("status", ["passed", "inconclusive"])
+def test_what_may_ship_fails_by_either_kind_of_labels(status: Any, bad: LabelledFigures) -> None:
+    """An artifact whose scenes prove too little may ship when it is allowed: its loss fails it, too."""
+    row = next(a for a in sample.artifacts() if a.status == "passed")
+    name = row.variant.name
+    (judged,) = accuracy.judge_accuracy([replace(row, status=status)], {name: bad}, {}, 1.0)
+    assert judged.status == "failed"
+    assert "1 may be lost" in str(judged.reason)
+    assert (judged.accuracy or judged.task_accuracy) == bad

@@ -7,7 +7,7 @@ import pytest
 
 from exporter.errors import CalibrationError
 from exporter.records import Accuracy
-from exporter.verify import accuracy
+from exporter.verify import accuracy, labelled_loss
 from exporter.verify.accuracy import Predictions
 
 
@@ -55,8 +55,8 @@ def test_the_drops_interval_holds_the_truth(both: float, lost: float, gained: fl
 
 def test_the_measured_drop_decides() -> None:
     """At the limit it passes, above it fails with the counts and the interval."""
-    assert accuracy.accuracy_reason(lost(200, 180, 3, 1), 1.0) == ""
-    assert accuracy.accuracy_reason(lost(200, 180, 4, 1), 1.0) == (
+    assert labelled_loss.labelled_loss_reason(lost(200, 180, 3, 1), 1.0) == ""
+    assert labelled_loss.labelled_loss_reason(lost(200, 180, 4, 1), 1.0) == (
         "It loses 1.5 points of top-1 (4 lost, 1 gained of 200; 95 % interval -1.2 to 4.4); 1 may be lost."
     )
 
@@ -64,12 +64,14 @@ def test_the_measured_drop_decides() -> None:
 def test_doubt_is_said_on_both_sides() -> None:
     """Where the interval holds the limit, over or within it, and only there."""
     counts = {"over": lost(200, 180, 4, 1), "within": lost(200, 180, 0), "bad": lost(200, 180, 100)}
-    assert accuracy.accuracy_doubt_sentence(counts, 1.0) == (
+    assert labelled_loss.labelled_loss_doubt(counts, 1.0) == (
         "200 labelled samples cannot tell for certain if more than 1 point(s) of top-1 are lost; the "
-        "measured drop and its 95 % interval: over 1.5 (-1.2 to 4.4), within 0 (-1.8 to 1.8). "
+        "measured loss and its 95 % interval: over 1.5 (-1.2 to 4.4), within 0 (-1.8 to 1.8). "
         "More samples narrow it."
     )
-    assert accuracy.accuracy_doubt_sentence({"a": lost(2000, 1800, 0), "b": lost(2000, 1800, 200)}, 1.0) == ""
+    assert (
+        labelled_loss.labelled_loss_doubt({"a": lost(2000, 1800, 0), "b": lost(2000, 1800, 200)}, 1.0) == ""
+    )
 
 
 def test_too_few_samples_are_refused() -> None:

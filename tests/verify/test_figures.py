@@ -21,7 +21,16 @@ from exporter.records import (
     Precision,
     WorstChannel,
 )
-from exporter.verify import accuracy, budget, discrete_outputs, judge, pareto, reference_io, ties
+from exporter.verify import (
+    accuracy,
+    budget,
+    discrete_outputs,
+    judge,
+    labelled_loss,
+    pareto,
+    reference_io,
+    ties,
+)
 from exporter.verify.compare_outputs import (
     compare_agreement,
     compare_max_error,
@@ -91,7 +100,7 @@ def test_a_limit_at_the_end_of_an_interval_is_certain(
 ) -> None:
     """Doubt is strictly between both ends."""
     monkeypatch.setattr(accuracy, "accuracy_drop_interval", lambda _: (1.0, 3.0))
-    assert accuracy.is_accuracy_doubtful(Accuracy(9, 9, None), limit) is unsure
+    assert bool(labelled_loss.labelled_loss_doubt({"a": Accuracy(9, 9, None)}, limit)) is unsure
 
 
 # Comparisons.
@@ -587,7 +596,7 @@ def test_a_pass_needs_launches_and_calls(launches: int, samples: int, enough: bo
     ],
 )
 def test_a_budget_is_judged_by_the_interval(more: dict[str, Any], budget_ms: float, verdict: str) -> None:
-    """Its whole interval must lie on one side, on a steady phone whose SoC is known."""
+    """The latency's whole interval must lie on one side, on a steady phone whose SoC is known."""
     own = latency("fail", **more)
     assert budget.judged_by_budget(own, budget_ms) == verdict
     again = budget.judged_by_other_budget(own, budget_ms)
@@ -628,7 +637,7 @@ def test_the_worst_verdict_counts_and_then_the_slowest() -> None:
 def test_a_verdict_must_follow_from_its_figures(
     verdict: str, more: dict[str, Any], target: str, says: str
 ) -> None:
-    """Its SoC, problem and interval decide; the manifest's budget holds where it has none of its own."""
+    """The device's SoC, problem and interval decide; without a budget of its own the manifest's holds."""
     own = budget.budget_contradiction(latency(verdict, **more), 12.0, target)
     assert own.endswith(says)
     assert bool(own) is bool(says)

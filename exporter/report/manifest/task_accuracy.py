@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from exporter.records import SHIPPABLE, TaskName
 from exporter.records import Score as ScoreRecord
 from exporter.records import TaskAccuracy as TaskAccuracyRecord
 from exporter.records import TaskEvaluation as TaskEvaluationRecord
-from exporter.records import TaskName
 from exporter.report.manifest.checked_values import Part
 from exporter.verify.scores.compare_scores import MEASURES
 
@@ -79,8 +79,8 @@ def task_accuracy_contradiction(status: str, own: TaskAccuracy, evaluation: Task
         if abs(lost - score.lost) > DERIVED * max(1, abs(lost)):
             return f"{score.name} lost {score.lost}, but the values give {lost}"
     first = own.scores[0]
-    if status == "passed" and (first.lost is None or first.lost > evaluation.max_drop):
-        return f"passed, but lost {first.lost} {first.unit} of {first.name}"
+    if status in SHIPPABLE and (first.lost is None or first.lost > evaluation.max_drop):
+        return f"{status}, but lost {first.lost} {first.unit} of {first.name}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Compares a model's scores on labelled samples with float32's, and says whether it lost too much. Pure.
+"""Compares a model's scores on labelled samples with float32's. Pure.
 
 Both models see the same samples, so the interval of their difference is a paired bootstrap: samples are drawn
 with replacement, and both models are scored on each draw (Efron and Tibshirani 1993, chapter 13).
@@ -147,40 +147,6 @@ def check_enough_scores(count: int) -> None:
         )
 
 
-def score_reason(accuracy: TaskAccuracy, max_drop: float) -> str:
-    """Return why an artifact fails on labelled samples; an empty string when it does not."""
-    score = deciding_score(accuracy)
-    if math.isfinite(score.value) and score.lost <= max_drop:
-        return ""
-    return (
-        f"Its {score.name} is {score.value:.4g}, {score.lost:.3g} {score_unit(score)} worse than float32's "
-        f"on {accuracy.count} labelled samples (95 % interval {_score_range(score)}); "
-        f"{max_drop:g} may be lost."
-    )
-
-
-def score_doubt(accuracies: Mapping[str, TaskAccuracy], max_drop: float) -> str:
-    """Return a sentence on artifacts whose loss is uncertain; empty without any."""
-    unsure = {
-        name: deciding_score(accuracy)
-        for name, accuracy in accuracies.items()
-        if deciding_score(accuracy).interval[0] < max_drop < deciding_score(accuracy).interval[1]
-    }
-    if not unsure:
-        return ""
-    first = next(iter(unsure.values()))
-    count = accuracies[next(iter(unsure))].count
-    shown = ", ".join(f"{name} {score.lost:.2g} ({_score_range(score)})" for name, score in unsure.items())
-    return (
-        f"{count} labelled samples cannot tell for certain if more than {max_drop:g} {score_unit(first)} of "
-        f"{first.name} are lost; the measured loss and its 95 % interval: {shown}. More samples narrow it."
-    )
-
-
 def score_unit(score: Score) -> str:
-    """Return the unit of what a measure lost."""
-    return MEASURES[score.name].unit
-
-
-def _score_range(score: Score) -> str:
-    return f"{score.interval[0]:.2g} to {score.interval[1]:.2g}"
+    """Return the unit of what a measure lost; top-1, which counts classes, is lost in points."""
+    return MEASURES[score.name].unit if score.name in MEASURES else "points"

@@ -9,6 +9,7 @@ import pytest
 
 from exporter.errors import CalibrationError
 from exporter.records import Array, Score, TaskAccuracy, TaskName
+from exporter.verify import labelled_loss
 from exporter.verify.scores import compare_scores
 from exporter.verify.scores.compare_scores import Scored
 
@@ -82,7 +83,7 @@ def test_a_larger_error_rate_is_a_loss() -> None:
 def test_the_measured_loss_decides(lost: float, fails: bool) -> None:
     """A figure that is not a number fails as well."""
     score = Score("mIoU", 0.7 if lost == lost else lost, lost, (0.0, 2.0))
-    reason = compare_scores.score_reason(TaskAccuracy(50, (score,)), 1.0)
+    reason = labelled_loss.labelled_loss_reason(TaskAccuracy(50, (score,)), 1.0)
     assert bool(reason) is fails
     if lost == 1.01:
         assert reason == (
@@ -94,11 +95,11 @@ def test_the_measured_loss_decides(lost: float, fails: bool) -> None:
 def test_a_limit_within_the_interval_is_said() -> None:
     """More samples might decide otherwise; a limit outside is certain."""
     accuracy = TaskAccuracy(50, (Score("PSNR", 30.0, 0.9, (0.5, 1.5)),))
-    assert "50 labelled samples cannot tell" in compare_scores.score_doubt({"a": accuracy}, 1.0)
-    assert "dB of PSNR" in compare_scores.score_doubt({"a": accuracy}, 1.0)
+    assert "50 labelled samples cannot tell" in labelled_loss.labelled_loss_doubt({"a": accuracy}, 1.0)
+    assert "dB of PSNR" in labelled_loss.labelled_loss_doubt({"a": accuracy}, 1.0)
     assert (
-        compare_scores.score_doubt({"a": accuracy}, 2.0)
-        == compare_scores.score_doubt({"a": accuracy}, 0.4)
+        labelled_loss.labelled_loss_doubt({"a": accuracy}, 2.0)
+        == labelled_loss.labelled_loss_doubt({"a": accuracy}, 0.4)
         == ""
     )
 
