@@ -139,7 +139,7 @@ class TestLibraries:
 
     @pytest.mark.parametrize("needs", [ONNX, ORT])
     def test_onnx_runtime_loads_the_usual_files(self, needs: Needs) -> None:
-        """Its version and the names in it are enough."""
+        """The library's version and the names in it are enough."""
         item = answer_for_libraries("a", needs, [given(needs, libraries.onnxruntime(["Conv", "QGemm"]))])
         assert item is not None
         assert (item.loads, item.place) == ("yes", "lib0.so (1.32.0)")

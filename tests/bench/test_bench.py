@@ -233,7 +233,7 @@ class TestSelection:
         monkeypatch.setattr(build, "has_build_vulkan", lambda target: False)
 
     def test_vulkan_is_measured_where_the_runner_has_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It did not run where it was exported: the device's outputs are its first proof."""
+        """A Vulkan artifact did not run where it was exported: the device's outputs are its first proof."""
         monkeypatch.setattr(build, "has_build_vulkan", lambda target: target == "android-arm64")
         monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: Path("runner"))
         name = "executorch-vulkan-fp16"

@@ -70,7 +70,7 @@ def test_only_explicit_causes_are_followed_unless_asked() -> None:
     ],
 )
 def test_a_message_is_cut_to_what_was_wrong(message: str, text: str) -> None:
-    """Its class stands before one or two words, and alone where there are none."""
+    """The error's class stands before one or two words, and alone where there are none."""
     assert shorten_lowering_error(ValueError(message)) == text
 
 

@@ -213,7 +213,7 @@ class DividesByZero(nn.Module):
 
 
 def test_a_model_that_gives_nan_on_some_samples_has_a_floor() -> None:
-    """Its error cannot be said; the evidence is whole, so that the gate of the reference can refuse it."""
+    """The model's error cannot be said; the evidence is whole, so that its gate can refuse it."""
     inputs = [(np.array([[sign, 1, 2, 3]], np.float32),) for sign in (1, -1)]
     captured = program.capture_program(model(DividesByZero(), (1, 4)), inputs[0])
     evidence, notes = run_reference(captured, inputs, {})

@@ -89,7 +89,7 @@ def test_outputs_keep_their_number_of_dimensions() -> None:
 
 
 def test_no_samples_have_the_shape_of_one() -> None:
-    """Their type stays."""
+    """An empty stack keeps the samples' type."""
     (empty,) = reference._empty_reference((np.zeros((2, 3), np.int32),))
     assert empty.shape == (0, 2, 3)
     assert empty.dtype == np.int32

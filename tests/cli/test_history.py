@@ -71,7 +71,7 @@ class TestToldApart:
         return run()
 
     def test_two_phones_of_one_model(self) -> None:
-        """Their rows show serials; another phone's row does not."""
+        """The rows of two alike phones show serials; another phone's row does not."""
         output = self.listed({"serial": "one"}, {"serial": "two"}, {"serial": "three", "device_model": "X"})
         assert "Mi 10T Pro one" in output
         assert "Mi 10T Pro two" in output

@@ -29,7 +29,7 @@ def test_every_target_has_a_core_with_its_instructions(target: object) -> None:
 
 
 def test_the_865_is_recognised_by_its_cores() -> None:
-    """Its files list four small and four large cores, with their clocks."""
+    """The 865's files list four small and four large cores, with their clocks."""
     texts = cores.emulated_core_files(get_target("865"))
     assert re.findall(r"CPU part\t: (\w+)", texts["proc/cpuinfo"]) == ["0xd05"] * 4 + ["0xd0d"] * 4
     assert texts["sys/devices/system/cpu/possible"] == "0-7\n"

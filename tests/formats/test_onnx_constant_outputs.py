@@ -31,7 +31,7 @@ class Anchored(nn.Module):
 @pytest.mark.parametrize("kind", ["read as well", "expanded"])
 @pytest.mark.parametrize("variant", ["onnx-fp32", "onnx-fp16"])
 def test_a_constant_output_is_kept(kind: str, variant: str, tmp_path: Path) -> None:
-    """It is compared as a constant, and passes."""
+    """The output is compared as a constant, and passes."""
     random = np.random.default_rng(0)
     samples = [(random.normal(size=(1, 4)).astype(np.float32),) for _ in range(8)]
     with torch.random.fork_rng():

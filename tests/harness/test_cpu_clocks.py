@@ -81,7 +81,7 @@ def simulated(root: Path, throttling: bool) -> Session:
 
 
 def test_the_simulators_throttling_is_seen(tmp_path: Path) -> None:
-    """Its falling limit, its falling clock and its heat each raise a flag."""
+    """The simulated limit, clock and heat each raise a flag."""
     names = {
         flag.partition(":")[0] for flag in instability.find_instability(simulated(tmp_path, throttling=True))
     }

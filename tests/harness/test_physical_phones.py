@@ -56,7 +56,7 @@ def test_a_new_address_is_the_same_device(address: str, phones: dict[str, tuple[
 
 
 def test_a_phone_that_is_named_twice_is_there_once(phones: dict[str, tuple[str, str]]) -> None:
-    """Its serial and an address of it are the same phone."""
+    """A phone's serial and an address of it are the same phone."""
     resolved = resolve_devices([USB, WIFI, "all"])
     assert (list(resolved.devices), dict(resolved.errors)) == (["R58N"], {})
 

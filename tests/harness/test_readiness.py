@@ -132,7 +132,7 @@ def test_waiting_ends_once_the_phone_is_cool() -> None:
 
 
 def test_waiting_ends_with_the_time() -> None:
-    """It does not wait longer than allowed, and checks once more at the end."""
+    """Waiting takes no longer than allowed, and the gates are checked once more at the end."""
     clock = Clock(HOT)
     with pytest.raises(NotReadyError, match=r"after 12 s.*thermal status: 2 \(moderate\).*cool"):
         clock.wait(12.0)

@@ -78,7 +78,7 @@ def test_every_soc_and_platform_has_a_source() -> None:
 
 @pytest.mark.parametrize("parts", [(A55, A76, X1), (A55, MONGOOSE), (("0x48", "0xd40"),)])
 def test_an_unknown_soc_is_a_phone_all_the_same(parts: tuple[tuple[str, str], ...]) -> None:
-    """Its latency is measured, and says "unknown SoC"."""
+    """The phone's latency is measured, and says "unknown SoC"."""
     session = sessions.session(
         identity=sessions.identity(soc="", chip="", parts=parts),
         launches=tuple(sessions.launch(index, parts=parts) for index in range(5)),

@@ -47,7 +47,7 @@ def test_each_name_becomes_devices_or_an_error(names: list[str], serials: set[st
 
 
 def test_the_host_is_a_device_of_its_own() -> None:
-    """It needs no adb."""
+    """Measuring on the host needs no adb."""
     (device,) = resolve_devices(["host"]).devices.values()
     assert isinstance(device, HostDevice)
 

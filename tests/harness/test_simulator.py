@@ -134,7 +134,7 @@ def test_devices_are_isolated(pair: tuple[TestDevice, ...]) -> None:
 
 
 def test_unauthorized(device: TestDevice) -> None:
-    """It is `unauthorized` until the user answers the dialog, and then usable without reconnecting."""
+    """The device is `unauthorized` until the user answers the dialog, then usable without reconnecting."""
     device.misbehave("unauthorized")
     device.reconnect()
     wait_until(lambda: state(device) == "unauthorized")

@@ -76,7 +76,7 @@ def test_a_failure_keeps_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_launch_that_ends_well_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its trace is deleted, and perfetto has ended."""
+    """The launch's trace is deleted, and perfetto has ended."""
     assert launched(tmp_path, monkeypatch, fails=False) == ""
     assert is_gone(tmp_path)
     assert not [*tmp_path.glob("export-mobile-*"), *tmp_path.glob("state/**/*trace*")]

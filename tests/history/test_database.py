@@ -17,7 +17,7 @@ from tests.history.stored import night
 
 
 def test_a_path_is_a_file(tmp_path: Path) -> None:
-    """Its folders are created, and characters that are special in a URL are not special."""
+    """The path's folders are created, and characters that are special in a URL are not special."""
     path = tmp_path / "new folder" / "a?b#c%20.sqlite"
     history.open_history(path).close()
     assert path.is_file()
@@ -87,7 +87,7 @@ def test_a_missing_file_may_be_an_error(tmp_path: Path) -> None:
 
 
 def test_damaged_samples_are_an_error(tmp_path: Path) -> None:
-    """They are not read as numbers."""
+    """Damaged samples are not read as numbers."""
     path = tmp_path / "history.sqlite"
     with history.open_history(path) as memory:
         memory.add(night(0), None)

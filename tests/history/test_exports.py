@@ -66,7 +66,7 @@ def test_samples_are_a_row_each(filled: History, tmp_path: Path, suffix: str) ->
 
 
 def test_a_filter_holds(filled: History, tmp_path: Path) -> None:
-    """It selects sessions as in a list."""
+    """The filter selects the same sessions as in a list."""
     assert export_history(filled, tmp_path / "one.csv", Filter(model="mobilenet_v2")) == 1
 
 

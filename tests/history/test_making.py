@@ -18,7 +18,7 @@ from tests.history.stored import ORIGIN, made
 
 
 def test_the_figures_are_those_of_the_harness() -> None:
-    """They are not computed in another way."""
+    """The history does not compute figures in another way."""
     measured = sessions.session()
     figures, session = latency_stats.stats_figures(measured), made(measured)
     assert (session.p50_ms, session.p90_ms, session.max_ms) == (
@@ -89,7 +89,7 @@ def test_a_device_cannot_smuggle_nul() -> None:
 
 
 def test_a_session_is_json() -> None:
-    """It has every field, and the derived values."""
+    """The JSON has every field, and the derived values."""
     values = json.loads(json.dumps(history_record_as_json(made())))
     assert set(StoredSession.__dataclass_fields__) <= set(values)
     assert values["line"] == made().series_key.id

@@ -32,7 +32,7 @@ def left(memory: History) -> set[str]:
 
 
 def test_a_plan_changes_nothing(memory: History) -> None:
-    """It only counts what would be deleted, of how many, and the bytes of their samples."""
+    """The plan only counts what would be deleted, of how many, and the bytes of their samples."""
     filled(memory, nights(15))
     pruned = plan_pruning(memory, EVERYTHING, LATER)
     assert (pruned.sessions, pruned.total, pruned.protected) == (5, 15, 10)
@@ -105,7 +105,7 @@ def test_samples_alone_may_be_forgotten(memory: History) -> None:
 
 
 def test_many_are_forgotten(memory: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take more than one statement, the last of which is not full."""
+    """Many sessions take more than one statement, the last of which is not full."""
     monkeypatch.setattr("android_harness.history.pruning.BATCH", 3)
     filled(memory, nights(20))
     prune_history(memory, EVERYTHING, LATER)
@@ -113,6 +113,6 @@ def test_many_are_forgotten(memory: History, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_policy_without_a_rule_is_refused() -> None:
-    """It would delete everything."""
+    """A policy without a rule would delete everything."""
     with pytest.raises(ValueError, match="days or newest"):
         PruningPolicy()

@@ -122,7 +122,7 @@ def test_a_new_checkpoint_keeps_its_baseline(memory: History) -> None:
 
 
 def test_a_baseline_is_the_last_sessions(memory: History) -> None:
-    """They are ordered from the oldest to the newest."""
+    """The baseline's sessions are ordered from the oldest to the newest."""
     for number in range(8):
         memory.add(night(number))
     assert memory.baseline(night(9), count=3) == (night(5), night(6), night(7))
@@ -187,7 +187,7 @@ def test_a_key_may_be_shortened(memory: History) -> None:
 
 
 def test_sessions_are_looked_up_together(memory: History) -> None:
-    """They are returned by key; unknown keys are left out."""
+    """Sessions are returned by key; unknown keys are left out."""
     for number in range(3):
         memory.add(night(number))
     sessions = memory.get_all(["key-0", "key-2", "key-9"])

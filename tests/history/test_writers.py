@@ -26,7 +26,7 @@ def write(name: str, location: str, together: Barrier) -> None:
 
 
 def test_writers_at_once_lose_nothing(location: str) -> None:
-    """They migrate a new database at once, and write their own and shared sessions at once."""
+    """The writers migrate a new database at once, and write their own and shared sessions at once."""
     together = PROCESSES.Barrier(WRITERS)
     writers = [
         PROCESSES.Process(target=write, args=(f"host-{number}", location, together))

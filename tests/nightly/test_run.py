@@ -173,7 +173,7 @@ class TestNothingStopsTheRest:
         assert {session.serial for session in phones.sessions()} == {"a"}
 
     def test_what_a_phone_that_does_not_answer_would_have_measured(self, phones: FakePhones) -> None:
-        """Its artifacts are skipped with the reason; only the phone's failure is a gap."""
+        """The phone's artifacts are skipped with the reason; only the phone's failure is a gap."""
         phones.phones, phones.silent = ("a",), {"b": "adb says 'unauthorized'."}
         finished = phones.run()
         measured = {(row.model, row.artifact) for row in rows_of(finished, "fine")}
@@ -374,7 +374,7 @@ class TestJudged:
         assert "Measured again" in row.words
 
     def test_a_regression_is_none_the_less_one_the_next_night(self, week: FakePhones) -> None:
-        """It is compared with the old baseline, and ends when the speed is back."""
+        """The regression is compared with the old baseline, and ends when the speed is back."""
         week.answer = lambda *_: FAST * 1.5
         week.run(week.task(["one"]))
         assert states(week.run(week.task(["one"]))) == {"regression": 1}
@@ -417,7 +417,7 @@ class TestJudged:
         assert states(week.run(task)) == {"inconclusive": 1}
 
     def test_what_passed_before_and_does_not_now(self, week: FakePhones) -> None:
-        """It is a regression, whatever the speed; other changes are listed."""
+        """Failing after a pass is a regression, whatever the speed; other changes are listed."""
         week.change = lambda report: failing(only_chosen(report))
         finished = week.run(week.task(["one"]))
         (row,) = rows_of(finished, "regression")

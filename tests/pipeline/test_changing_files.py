@@ -46,7 +46,7 @@ def truncate(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [rewrite, append, truncate])
 def test_a_checkpoint_that_is_written_to_while_it_is_read_is_refused(change: Change, tmp_path: Path) -> None:
-    """Its hash would name other weights than those that were read."""
+    """The checkpoint's hash would name other weights than those that were read."""
     path = tmp_path / "last.pt2"
     path.write_bytes(b"old weights")
     with pytest.raises(CheckpointError, match="changed while it was read"), opened_source(path):

@@ -188,7 +188,7 @@ class TestRealArtifacts:
     def test_a_library_without_one_thing_that_a_program_needs_does_not_load_it(
         self, tmp_path: Path, missing: str
     ) -> None:
-        """It loads with everything; without one operator, backend or XNNPACK node it does not."""
+        """The program loads with everything; without one operator, backend or XNNPACK node it does not."""
         out, _ = exported("cnn")
         name = "executorch-xnnpack-int8"
         needs = executorch_needs.executorch_needs(out / f"{name}.pte")

@@ -132,7 +132,7 @@ def test_a_confined_job_reaches_nothing(tmp_path: Path, name: str) -> None:
 
 @confines
 def test_a_confined_job_does_what_it_may(tmp_path: Path) -> None:
-    """It changes its folders, starts the libraries' programs and returns records."""
+    """The job changes its folders, starts the libraries' programs and returns records."""
     granted = JobRights(Confinement(writes=(tmp_path / "work",), programs=True))
     (tmp_path / "work").mkdir()
     assert run(tmp_path, Job("a", write, (tmp_path / "work" / "new",)), granted) == "done"

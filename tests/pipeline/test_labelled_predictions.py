@@ -73,7 +73,7 @@ def test_what_is_known_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: py
 
 
 def test_a_drop_is_counted_against_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lost two of four and gained one: 25 points. What gave no answers has no drop."""
+    """The artifact lost two of four and gained one: 25 points. What gave no answers has no drop."""
     answers = Run(tmp_path, monkeypatch).answer("executorch-xnnpack-int8", "onnx-int8")
     assert labelled_predictions.drops_of_predictions(LABELS, answers) == {"executorch-xnnpack-int8": 25.0}
 
@@ -93,6 +93,6 @@ def test_too_few_that_can_be_read_are_refused(
 def test_without_float32_there_is_nothing_to_compare_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its error ends the run."""
+    """Float32's error ends the run."""
     with pytest.raises(ValueError, match="too large"):
         Run(tmp_path, monkeypatch, ValueError("too large")).answer("executorch-xnnpack-int8")

@@ -210,7 +210,7 @@ def test_each_runtime_has_the_first_that_is_good_enough_there(
 def test_what_could_not_be_made_or_timed_is_looked_for_further(
     left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has no point; the other runtime's may be chosen for all that."""
+    """The candidate has no point; the other runtime's may be chosen for all that."""
     search = Search(tmp_path, monkeypatch, [60.0, 30.0, 30.0], times=(2.0, 2.1, 2.1))
     make = mixed_precision_candidates.make_candidate
 
@@ -230,7 +230,7 @@ def test_what_failed_is_not_chosen_for_its_decibels(tmp_path: Path, monkeypatch:
 
 
 def test_the_chosen_ones_files_are_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its artifacts and what its program computes, of no other candidate; all that is known of it is kept."""
+    """OUT gets the chosen candidate's artifacts and program outputs, and keeps all that is known of it."""
     search = Search(tmp_path, monkeypatch, [20.0, 25.0, 40.0])
     result = search.run()
     assert search.emitted() == {

@@ -308,7 +308,7 @@ class TestTheCache:
     def test_a_users_network_is_captured_again_but_not_built_again(
         self, kept: Path, jobs: Spy, tmp_path: Path
     ) -> None:
-        """Its code cannot be hashed with all it imports; the graph that comes out of it can."""
+        """A network's code cannot be hashed with all it imports; the graph that comes out of it can."""
         options = exports.options("cnn") | {"target": "snapdragon865", "formats": ("onnx-fp32", "onnx-int8")}
         first = export(exports.checkpoint("cnn"), out=tmp_path / "first", **options)
         jobs.labels.clear()
@@ -430,7 +430,7 @@ class TestOneFailure:
     def test_a_randomly_initialised_network_is_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Its outputs are about 1e-9 whatever the input: equality would mean nothing. Exit 6."""
+        """The outputs are about 1e-9 whatever the input: equality would mean nothing. Exit 6."""
         from exporter.capture import torchvision_ops
 
         torchvision_ops.prepare_torchvision_ops()

@@ -65,7 +65,7 @@ def test_a_channel_that_calibration_left_idle_is_not_clipped(groups: int) -> Non
 
 @pytest.mark.parametrize("activation", [nn.ReLU6(), nn.ReLU(), nn.Identity()])
 def test_an_idle_channel_gets_the_factor_of_a_used_one(activation: nn.Module) -> None:
-    """Its weights grow as little as those of channels that calibration shows whole."""
+    """The idle channel's weights grow as little as those of channels that calibration shows whole."""
     factors = writer_factors(Net(activation, nn.BatchNorm2d(CHANNELS), CHANNELS))
     assert factors.max() / factors.min() < 1.3
 

@@ -21,7 +21,7 @@ def test_a_few_crops_show_most_photos(photos: int, crops: int, most: int) -> Non
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 7, 16, 64, 100])
 def test_the_others_are_others(count: int) -> None:
-    """They share no sample with the few, unless the few are all."""
+    """The other samples share none with the few, unless the few are all."""
     few, rest = spread_graph_samples(range(count), 4), other_graph_samples(range(count), 4)
     assert sorted(set(few)) == list(few)
     assert rest

@@ -30,7 +30,7 @@ def test_results_are_nearer_than_with_the_nearest_steps() -> None:
 
 
 def test_inputs_that_are_always_zero() -> None:
-    """Their weights are rounded to the nearest step, and the others are unaffected."""
+    """The weights of such inputs are rounded to the nearest step, and the others are unaffected."""
     columns = random(1, 4, 100)
     columns[0, 1:3] = 0
     steps = rounding.round_weights_together(random(1, 3, 4), columns, torch.full((1, 3, 1), 0.1))

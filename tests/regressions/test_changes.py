@@ -64,7 +64,7 @@ def test_a_restless_year_has_no_steps() -> None:
 
 
 def test_noise_is_that_around_the_levels() -> None:
-    """It is a standard deviation, whatever steps or drift the series has."""
+    """The noise is a standard deviation, whatever steps or drift the series has."""
     logs = np.log(levels((1000, 8.0), (1000, 9.0)))
     assert noise_between_changes(logs) == pytest.approx(0.01, rel=0.05)
     assert noise_between_changes(logs + 0.05 * np.arange(len(logs))) == pytest.approx(0.01, rel=0.05)
@@ -107,7 +107,7 @@ def test_equal_values_have_no_noise_and_no_steps() -> None:
 
 
 def test_a_change_tells_its_levels() -> None:
-    """It has the medians of both sides, and the first session of the new level."""
+    """A change has the medians of both sides, and the first session of the new level."""
     values = levels((20, 8.0), (20, 8.8), noise=0.001)
     (change,) = changes(series(values, 20))
     assert (change.index, change.key) == (20, "key-20")

@@ -117,7 +117,7 @@ def interpreted(out: Path, status: str = "passed") -> None:
 
 
 def test_what_only_the_interpreter_executed_goes_in_only_by_name(request_: ReleaseRequest) -> None:
-    """It needs the user's consent like what never ran, and the bundle says what executed it."""
+    """Such an artifact needs the user's consent like what never ran, and the bundle says what executed it."""
     interpreted(request_.out)
     assert names(request_) == ["onnx-fp32"]
     remarks = plan_release(request_).remarks

@@ -182,7 +182,7 @@ def test_values_of_a_channel_are_a_row_per_sample() -> None:
 
 
 def test_a_constant_is_measured_against_its_own_size() -> None:
-    """Its error is a share of the value itself, as it does not vary; what is wrong is counted."""
+    """A constant's error is a share of the value itself, as it does not vary; what is wrong is counted."""
     generator = np.random.default_rng(3)
     y = np.concatenate([np.full((32, 1, 2), 8.0), generator.normal(size=(32, 1, 2))], axis=2)
     a = y + np.array([0.08, 0.8, 0.0, 0.0])

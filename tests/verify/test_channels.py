@@ -244,7 +244,7 @@ def test_only_an_activation_excuses_a_unit_that_hardly_moves() -> None:
 
 
 def test_a_clipped_class_does_not_loosen_its_own_limit() -> None:
-    """It is never the answer: the agreement is whole while the decibels of the whole fall below 20."""
+    """The clipped class is never the answer: agreement is whole while the output falls below 20 dB."""
     y = np.random.default_rng(3).normal(size=(16, 1, 6))
     y[:, :, 2] = 4 * y[:, :, 2] - 12
     a = noisy(y, 60)

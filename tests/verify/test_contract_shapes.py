@@ -57,5 +57,5 @@ def test_a_file_has_no_size_or_the_most_it_can_give(
 
 
 def test_inputs_have_one_size_whatever_the_outputs_do() -> None:
-    """Their shapes are compared as they are."""
+    """The shapes of inputs are compared as they are."""
     assert checked(((7, 4), (7,)), BOTH, (-1, 3)) == "Its input shapes are [-1, 3], the model's [1, 3]."

@@ -124,7 +124,7 @@ def test_the_interval_narrows_with_the_root_of_the_scenes() -> None:
 
 @pytest.mark.parametrize(("right", "scenes"), [(8, 10), (1, 10), (19, 20), (3, 5)])
 def test_single_answers_are_worth_one_less_than_their_number(right: int, scenes: int) -> None:
-    """Their spread is a binomial's, whatever the share; few scenes lose by Student's factor as well."""
+    """Single answers spread as a binomial does, whatever the share; few scenes lose by Student's factor."""
     shares = (np.arange(scenes) < right).astype(float)
     factor = (special.ndtri(intervals.CONFIDENCE) / special.stdtrit(scenes - 1, intervals.CONFIDENCE)) ** 2
     worth = intervals.effective_count_for_interval(shares, 1, np.arange(scenes))

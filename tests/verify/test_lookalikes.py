@@ -96,5 +96,5 @@ def test_differences_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_weights_of_few_bits_are_judged_alike() -> None:
-    """Their simulation rounds weights as the artifact does, so that what is left is rounding."""
+    """The simulation of few bits rounds weights as the artifact does, so that what is left is rounding."""
     assert reason(0, 5, variant=W4) == ""

@@ -55,7 +55,7 @@ def right(seed: int = 9) -> np.ndarray:
 
 
 def test_an_artifact_as_noisy_as_its_simulation_passes() -> None:
-    """Its values are others: rounding happens in other places."""
+    """The artifact's values are others: rounding happens in other places."""
     assert [reason(right(seed)) for seed in range(5, 15)] == [""] * 10
 
 
@@ -109,7 +109,7 @@ def test_backends_that_sum_in_half_precision_have_a_wider_margin() -> None:
 
 
 def test_a_quantised_artifact_is_judged_by_what_its_program_costs() -> None:
-    """Its program is the simulation: at 45 dB a file at 30 dB is wrong, though 20 dB were enough once."""
+    """The quantised program is the simulation: where it has 45 dB, a file of 30 dB is wrong."""
     level = 10 ** (-45 / 20)
     program = Lowering((REFERENCE + noise(1, level),), 60.0)
 

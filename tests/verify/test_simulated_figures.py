@@ -96,7 +96,7 @@ def assert_worst(s: Array, a: Array, times: float, place: tuple[int, int]) -> No
 
 
 def test_the_worst_channel_has_an_axis_and_an_index() -> None:
-    """Its error is a multiple of its own simulated error, or of half the output's where that is larger."""
+    """A channel's error is a multiple of its simulated error, or of half the output's if that is larger."""
     s = np.ones((4, 3, 5)) * 0.1
     a = s.copy()
     a[:, 1, :] = 0.3

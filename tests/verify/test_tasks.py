@@ -114,7 +114,7 @@ DAMAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("task", EXAMPLES)
 def test_a_damaged_output_is_worse_at_its_task(task: str) -> None:
-    """It fails for float32 and, being much damaged, for int8."""
+    """The damaged output fails for float32 and, being much damaged, for int8."""
     example = EXAMPLES[task]
     damaged = replace(example, actual=(DAMAGE[task](example.reference[0].copy()),))
     for precision in ("fp32", "int8"):
