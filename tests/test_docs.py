@@ -268,9 +268,10 @@ def test_the_demos_target_exists() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_exists(page: str) -> None:
-    """A path in backticks leads to a file of this repository."""
+    """A path in backticks, or to a Python file anywhere, leads to a file of this repository."""
     folders = "exporter|android_harness|tests|benchmarks|scripts|models|docs"
     named = set(re.findall(rf"`((?:{folders})/[\w./-]+|[A-Z]+\.md|mkdocs\.yml|\.ci/run)`", PAGES[page]))
+    named |= set(re.findall(rf"(?<![\w/.-])((?:{folders})/[\w/]+\.py)\b", PAGES[page]))
     named -= {name for name in named if "NAME" in name} | {"MODEL_CARD.md"}
     assert not {name for name in named if not (ROOT / name).exists()}
 

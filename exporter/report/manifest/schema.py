@@ -157,7 +157,7 @@ class Artifact(Part):
     delegated_fraction: Fraction | None
     host_latency: Latency | None
     device_latency: DeviceLatency | None = None
-    """The one of `device_latencies` that counts (`devices.worst`)."""
+    """The one of `device_latencies` that counts (`budget.worst_for_budget`)."""
     device_latencies: tuple[DeviceLatency, ...] = ()
     structure: Structure | None = None
     accuracy: Accuracy | None = None
