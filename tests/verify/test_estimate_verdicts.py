@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from exporter.records import Artifact, DeviceLatency, EstimatedLatency, Latency, Variant
+from exporter.records import Artifact, DeviceLatency, EstimatedLatency, Latency, Variant, Verdict
 from exporter.verify import budget, estimate_verdicts, select
 from tests.variants import FP32, INT8
 
@@ -126,3 +126,115 @@ def test_a_measurement_is_compared_with_its_estimate(p50_ms: float, words: str) 
     assert words in estimate_verdicts.estimate_compared(latency, [estimate(8, threads=1), estimate(8)])
     assert not estimate_verdicts.estimate_compared(replace(latency, evidence="simulated"), [estimate(8)])
     assert not estimate_verdicts.estimate_compared(latency, [estimate(8, threads=1)])
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "factor", "verdict"),
+    [
+        (10, 1.5, "uncertain"),
+        (9.99, 1.5, "estimated within"),
+        (22.5, 1.5, "uncertain"),
+        (23, 1.5, "estimated over"),
+    ],
+)
+def test_an_interval_that_ends_on_the_budget_is_uncertain(p50_ms: float, factor: float, verdict: str) -> None:
+    """An end that equals the budget neither keeps it nor exceeds it."""
+    assert estimate_verdicts.estimate_verdict(estimate(p50_ms, factor), 15) == verdict
+
+
+def test_the_best_estimate_is_that_of_the_faster_number_of_threads() -> None:
+    """An artifact without estimates has no best one."""
+    row = artifact(INT8, 1, estimate(12, threads=1), estimate(8, threads=4), estimate(9, threads=2))
+    best = estimate_verdicts.best_estimate(row)
+    assert best is not None
+    assert (best.p50_ms, best.threads) == (8, 4)
+    assert estimate_verdicts.best_estimate(artifact(INT8, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("ends", "other", "share"),
+    [
+        ((10, 10), (5, 10), 1),
+        ((10, 10), (10, 10), 1),
+        ((10, 10), (11, 20), 0),
+        ((10, 20), (15, 35), 0.5),
+        ((10, 20), (20, 40), 0),
+        ((10, 20), (16, 18), 1),
+        ((16, 36), (10, 20), 0.4),
+    ],
+)
+def test_the_overlap_of_two_intervals_is_known_by_hand(
+    ends: tuple[float, float], other: tuple[float, float], share: float
+) -> None:
+    """An interval without width overlaps wholly where it lies in the other; the order does not matter."""
+    first, second = (replace(estimate(1), low_ms=low, high_ms=high) for low, high in (ends, other))
+    assert estimate_verdicts.estimate_overlap(first, second) == pytest.approx(share)
+    assert estimate_verdicts.estimate_overlap(second, first) == pytest.approx(share)
+
+
+def tie_row(low_ms: float, high_ms: float, variant: Variant = FP32) -> Artifact:
+    item = replace(estimate((low_ms + high_ms) / 2, basis="graph"), low_ms=low_ms, high_ms=high_ms)
+    return artifact(variant, 1, item)
+
+
+def test_estimates_tie_from_half_an_interval_on_and_only_by_one_executor() -> None:
+    """What the reference interpreter executed, and what has no estimate, ties with nothing else."""
+    best = tie_row(10, 20, INT8)
+    half, less = tie_row(15, 35), tie_row(15.1, 35)
+    verdict = Verdict("passed", None, "", None, executor="reference interpreter")
+    interpreted = replace(half, verdict=verdict)
+    nothing = artifact(VULKAN, 1)
+    assert estimate_verdicts.tied_estimates(best, [half, less, interpreted, nothing, best]) == [half, best]
+    assert estimate_verdicts.tied_estimates(nothing, [half, nothing, best]) == [nothing]
+
+
+def test_a_choice_names_the_next_best_and_counts_what_was_left_out() -> None:
+    """The next one is the nearest by its best estimate, not the first in the list."""
+    best = artifact(INT8, 1, estimate(10, 2, threads=1))
+    slow, next_best = (
+        artifact(FP32, 1, estimate(40, 2)),
+        artifact(VULKAN, 1, estimate(30, 2), estimate(16, 2)),
+    )
+    reason = estimate_verdicts.estimate_choice_reason(best, [best, slow, next_best])
+    assert "(10 ms, 5 to 20 (estimated), 1 thread) of 3 passed artifacts" in reason
+    assert reason.endswith(f"overlaps by 80% with that of {VULKAN.name} (16 ms)")
+    two_without = [best, slow, *[artifact(variant, 1) for variant in (VULKAN, FP32)]]
+    assert estimate_verdicts.estimate_choice_reason(best, two_without).endswith(
+        "; 2 without an estimate were left out"
+    )
+    alone = estimate_verdicts.estimate_choice_reason(best, [best])
+    assert alone.endswith("of 1 passed artifacts that the target runs")
+
+
+def test_a_tie_says_what_it_is_about() -> None:
+    """The reason has the number of artifacts, the estimate, and its threads."""
+    best = artifact(INT8, 1, estimate(10, 2, threads=1))
+    reason = estimate_verdicts.estimate_tie_reason(best, [best, best, best])
+    assert "of 3 passed artifacts" in reason
+    assert "(10 ms, 5 to 20 (estimated), 1 thread; without counted instructions)" in reason
+
+
+def test_the_two_largest_shares_bound_an_artifact() -> None:
+    """They come in the order of their size, as whole percents."""
+    shares = {"loads": 0.3, "threads": 0.146, "arithmetic": 0.554}
+    assert (
+        estimate_verdicts.estimate_bound(replace(estimate(1), shares=shares)) == "arithmetic 55 %, loads 30 %"
+    )
+    assert estimate_verdicts.estimate_bound(estimate(1)) == ""
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "words"),
+    [
+        (8, "measured 8 ms p50, 0% more than the estimate of 8 ms, 6.67 to 9.6, inside its interval"),
+        (6.4, "measured 6.4 ms p50, 20% less than the estimate of 8 ms, 6.67 to 9.6, outside its interval"),
+        (9.6, "20% more than the estimate of 8 ms, 6.67 to 9.6, inside its interval"),
+    ],
+)
+def test_a_comparison_gives_both_figures_and_the_interval(p50_ms: float, words: str) -> None:
+    """A measurement on the interval's end is inside it."""
+    latency = replace(measured(p50_ms), device={"serial": "phone", "soc": "SM8250", "threads": 4})
+    both = [estimate(8), estimate(20)]
+    assert words in estimate_verdicts.estimate_compared(latency, both)
+    nothing = replace(estimate(8), p50_ms=0.0)
+    assert "0% more" in estimate_verdicts.estimate_compared(latency, [nothing])
