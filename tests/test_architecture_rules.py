@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import android_harness
 import exporter
 
@@ -139,7 +137,8 @@ def walk(node: ast.AST, functions: bool = True) -> Iterator[ast.AST]:
         yield from walk(child, functions)
 
 
-def imports(module: str, functions: bool = True) -> set[str]:
+@cache
+def imports(module: str, functions: bool = True) -> frozenset[str]:
     """Return the full names of the modules that a module imports."""
     imported: set[str] = set()
     for node in walk(tree(module), functions):
@@ -150,7 +149,7 @@ def imports(module: str, functions: bool = True) -> set[str]:
             base = str(node.module)
             names = {f"{base}.{alias.name}" for alias in node.names}
             imported |= {name if name in MODULES else base for name in names}
-    return imported
+    return frozenset(imported)
 
 
 def tier(module: str) -> int:
@@ -166,36 +165,48 @@ def test_there_are_few_tiers_of_existing_modules() -> None:
     assert len(TIERS) <= MAX_TIERS
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "exporter"])
-def test_imports_point_one_way(module: str) -> None:
+def packages(module: str, functions: bool = True) -> set[str]:
+    """Return the names of the packages that a module imports from."""
+    return {name.split(".")[0] for name in imports(module, functions)}
+
+
+def test_imports_point_one_way() -> None:
     """No module imports from an earlier tier, and none imports the package root."""
-    ours = {name for name in imports(module) if name.split(".")[0] == "exporter"}
-    assert "exporter" not in ours
-    assert {name for name in ours if tier(name) < tier(module)} == set()
+    wrong = {
+        (module, name)
+        for module in MODULES.keys() - {"exporter"}
+        for name in imports(module)
+        if name.split(".")[0] == "exporter" and (name == "exporter" or tier(name) < tier(module))
+    }
+    assert not wrong
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_frameworks_are_imported_inside_functions(module: str) -> None:
+def test_frameworks_are_imported_inside_functions() -> None:
     """The command line starts at once, and a broken framework affects no other."""
-    top = {name.split(".")[0] for name in imports(module, functions=False)} & FRAMEWORKS
-    allowed = {"torch", "torchao", "torchvision"} if module in TORCH_AT_THE_TOP else set()
-    assert top <= allowed
+    allowed = {module: {"torch", "torchao", "torchvision"} for module in TORCH_AT_THE_TOP}
+    top = {module: packages(module, functions=False) & FRAMEWORKS for module in MODULES}
+    assert {module: names for module, names in top.items() if not names <= allowed.get(module, set())} == {}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_command_line_prints_and_exits(module: str) -> None:
-    """A library that prints cannot be used from another program."""
-    if module.startswith(MAY_SPEAK):
-        return
-    spoken = {
-        ast.unparse(node.func)
+CALLS_THAT_SPEAK = {"print", "sys.exit", "exit", "quit"}
+
+
+def calls_that_speak(module: str) -> set[str]:
+    """Return the calls of a module that print, other than to stderr, or that exit."""
+    return {
+        ast.unparse(node)
         for node in walk(tree(module))
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in {"print", "sys.exit", "exit", "quit"}
+        and ast.unparse(node.func) in CALLS_THAT_SPEAK
         and "stderr" not in ast.unparse(node)  # a worker's stderr is export.log
     }
-    assert not spoken
-    assert "typer" not in {name.split(".")[0] for name in imports(module)}
+
+
+def test_only_the_command_line_prints_and_exits() -> None:
+    """A library that prints cannot be used from another program."""
+    silent = [module for module in MODULES if not module.startswith(MAY_SPEAK)]
+    assert {module: calls for module in silent if (calls := calls_that_speak(module))} == {}
+    assert [module for module in silent if "typer" in packages(module)] == []
 
 
 TALK_TO_DEVICES = {
@@ -222,11 +233,9 @@ TALK_TO_DEVICES = {
 """Emulation runs the harness' runner, and no device."""
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_bench_imports_the_harness(module: str) -> None:
+def test_only_bench_imports_the_harness() -> None:
     """Exporting does not import the harness."""
-    used = "android_harness" in {name.split(".")[0] for name in imports(module)}
-    assert used == (module in TALK_TO_DEVICES)
+    assert {module for module in MODULES if "android_harness" in packages(module)} == TALK_TO_DEVICES
 
 
 HARNESS_ROOT = Path(android_harness.__file__).parent
@@ -245,18 +254,19 @@ MIGRATIONS = "android_harness.history.migrations."
 HARNESS_MAY_SPEAK = {"android_harness.simulator.__main__"}
 
 
-@pytest.mark.parametrize("module", HARNESS)
-def test_the_harness_knows_neither_frameworks_nor_the_exporter(module: str) -> None:
+def test_the_harness_knows_neither_frameworks_nor_the_exporter() -> None:
     """The harness imports neither frameworks nor the exporter."""
-    known = {name.split(".")[0] for name in imports(module)}
-    assert not known & (FRAMEWORKS | {"exporter", "typer", "rich"})
+    unknown = FRAMEWORKS | {"exporter", "typer", "rich"}
+    assert {module: names for module in HARNESS if (names := packages(module) & unknown)} == {}
 
 
-@pytest.mark.parametrize("module", HARNESS)
-def test_the_harness_imports_heavy_packages_inside_functions(module: str) -> None:
+def test_the_harness_imports_heavy_packages_inside_functions() -> None:
     """The command line imports the harness, and must start at once."""
-    top = {name.split(".")[0] for name in imports(module, functions=False)} & HEAVY
-    assert module.startswith(MIGRATIONS) or top <= AT_THE_TOP.get(module, set())
+    quick = [module for module in HARNESS if not module.startswith(MIGRATIONS)]
+    top = {module: (packages(module, functions=False) & HEAVY) for module in quick}
+    assert {
+        module: names for module, names in top.items() if not names <= AT_THE_TOP.get(module, set())
+    } == {}
 
 
 def test_nothing_of_the_harness_imports_what_is_heavy_at_the_top() -> None:
@@ -277,11 +287,15 @@ def _full_names(node: ast.Import | ast.ImportFrom) -> set[str]:
     return {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
 
 
-@pytest.mark.parametrize("module", sorted(HARNESS.keys() - HARNESS_MAY_SPEAK))
-def test_the_harness_neither_prints_nor_exits(module: str) -> None:
+def test_the_harness_neither_prints_nor_exits() -> None:
     """The harness reports through observers, records and exceptions."""
-    called = {ast.unparse(node.func) for node in walk(tree(module)) if isinstance(node, ast.Call)}
-    assert not called & {"print", "sys.exit", "exit", "quit"}
+    speaking = {
+        module
+        for module in HARNESS.keys() - HARNESS_MAY_SPEAK
+        for node in walk(tree(module))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in CALLS_THAT_SPEAK
+    }
+    assert not speaking
 
 
 def test_no_imports_of_the_harness_form_a_circle() -> None:
