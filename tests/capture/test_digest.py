@@ -137,3 +137,52 @@ def test_what_it_does_not_know_has_no_digest() -> None:
     program = exported()
     program.constants["odd"] = object()
     assert digest_program(program) == ""
+
+
+class Swapped(nn.Module):
+    """A network with two branches that are the same but for their order."""
+
+    def __init__(self, first: float, second: float) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda t: t + self.first, lambda t: t + self.second, (x,))  # type: ignore[no-any-return]
+
+
+def test_exchanged_branches_are_another_network() -> None:
+    """The digest has each nested graph where it stands, not only that it is there."""
+    assert digest_program(exported(Swapped(1.0, 2.0))) != digest_program(exported(Swapped(2.0, 1.0)))
+
+
+def scripted(weight: float) -> torch.jit.ScriptModule:
+    module = nn.Linear(1, 1)
+    nn.init.constant_(module.weight, weight)
+    nn.init.zeros_(module.bias)
+    return torch.jit.script(module)
+
+
+def test_a_script_module_counts_with_its_weights() -> None:
+    """A constant that TorchScript holds changes the digest by any of its values."""
+    digests = []
+    for weight in (1.0, 1.0, 2.0):
+        program = exported(Swapped(1.0, 2.0))
+        program.constants["scripted"] = scripted(weight)
+        digests.append(digest_program(program))
+    assert digests[0] == digests[1] != ""
+    assert digests[2] not in ("", digests[0])
+
+
+def test_no_program_has_no_digest() -> None:
+    """Nothing is cached under an empty key."""
+    assert digest_program(None) == ""
+
+
+def test_a_value_that_contains_itself_has_no_digest() -> None:
+    """The walk ends, and nothing is cached; a value that comes twice is no such circle."""
+    program = exported(Swapped(1.0, 2.0))
+    twice = [1, 2]
+    program.constants["twice"] = (twice, twice)  # type: ignore[assignment]
+    assert digest_program(program) != ""
+    twice.append(twice)  # type: ignore[arg-type]
+    assert digest_program(program) == ""
