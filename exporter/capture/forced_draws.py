@@ -156,7 +156,7 @@ def _draw_uniform(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> 
     first: float
     last: float
     first, last = values.get("from", 0.0), values.get("to", 1.0)
-    below_one = 1 - torch.finfo(result.dtype).eps / 2 if result.is_floating_point() else HIGH
+    below_one = 1 - torch.finfo(result.dtype).eps / 2
     return first + (last - first) * quantiles.clamp(max=below_one)
 
 

@@ -101,6 +101,18 @@ def test_the_largest_uniform_number_is_below_one() -> None:
     assert forced(lambda: torch.rand(5, dtype=torch.float32))[-1] < 1
 
 
+def test_complex_numbers_are_uniform_too() -> None:
+    """torch.rand has them; what is drawn is real, and below one."""
+    drawn = forced(lambda: torch.rand(5, dtype=torch.complex64))
+    assert drawn.real.tolist() == pytest.approx(QUANTILES)
+    assert drawn.real.max() < 1
+
+
+def test_a_boolean_is_drawn_from_two_values() -> None:
+    """Three eighths are on the side of False, as they would not be with more values."""
+    assert forced(lambda: five(lambda t: t.random_(), torch.bool), *[3 / 8] * 5).tolist() == [False] * 5
+
+
 def test_permutations_turn_and_flip() -> None:
     """The first quantile decides; nothing has no order."""
     assert forced(lambda: torch.randperm(4), 0.5, 0, 0, 0).tolist() == [2, 3, 0, 1]

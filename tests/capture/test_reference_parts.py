@@ -88,6 +88,17 @@ def test_outputs_keep_their_number_of_dimensions() -> None:
         reference._check_reference_ranks(captured, [(flat, deep), (flat, flat)])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_real_and_complex_outputs_need_no_other_roundings(dtype: str) -> None:
+    """Only a discrete output can change by rounding alone, so that the network is not run again."""
+    captured: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,), dtype)])
+    assert reference._nudged_reference(captured, [(1,)], [one(1.0)]) == []
+    discrete: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,), dtype), TensorSpec("b", (1,), "int64")])
+    assert reference._nudged_reference(discrete, [(1,), (1,)], []) == []
+    with pytest.raises(AttributeError):  # it has no network to run
+        reference._nudged_reference(discrete, [(1,), (1,)], [one(1.0)])
+
+
 def test_no_samples_have_the_shape_of_one() -> None:
     """An empty stack keeps the samples' type."""
     (empty,) = reference._empty_reference((np.zeros((2, 3), np.int32),))

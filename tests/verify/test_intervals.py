@@ -147,3 +147,44 @@ def test_answers_that_do_not_differ_are_worth_their_scenes(
     """Scenes of unequal size are worth fewer of equal size; one scene is one witness."""
     counted = intervals.effective_count_for_interval(np.array(shares), answers, np.array(scenes))
     assert counted == pytest.approx(worth)
+
+
+@pytest.mark.parametrize(
+    ("signals", "noises", "scenes", "middle", "half"),
+    [
+        ([1, 1], [0.01, 0.03], [0, 1], 16.9897, 9.2358),
+        ([1, 2, 1], [0.005, 0.015, 0.02], [7, 7, 9], 20.0, 9.2358),
+        ([1, 1, 1, 1], [0.01, 0.01, 0.01, 0.05], [0, 1, 2, 3], 16.9897, 5.6212),
+        ([4], [0.04], [0], 20.0, 38.1186),
+    ],
+)
+def test_the_bounds_of_an_sqnr_are_known_by_hand(
+    signals: list[float], noises: list[float], scenes: list[int], middle: float, half: float
+) -> None:
+    """The ratio estimator's spread over scenes, with one more of 3 dB, times Student's 97.5 %."""
+    bounds = intervals.sqnr_db_interval(*map(np.array, (signals, noises, scenes)))
+    assert bounds == pytest.approx((middle - half, middle + half), abs=2e-3)
+
+
+def test_silence_has_no_bounds() -> None:
+    """Without a signal all is noise."""
+    assert intervals.sqnr_db_interval(np.zeros(2), np.ones(2), np.arange(2)) == (-math.inf, -math.inf)
+
+
+@pytest.mark.parametrize(
+    ("shares", "answers", "scenes", "count"),
+    [
+        ([1, 0, 1, 1], 1, [0, 0, 1, 1], 0.2036),
+        ([1, 0, 1, 1], 1, [5, 5, 5, 5], 1.0),
+        ([0, 0, 0], 1, [0, 1, 2], 3.0),
+        ([1, 1, 1, 1], 1, [0, 0, 0, 1], 1.6),
+        ([1, 1], 21, [0, 1], 21.0),
+        ([1, 1, 0, 1, 0, 1], 1, [0, 1, 2, 3, 4, 5], 3.3320),
+    ],
+)
+def test_the_number_of_independent_answers_is_known_by_hand(
+    shares: list[float], answers: int, scenes: list[int], count: float
+) -> None:
+    """Scenes of unequal size are worth fewer, and those that differ fewer still."""
+    effective = intervals.effective_count_for_interval(np.array(shares, float), answers, np.array(scenes))
+    assert effective == pytest.approx(count, abs=1e-3)
