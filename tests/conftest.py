@@ -48,7 +48,15 @@ def audits_share_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a file's slow tests in one process, so that its fixtures are made once."""
+    """Run those tests of a file in one process that are slow or share a fixture, so that it is made once."""
     for item in items:
-        if item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
+        if item.get_closest_marker("xdist_group"):
+            continue
+        if item.get_closest_marker("slow") or _shares_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares_fixture(item: pytest.Item) -> bool:
+    """Tell whether a test uses a fixture that is made once for its file."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    return any(definitions[-1].scope == "module" for definitions in fixtures)
