@@ -1,9 +1,14 @@
-"""Make whole exports of the small networks, once per test process."""
+"""Make whole exports of the small networks, once for all processes of a test run."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
+import os
+import pickle
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +30,30 @@ FACTORIES = {
 
 @functools.cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="export-mobile-tests-"))
+    """Return the folder of this run; pytest-xdist gives all its workers one name for it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if not run:
+        return Path(tempfile.mkdtemp(prefix="export-mobile-tests-"))
+    folder = Path(tempfile.gettempdir()) / f"export-mobile-tests-{run}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Let one process at a time make what has this name; the others find it made."""
+    with (_folder() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache
 def checkpoint(net: str) -> Path:
     """Write the trained weights as a training script would."""
     path = _folder() / f"{net}.ckpt"
-    torch.save({"state_dict": nets.trained(net).state_dict(), "epoch": 3}, path)
+    with _alone(path.name):
+        if not path.exists():
+            torch.save({"state_dict": nets.trained(net).state_dict(), "epoch": 3}, path)
     return path
 
 
@@ -41,7 +62,9 @@ def arrays(net: str) -> Path:
     """Write 64 unseen digits to an .npz: half calibrates, half verifies."""
     path = _folder() / f"{net}.npz"
     stacked = [np.concatenate(column) for column in zip(*nets.samples(net, 1400, 64), strict=True)]
-    np.savez(path, **dict(zip((nets.NETS | nets.MORE)[net][2], stacked, strict=True)))  # type: ignore[arg-type]
+    with _alone(path.name):
+        if not path.exists():
+            np.savez(path, **dict(zip((nets.NETS | nets.MORE)[net][2], stacked, strict=True)))  # type: ignore[arg-type]
     return path
 
 
@@ -62,5 +85,9 @@ def options(net: str) -> dict[str, Any]:
 @functools.cache
 def exported(net: str) -> tuple[Path, Report]:
     """Return OUT and the report of a full export for the Snapdragon 865. Copy OUT before changing it."""
-    out = _folder() / f"{net}-out"
-    return out, export(checkpoint(net), target="snapdragon865", out=out, cache=False, **options(net))
+    out, record = _folder() / f"{net}-out", _folder() / f"{net}-report.pickle"
+    with _alone(out.name):
+        if not record.exists():
+            report = export(checkpoint(net), target="snapdragon865", out=out, cache=False, **options(net))
+            record.write_bytes(pickle.dumps(report))
+    return out, pickle.loads(record.read_bytes())
