@@ -2,10 +2,11 @@
 
     python -m benchmarks.mutation [--sample 400] [--seed 1] [--only GLOB] [--tests A,B] [--minutes 90]
 
-mutmut makes the changes (another operator, another number, a removed argument, …) in a copy of the sources,
-and notes which test calls which function; `mutation_runner.py` runs those tests on each change. A change that
-no test fails on has survived. `--sample` draws from all files, each in proportion to its changes; 0 takes
-every change. `--folder` keeps the copy: a run there with another seed makes no mutants again.
+mutmut makes the changes (another operator, another number, a removed argument, …) in a copy of the sources
+and times the tests, while `mutation_lines.py` notes which test executes which line. `mutation_runner.py` runs
+the tests of the changed lines on each change, and then, where none of them fails, all tests of the two rooms.
+A change that no test fails on has survived. `--sample` draws from all files, each in proportion to its
+changes; 0 takes every change. `--folder` keeps the copy: a run there makes no mutants again.
 
 Changes of prose alone, and of `zip(strict=)` (see `is_text`), are left out unless `--text` is given: what a
 message says is not what a gate decides. `docs/development/mutation.md` explains the survivors. mutmut forks,
@@ -17,9 +18,12 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import difflib
+import functools
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +33,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.mutation_lines import LINES
 from exporter.verify.accuracy import accuracy_interval
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +56,7 @@ LEFT_OUT = (
     "tests/verify/test_calibration_sweep.py::test_the_curve_is_measured_on_verification_samples",
     "tests/verify/test_calibration_sweep.py::test_the_report_shows_the_curve",
     "tests/verify/test_variable_sizes.py",
-    "tests/capture/test_torchvision_ops.py",
+    "tests/capture/test_torchvision_ops.py::test_torchvision_imports_in_a_fresh_process",
 )
 """Tests that make real files or start processes: they call most functions, so most mutants would run them."""
 RUNNER = Path(__file__).with_name("mutation_runner.py")
@@ -88,7 +93,7 @@ def main() -> None:
             generate(folder)
         population = [m for m in mutants(folder) if arguments.text or not is_text(folder, m)]
         chosen = sample(population, arguments.sample, arguments.seed)
-        outcomes = tested(folder, [m.name for m in chosen], arguments.minutes)
+        outcomes = tested(folder, chosen, arguments.minutes)
         results = [replace(m, outcome=outcomes.get(m.name)) for m in chosen]
         print(f"{len(outcomes)} tested, {len(chosen)} drawn from {len(population)}, seed {arguments.seed}")
         print(report(results))
@@ -127,7 +132,7 @@ def copy(folder: Path, mutated: Sequence[str], tests: Sequence[str]) -> None:
         "only_mutate": mutated,
         "also_copy": [name for name in COPIED if (folder / name).exists()],
         "pytest_add_cli_args": [
-            *("-n0", "-p", "no:cacheprovider", "-m", "not slow"),
+            *("-n0", "-p", "no:cacheprovider", "-p", "benchmarks.mutation_lines", "-m", "not slow"),
             *(f"--deselect={test}" for test in LEFT_OUT),
         ],
         "pytest_add_cli_args_test_selection": tests,
@@ -148,12 +153,13 @@ def generate(folder: Path) -> None:
         raise SystemExit("The tests fail on the unchanged copy; mutmut's output is above.")
 
 
-def tested(folder: Path, names: list[str], minutes: float) -> dict[str, int]:
+def tested(folder: Path, chosen: Sequence[Mutant], minutes: float) -> dict[str, int]:
     """Test the mutants in a random order until all are done or the time is over; return their outcomes."""
-    random.Random(0).shuffle(names)
+    shuffled = random.Random(0).sample(chosen, len(chosen))
+    near = tests_by_mutant(folder, shuffled)
     with tempfile.TemporaryDirectory() as exchange:
         listed, outcomes = Path(exchange) / "mutants.json", Path(exchange) / "outcomes.jsonl"
-        listed.write_text(json.dumps(names))
+        listed.write_text(json.dumps(near))
         command = [sys.executable, str(RUNNER), str(listed), str(outcomes), str(minutes)]
         subprocess.run(
             command, cwd=folder / "mutants", env=_environment(), stdout=subprocess.DEVNULL, check=True
@@ -161,9 +167,61 @@ def tested(folder: Path, names: list[str], minutes: float) -> dict[str, int]:
         return dict(json.loads(line) for line in outcomes.read_text().splitlines())
 
 
+def tests_by_mutant(folder: Path, chosen: Sequence[Mutant]) -> dict[str, list[str]]:
+    """Return the tests that execute a line which a mutant changes; those that call it where no line is noted.
+
+    No line is noted of a default argument, which Python evaluates when the module is imported.
+    """
+    record = json.loads((folder / "mutants" / LINES).read_text())
+    tests = {}
+    for mutant in chosen:
+        by_line = record.get(mutant.file, {})
+        original, _ = _pair(folder, mutant)
+        body = range(original.body[0].lineno, (original.end_lineno or 0) + 1)
+        near: set[str] = set()
+        for lines in (changed_lines(folder, mutant), body):
+            near = near or {test for line in lines for test in by_line.get(str(line), ())}
+        tests[mutant.name] = sorted(near)
+    return tests
+
+
+def changed_lines(folder: Path, mutant: Mutant) -> set[int]:
+    """Return the lines of the original's statements that a mutant changes, in mutmut's file.
+
+    A line of a statement that holds others (`if`, `for`, `with`) stands for its first lines alone.
+    """
+    source = _source(folder, mutant)
+    original, changed = _pair(folder, mutant)
+    before, after = (source[f.body[0].lineno - 1 : f.end_lineno] for f in (original, changed))
+    first, lines = original.body[0].lineno, set[int]()
+    for tag, start, end, *_ in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag != "equal":
+            lines.update(range(first + start, first + max(end, start + 1)))
+    return {line for changed_line in lines for line in _statement(original, changed_line)}
+
+
+def _statement(function: ast.FunctionDef, line: int) -> Iterable[int]:
+    """Return the lines of the innermost statement around a line, without the statements inside it."""
+    inner = [
+        node
+        for node in ast.walk(function)
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    if not inner or inner[-1] is function:
+        return ()
+    last = max(inner, key=lambda node: node.lineno)
+    held = [node.lineno for node in ast.iter_child_nodes(last) if isinstance(node, ast.stmt)]
+    end = min(held) - 1 if held else last.end_lineno or last.lineno
+    return range(last.lineno, max(end, last.lineno) + 1)
+
+
 def _environment() -> dict[str, str]:
-    """Return ours with one thread, as several make a fork of a process that has used them hang."""
-    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    """Return ours with one thread, as several make a fork of a process that has used them hang.
+
+    `CI` makes property tests try the same examples on every mutant.
+    """
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return ours | {"OMP_NUM_THREADS": "1", "CI": "true"}
 
 
 def mutants(folder: Path) -> Iterator[Mutant]:
@@ -208,7 +266,12 @@ def is_text(folder: Path, mutant: Mutant) -> bool:
     Prose is an f-string, or a string that holds a blank. Names of operators, keys and options hold none.
     `strict` asserts that two sequences of our own are of one length; without it the same pairs come out.
     """
-    before, after = (_plain(node) for node in _pair(folder, mutant))
+    pair = _pair(folder, mutant)
+    source = _source(folder, mutant)
+    texts = [{_NUMBER.sub("", line) for line in source[node.lineno - 1 : node.end_lineno]} for node in pair]
+    if not any(mark in line for line in texts[0] ^ texts[1] for mark in ("'", '"', "strict=")):
+        return False  # most mutants: nothing is parsed for them
+    before, after = map(_plain, pair)
     return before == after
 
 
@@ -217,10 +280,20 @@ def _plain(function: ast.AST) -> str:
     return ast.dump(_WithoutProse().visit(ast.parse(ast.unparse(function))))
 
 
-_functions: dict[Path, Mapping[str, ast.AST]] = {}
+@functools.cache
+def _source_lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
 
 
-def _pair(folder: Path, mutant: Mutant) -> tuple[ast.AST, ast.AST]:
+def _source(folder: Path, mutant: Mutant) -> list[str]:
+    return _source_lines(folder / "mutants" / mutant.file)
+
+
+_NUMBER = re.compile(r"__mutmut_\w+")
+_functions: dict[Path, Mapping[str, ast.FunctionDef]] = {}
+
+
+def _pair(folder: Path, mutant: Mutant) -> tuple[ast.FunctionDef, ast.FunctionDef]:
     """Return the original function and the changed one, both under the original's name."""
     path = folder / "mutants" / mutant.file
     if path not in _functions:
@@ -230,7 +303,7 @@ def _pair(folder: Path, mutant: Mutant) -> tuple[ast.AST, ast.AST]:
     original = name.rpartition("__mutmut_")[0] + "__mutmut_orig"
     pair = [_functions[path][key] for key in (original, name)]
     for node in pair:
-        node.name = original  # type: ignore[attr-defined]
+        node.name = original
     return pair[0], pair[1]
 
 

@@ -2,10 +2,11 @@
 
     python mutation_runner.py MUTANTS.json OUTCOMES.jsonl MINUTES
 
-pytest collects all tests once, and every mutant is tested in a fork of that process, so that a mutant
-costs the time of its tests alone. The shortest test runs first, and the mutants come in the order of the
-list: a run that is stopped has tested a sample of them all. A mutant that no test fails on within `BUDGET`
-seconds counts as survived, which can only make the share of killed mutants smaller.
+MUTANTS.json holds, for each mutant, the tests that execute a line which it changes. pytest collects the files
+of these tests once, and every mutant is tested in a fork of that process, so that a mutant costs the time of
+its tests alone. The shortest test runs first, up to `BUDGET` seconds. The mutants come in the order of the
+list: a run that is stopped has tested a sample of them all. In the time that is left then, survivors are
+given all tests of the same files, so that no wrong choice of tests lets them survive.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+SURVIVED = 0
+FAILED = (1, 3)
+"""Failed tests, or an error of pytest's."""
 NO_TEST = 33
 TIMED_OUT = 36
 BUDGET = 60.0
@@ -34,35 +38,54 @@ ARGUMENTS = ("-x", "-q", "-n0", "-p", "no:cacheprovider", "--rootdir=.")
 class MutantTests:
     """The loop that takes the place of pytest's own once the tests are collected."""
 
-    mutants: Sequence[str]
+    mutants: Mapping[str, Sequence[str]]
+    """The tests that execute a line which the mutant changes."""
     outcomes: Path
-    tests: Mapping[str, Sequence[str]]
-    """The tests that call each function."""
     durations: Mapping[str, float]
     end: float
     """A time of the monotonic clock; no mutant is begun after it."""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Test the mutants one after the other, and append a line with the outcome of each."""
-        items = {item.nodeid: item for item in session.items}
+        """Test the mutants one after the other, then the survivors again; append a line for each outcome."""
+        items = {item.nodeid: item for item in session.items if item.nodeid in self.durations}
+        survivors: dict[str, list[pytest.Item]] = {}
         with self.outcomes.open("a", buffering=1) as stream:
-            for mutant in self.mutants:
+            for mutant, tests in self.mutants.items():
                 if time.monotonic() > self.end:
-                    break
-                own = [items[test] for test in self.chosen(mutant) if test in items]
-                stream.write(json.dumps([mutant, self._outcome(session, mutant, own)]) + "\n")
+                    return True
+                near = [items[test] for test in self._shortest_first(tests) if test in items]
+                outcome = self._outcome(session, mutant, self.chosen(near))
+                stream.write(json.dumps([mutant, outcome]) + "\n")
+                if outcome == SURVIVED:
+                    survivors[mutant] = near
+            for mutant, near in survivors.items():
+                if time.monotonic() < self.end and self._is_failed_by_others(session, mutant, near):
+                    stream.write(json.dumps([mutant, FAILED[0]]) + "\n")
         return True
 
-    def chosen(self, mutant: str) -> list[str]:
-        """Return the tests that call a mutant's function, the shortest first, as many as the budget holds."""
-        own = sorted(self.tests.get(mutant.partition("__mutmut_")[0], ()), key=self.durations.__getitem__)
-        spent, chosen = 0.0, list[str]()
-        for test in own:
-            spent += self.durations[test]
+    def _is_failed_by_others(self, session: pytest.Session, mutant: str, near: Sequence[pytest.Item]) -> bool:
+        """Tell whether a survivor fails a test of the same files, which pass on the unchanged code.
+
+        A fixture of a file is made by its first test, and only this one is seen to execute the lines.
+        """
+        files = {item.path for item in near}
+        others = [i for i in session.items if i.nodeid in self.durations and i.path in files]
+        if self._outcome(session, mutant, others) not in FAILED:
+            return False
+        return self._outcome(session, "", others) == SURVIVED
+
+    def chosen(self, tests: Sequence[pytest.Item]) -> list[pytest.Item]:
+        """Return the first of the tests, as many as the budget holds and at least one."""
+        spent, chosen = 0.0, list[pytest.Item]()
+        for test in tests:
+            spent += self.durations[test.nodeid]
             if chosen and spent > BUDGET:
                 break
             chosen.append(test)
         return chosen
+
+    def _shortest_first(self, tests: Iterable[str]) -> list[str]:
+        return sorted((test for test in tests if test in self.durations), key=self.durations.__getitem__)
 
     def _outcome(self, session: pytest.Session, mutant: str, own: list[pytest.Item]) -> int:
         if not own:
@@ -82,14 +105,13 @@ class MutantTests:
 
 
 def main(names: Path, outcomes: Path, minutes: float) -> None:
-    """Collect the tests that call any of the mutants, and test each mutant."""
+    """Collect the files of tests that the mutants need, and test each mutant."""
     sys.path[0] = str(Path.cwd())
     os.environ["MUTANT_UNDER_TEST"] = ""
     end = time.monotonic() + 60 * minutes
-    stats = json.loads(Path("mutmut-stats.json").read_text())
-    tests, durations = stats["tests_by_mangled_function_name"], stats["duration_by_test"]
-    loop = MutantTests(json.loads(names.read_text()), outcomes, tests, durations, end)
-    files = sorted({test.partition("::")[0] for mutant in loop.mutants for test in loop.chosen(mutant)})
+    durations = json.loads(Path("mutmut-stats.json").read_text())["duration_by_test"]
+    loop = MutantTests(json.loads(names.read_text()), outcomes, durations, end)
+    files = sorted({test.partition("::")[0] for tests in loop.mutants.values() for test in tests})
     _warm_export()
     pytest.main([*ARGUMENTS, *files], plugins=[loop])
 
