@@ -167,7 +167,7 @@ def test_the_bounds_of_an_sqnr_are_known_by_hand(
 
 
 def test_silence_has_no_bounds() -> None:
-    """Without a signal all is noise."""
+    """A reference of zeros is all noise."""
     assert intervals.sqnr_db_interval(np.zeros(2), np.ones(2), np.arange(2)) == (-math.inf, -math.inf)
 
 
