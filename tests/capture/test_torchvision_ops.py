@@ -108,7 +108,8 @@ def test_what_is_prepared_is_torchvision(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(importlib.util, "find_spec", find)
     monkeypatch.setattr(library, "Library", define)
     monkeypatch.setattr(torchvision_ops, "_torchvision_ops_load", lambda package: package != tmp_path)
-    assert torchvision_ops.prepare_torchvision_ops() == list(torchvision_ops.SCHEMAS)
+    declared: object = torchvision_ops.prepare_torchvision_ops()
+    assert declared == list(torchvision_ops.SCHEMAS)
     assert sought == ["torchvision", ("torchvision", "DEF")]
 
 
