@@ -25,6 +25,8 @@ OUTPUTS = "outputs.npz"
 """Some output values of every artifact, for the page's histogram."""
 EVIDENCE = "verification.npz"
 """In OUT: the verification inputs and the float64 model's outputs."""
+SIZES = "sizes.npz"
+"""In OUT: inputs of other sizes than the verification inputs', and the float64 model's outputs."""
 PREDICTIONS = "accuracy.npz"
 """In OUT: the labels, and the five likeliest classes that float32 and every artifact gave for each sample."""
 ENCRYPTED = 0x1

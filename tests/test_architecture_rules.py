@@ -54,6 +54,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.calls",
     "exporter.capture.digest",
     "exporter.capture.replaced_clocks",
+    "exporter.capture.dynamic_shapes",
     "exporter.capture.embedded_preprocessing",
     "exporter.capture.explicit_state",
     "exporter.capture.folded_weights",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from exporter.capture import embedded_preprocessing, matmul_weights, randomness, state
+from exporter.capture import dynamic_shapes, embedded_preprocessing, matmul_weights, randomness, state
 from exporter.capture.calls import (
     FlatCallOutputs,
     OwnCallInputs,
@@ -29,7 +29,8 @@ from exporter.capture.calls import (
 from exporter.capture.digest import digest_program
 from exporter.capture.folded_weights import with_folded_weights
 from exporter.errors import CaptureError, LoweringError
-from exporter.records import Captured, Model, Sample, TensorSpec
+from exporter.quantize.saved_program import load_saved_program
+from exporter.records import Captured, DynamicSize, Model, Sample, TensorSpec
 
 FACTS = "captured.pt"
 GRAPH = "program.pt2"
@@ -42,6 +43,7 @@ def capture_program(
     example: Sample,
     torchscript: Literal["auto", "trace", "script"] = "auto",
     others: Sequence[Sample] = (),
+    sizes: tuple[DynamicSize, ...] = (),
 ) -> Captured:
     """Run the model, name its outputs and export its graph.
 
@@ -52,9 +54,10 @@ def capture_program(
         example: One array per input, from real data where there is some.
         torchscript: How TorchScript is made.
         others: Further inputs, which show whether a call changes the outputs of the next.
+        sizes: The sizes that may differ from call to call.
 
     Raises:
-        CaptureError: The model does not run on the example, or draws random numbers.
+        CaptureError: The model does not run on the example, draws random numbers, or has fixed sizes.
     """
     module, tensors = model.module, call_arguments(example)
     settle_for_calls(module)
@@ -64,11 +67,13 @@ def capture_program(
     named = _program_outputs(model, outputs)
     changed = _program_state(fresh, (example, *others), tensors)
     module = _adapted_program(fresh if changed else module, tensors, outputs)
-    program, problem = _export_program(copied_for_calls(module) if changed else module, tensors)
+    program, problem = _export_program(copied_for_calls(module) if changed else module, tensors, sizes)
+    if sizes and program is None:
+        raise dynamic_shapes.dynamic_refusal(model.architecture, problem)
     randomness.check_randomness(fresh, tensors, program)
     lowered, folded = embedded_preprocessing.fold_embedded_preprocessing(module, program)
     if folded:
-        program, problem = _export_program(copied_for_calls(lowered) if changed else lowered, tensors)
+        program, problem = _export_program(copied_for_calls(lowered) if changed else lowered, tensors, sizes)
     specs = _name_program_outputs(model, named)
     return Captured(
         module=module,
@@ -85,6 +90,7 @@ def capture_program(
         state=changed,
         variable=_variable_program_outputs(program, specs),
         folded=folded,
+        dynamic=sizes,
     )
 
 
@@ -155,27 +161,33 @@ def _name_program_outputs(model: Model, named: Sequence[tuple[str, torch.Tensor]
 def _variable_program_outputs(
     program: torch.export.ExportedProgram | None, outputs: Sequence[TensorSpec]
 ) -> tuple[str, ...]:
-    """Name the outputs whose sizes are symbols in the graph: as input sizes are fixed, values decide."""
+    """Name the outputs whose sizes are symbols in the graph that no input has: values decide."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
     if program is None:
         return ()
     (result,) = (node for node in program.graph.nodes if node.op == "output")
     values = [getattr(node, "meta", {}).get("val") for node in result.args[0]][-len(outputs) :]
     shapes = [tuple(getattr(value, "shape", ())) for value in values]
     pairs = zip(outputs, shapes, strict=False)
-    return tuple(spec.name for spec, shape in pairs if any(isinstance(size, torch.SymInt) for size in shape))
+    return tuple(spec.name for spec, shape in pairs if free_unbacked_symbols(shape))
 
 
 def _export_program(
-    module: torch.nn.Module, example: tuple[torch.Tensor, ...]
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], sizes: Sequence[DynamicSize]
 ) -> tuple[torch.export.ExportedProgram | None, LoweringError | None]:
     from exporter.capture.lowering_errors import lowering_error
 
+    if sizes and isinstance(module, torch.jit.ScriptModule):
+        return None, LoweringError("the graph of a TorchScript archive has fixed sizes")
     try:
         if isinstance(module, torch.jit.ScriptModule):
             from torch._export.converter import TS2EPConverter
 
             return TS2EPConverter(module, example).convert(), None
-        return torch.export.export(with_folded_weights(module), example), None
+        plain = with_folded_weights(module)
+        shapes = dynamic_shapes.torch_dynamic_shapes(plain, sizes, len(example))
+        return torch.export.export(plain, example, dynamic_shapes=shapes), None
     except Exception as error:
         return None, lowering_error(error)
 
@@ -222,7 +234,7 @@ def load_program(directory: Path) -> Captured:
     """
     captured: Captured = torch.load(directory / FACTS, weights_only=False)
     module, weights = torch.load(directory / WEIGHTS, weights_only=False, mmap=True)
-    program = torch.export.load(directory / GRAPH) if (directory / GRAPH).exists() else None
+    program = load_saved_program(directory / GRAPH) if (directory / GRAPH).exists() else None
     if program is not None:
         # Calls of the network may change its buffers, which are then not the graph's.
         program.state_dict.update(

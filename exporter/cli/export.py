@@ -142,6 +142,15 @@ def export_command(
             "and outputs."
         ),
     ] = "kept",
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHAPE",
+            help="Shape of an input with ranges of sizes: x=1x3x{224..640:32}x{224..640:32}, or "
+            "ids={batch=1..4}x{length=8..128}:int64; once per input. Calibrated and timed at --input-shape, "
+            "or at the largest sizes.",
+        ),
+    ] = None,
     embed_preprocessing: Annotated[
         bool,
         typer.Option(
@@ -223,6 +232,7 @@ def export_command(
     """
     model = replace(
         model,
+        dynamic=options.parse_dynamic_options(dynamic or []),
         calibration=calibration,
         samples=samples,
         torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),

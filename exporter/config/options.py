@@ -10,11 +10,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from exporter.errors import UsageError
-from exporter.records import INPUT_DTYPES, Limits, TensorSpec
+from exporter.records import INPUT_DTYPES, DynamicShape, Limits, SizeRange, TensorSpec
 
 Choice = TypeVar("Choice", bound=str)
 
 SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x,]\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
+
+
+DYNAMIC_SIZE = r"\{[^{}]*\}|\d+"
+DYNAMIC = re.compile(
+    rf"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>(?:{DYNAMIC_SIZE})(?:[x,](?:{DYNAMIC_SIZE}))*)"
+    r"(?::(?P<dtype>[a-z]+\d*))?"
+)
+RANGE = re.compile(
+    r"\{(?:(?P<name>[A-Za-z_]\w*)=)?(?P<low>\d{1,9})\.\.(?P<high>\d{1,9})(?::(?P<step>\d{1,9}))?\}"
+)
 
 
 def parse_names_option(text: str) -> tuple[str, ...]:
@@ -95,6 +105,49 @@ def _parse_shape_option(text: str) -> TensorSpec:
     return TensorSpec(
         match["name"] or "", shape, parse_choice_option("--input-shape's dtype", dtype, INPUT_DTYPES)
     )
+
+
+def parse_dynamic_options(texts: Sequence[str]) -> tuple[DynamicShape, ...]:
+    """Parse `x=1x3x{224..640:32}x{224..640:32}`: sizes, and ranges of them with a step.
+
+    `{batch=1..8}` names a range. `{batch}` in the same or a later option means the same size.
+    """
+    named: dict[str, SizeRange] = {}
+    return tuple(_parse_dynamic_option(text, named) for text in texts)
+
+
+def _parse_dynamic_option(text: str, named: dict[str, SizeRange]) -> DynamicShape:
+    match = DYNAMIC.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"--dynamic is {text!r}, expected x=1x3x{{224..640:32}}x{{224..640:32}} or "
+            "ids=1x{length=8..128}:int64."
+        )
+    sizes = tuple(_parse_dynamic_size(part, text, named) for part in re.findall(DYNAMIC_SIZE, match["shape"]))
+    dtype = parse_choice_option("--dynamic's dtype", match["dtype"] or "float32", INPUT_DTYPES)
+    if all(isinstance(size, int) for size in sizes) and not named:
+        raise UsageError(f"--dynamic is {text!r}, which has no range.", "Give fixed shapes by --input-shape.")
+    return DynamicShape(match["name"] or "", sizes, dtype)
+
+
+def _parse_dynamic_size(part: str, text: str, named: dict[str, SizeRange]) -> int | SizeRange:
+    match, name = RANGE.fullmatch(part), part.strip("{}")
+    if name.isdecimal():
+        return int(name)
+    if match is None and name.isidentifier():
+        if name not in named:
+            raise UsageError(f"--dynamic is {text!r}: {part} names no range given before.")
+        return named[name]
+    low, high, step = (int(match["low"]), int(match["high"]), int(match["step"] or 1)) if match else (0, 0, 0)
+    if match is None or not 1 <= low < high or step < 1 or (high - low) % step:
+        raise UsageError(
+            f"--dynamic is {text!r}: {part} is no range.",
+            "The lower end is at least 1, the upper end larger by a multiple of the step.",
+        )
+    size = SizeRange(match["name"] or "", low, high, step)
+    if size.name and named.setdefault(size.name, size) != size:
+        raise UsageError(f"--dynamic is {text!r}: {size.name} has two ranges.")
+    return size
 
 
 def parse_limits_option(text: str) -> Limits:

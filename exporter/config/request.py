@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from exporter.records import About, Limits, Preprocessing, TaskName, TensorSpec
+from exporter.records import About, DynamicShape, Limits, Preprocessing, TaskName, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class ModelRequest:
     """(photo, number or label of its class): what the network must predict before anything is built."""
     input_shapes: tuple[TensorSpec, ...] = ()
     """Shapes of the inputs; an empty name is matched by position."""
+    dynamic: tuple[DynamicShape, ...] = ()
+    """The shapes of inputs with ranges of sizes; `input_shapes` then holds one shape within them."""
     input_values: tuple[tuple[str, str], ...] = ()
     """Values of inputs that are Python numbers, flags or texts; they become constants."""
     preprocess: str | None = None

@@ -178,6 +178,8 @@ def _check_pipeline_verified(request: Request) -> None:
             raise UsageError(
                 f"{option} needs the verification's results.", f"Leave out --no-verify or {option}."
             )
+    if request.dynamic and request.search:
+        raise UsageError("--search is for one size of each input.", "Leave out --dynamic or --search.")
     if request.evaluation and request.state == "explicit":
         raise UsageError(
             "--eval has no state to send: its samples are calls on their own.", "Leave out --state explicit."

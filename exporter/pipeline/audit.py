@@ -14,6 +14,7 @@ from exporter.files import (
     EVIDENCE,
     MANIFEST,
     PREDICTIONS,
+    SIZES,
     digest_file,
     digest_file_or_folder,
     lowering_file,
@@ -157,6 +158,8 @@ def _files_to_audit(artifact: ArtifactPart) -> set[str]:
         needed.add(lowering_file(artifact.precision, artifact.name))
     elif "simulated_sqnr_db" in limits:
         needed.add(simulation_file(artifact.precision))
+    if artifact.verification and artifact.verification.sizes:
+        needed.add(SIZES)
     return needed
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
-from exporter.files import EVIDENCE
+from exporter.files import EVIDENCE, SIZES
 from exporter.pipeline import cache, int8, results, simulation
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
@@ -40,14 +40,18 @@ def build_reference(
     """Run the float64 model on every input that serves `purpose` into `target`; returns notes on how."""
     from exporter import data
     from exporter.capture import program
+    from exporter.capture.dynamic_shapes import run_dynamic_reference
     from exporter.capture.reference import run_reference
     from exporter.verify import reference_io
+    from exporter.verify.sizes import save_sizes
 
     captured, samples = program.load_program(work), load_data_result(work)
     edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
     inputs = samples.choice if purpose == "choice" else samples.verification
     evidence, notes = run_reference(captured, inputs, edges, samples.scene_of.get(purpose, ()))
     reference_io.save_reference(evidence, target)
+    if captured.dynamic and purpose == "verification":
+        save_sizes(run_dynamic_reference(captured, inputs), target.with_name(SIZES))
     return notes
 
 
@@ -81,6 +85,7 @@ def _build_variant(captured: Captured, variant: Variant, directory: Path) -> Bui
         refuse_to_build_state(captured, variant)
         refuse_to_build_complex(captured, variant)
         refuse_to_build_pixels(captured, variant)
+        refuse_to_build_sizes(captured, variant)
         with explain_by_compiler_output():
             emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
@@ -160,6 +165,26 @@ def refuse_to_build_pixels(captured: Captured, variant: Variant) -> None:
     )
 
 
+HAS_SIZES: frozenset[FormatName] = frozenset({"executorch", "onnx", "torchscript"})
+"""Formats whose files can have inputs of several sizes."""
+
+
+def refuse_to_build_sizes(captured: Captured, variant: Variant) -> None:
+    """Refuse a format whose files have one size, for a network that is exported with ranges of sizes.
+
+    Raises:
+        LoweringError: Why, and the way out.
+    """
+    if not captured.dynamic or (variant.format in HAS_SIZES and variant.backend != "vulkan"):
+        return
+    reasons = {
+        "coreml": "Core ML packages are converted and interpreted at one size here",
+        "executorch": "Vulkan's shaders are prepared for one size",
+    }
+    why = reasons.get(variant.format, f"{variant.format} files are compiled for one size")
+    raise LoweringError(f"{why}: export one for each size with --input-shape")
+
+
 def _build_of_missing_variant(variant: Variant, cause: LoweringError, started: float) -> BuildResult:
     return BuildResult(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
@@ -200,7 +225,7 @@ def _reference_build_step(context: Context, source: Source, job: Job) -> Step:
         tuple[str, ...],
         lambda _: job,
         folder=context.folders.out,
-        files=lambda _: (EVIDENCE,),
+        files=lambda _: (EVIDENCE, SIZES) if context.request.dynamic else (EVIDENCE,),
     )
 
 

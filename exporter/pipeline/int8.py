@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,7 @@ def quantize_to_int8(work: Path, least: float) -> None:
     Raises:
         LoweringError: There is no program, it cannot be quantised, or too little of it can.
     """
+    from exporter.capture.dynamic_shapes import torch_dynamic_shapes
     from exporter.capture.lowering_errors import lowering_error
     from exporter.capture.program import load_program
     from exporter.quantize import int8
@@ -131,7 +133,8 @@ def quantize_to_int8(work: Path, least: float) -> None:
     except Exception as error:
         raise lowering_error(error, captured.program) from error
     refuse_mostly_float_int8(captured.program, quantized.module, least)
-    int8.save_int8(quantized, work)
+    shapes = torch_dynamic_shapes(quantized.module, captured.dynamic, len(captured.inputs))
+    int8.save_int8(replace(quantized, dynamic_shapes=shapes), work)
 
 
 def refuse_mostly_float_int8(program: ExportedProgram, quantized: GraphModule, least: float) -> None:

@@ -74,6 +74,7 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
     options = {
         "--eval": request.evaluation,
         "--input-shape": request.input_shapes,
+        "--dynamic": request.dynamic,
         "--embed-preprocessing": request.embed_preprocessing,
     }
     if option := next((name for name, value in options.items() if value), ""):

@@ -77,15 +77,19 @@ def read_and_capture(
         ExportError: The checkpoint or the data cannot be read, or the data was changed meanwhile.
     """
     from exporter import data
-    from exporter.capture import embedded_preprocessing, explicit_state, program
+    from exporter.capture import dynamic_shapes, embedded_preprocessing, explicit_state, program
 
+    if request.dynamic and not request.input_shapes:
+        request = replace(request, input_shapes=tuple(shape.largest for shape in request.dynamic))
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
+    sizes = dynamic_shapes.resolve_dynamic_sizes(request.dynamic, model.inputs)
     if checkpoint.module is None:
         limit_seconds_anew(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
     answered = expectations.check_expectations(model, request.expect)
     if request.embed_preprocessing:
         model = embedded_preprocessing.embed_preprocessing(model, request.embed_preprocessing)
+        sizes = dynamic_shapes.dynamic_sizes_of_pixels(sizes)
     samples = data.load_data(
         request.calibration,
         model.inputs,
@@ -108,7 +112,7 @@ def read_and_capture(
             choice=explicit.choice,
         )
     captured = program.capture_program(
-        model, samples.verification[0], request.torchscript, samples.verification[1:]
+        model, samples.verification[0], request.torchscript, samples.verification[1:], sizes
     )
     embedding = _notes_on_embedding(request, model, captured)
     limit_seconds_anew(RUN_SECONDS)

@@ -22,6 +22,7 @@ from exporter.pipeline import results, verify
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import SHIPPABLE, Artifact, Emulation, Latency, Report, Status
+from exporter.report import text
 from exporter.verify import select
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _report_row(
         sha256=digest_file_or_folder(path),
         status=checked.verdict.status,
         reason=checked.verdict.reason,
-        notes=built.notes,
+        notes=(*built.notes, *text.sizes_notes(checked.verdict.sizes)),
         structure=checked.structure,
         verdict=checked.verdict,
         latency=latency,

@@ -15,6 +15,7 @@ from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_tools
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import (
     EVIDENCE,
+    SIZES,
     default_cache_root,
     digest_file_or_folder,
     file_size_bytes,
@@ -52,7 +53,7 @@ def verify_artifact(
     A file that crashes its runtime kills only the process this runs in.
     """
     from exporter.formats import FORMATS, stand_for, variant_executor
-    from exporter.verify import contract, reference_io, simulation_io, standard
+    from exporter.verify import contract, reference_io, simulation_io, sizes, standard
     from exporter.verify.standard import Standard
 
     module = FORMATS[variant.format]
@@ -63,8 +64,12 @@ def verify_artifact(
     stand = stand_for(variant)
     samples = stand.samples if stand else None
     evidence = reference_io.first_of_reference(reference_io.load_reference(evidence_path), samples)
+    sizes_path = evidence_path.with_name(SIZES)
+    several = sizes.load_sizes(sizes_path) if sizes_path.exists() else None
     problem = contract.check_structure_by_contract(
-        structure,
+        sizes.structure_at_example(structure, several, expected.inputs, expected.outputs)
+        if several
+        else structure,
         variant,
         expected.inputs,
         expected.outputs,
@@ -110,6 +115,9 @@ def verify_artifact(
     verdict = standard.judge_by_standard(by, variant, runtime, calls.samples, calls.edges, executor)
     if verdict.status in SHIPPABLE and (problem := _verified_repeats(by, variant, calls)):
         verdict = replace(verdict, status="failed", reason=problem)
+    if several and verdict.status in SHIPPABLE:
+        example = evidence.samples()[0]
+        verdict = sizes.judge_sizes(run, several, example, variant, verdict, expected.limits)
     stacked = standard.stack_by_standard(by, variant, calls.samples)
     values = None if stacked.problem else verified_histogram_values(stacked.samples[0])
     return CheckResult(structure, verdict, values)
@@ -254,7 +262,7 @@ def _verify_job(
 
 
 def _verify_key(folder: Path, variant: Variant, file: str, expected: results.ExpectedResult) -> str:
-    paths = (folder / file, folder / EVIDENCE, *_programs_to_verify(folder, variant))
+    paths = (folder / file, folder / EVIDENCE, folder / SIZES, *_programs_to_verify(folder, variant))
     digests = [digest_file_or_folder(path) for path in paths if path.exists()]
     stand_in = [path.name for path in _vulkan_tools_to_verify(variant)]
     return cache_key(cache_toolchain_key(), variant, digests, expected, stand_in)

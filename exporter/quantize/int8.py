@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.records import Array, Runner, Sample
 
@@ -30,6 +30,8 @@ class Int8Program:
     example: tuple[Tensor, ...]
     float_weights: dict[str, Tensor]
     """Layer node -> its weight before rounding, for layers that stay in float."""
+    dynamic_shapes: Any = None
+    """The sizes of its inputs that may differ from call to call, as `torch.export` takes them; None: none."""
     note: str = ""
     """How the program was quantised, where there was a choice. Shown to the user."""
 
@@ -37,7 +39,7 @@ class Int8Program:
         """Return the program, ready to be lowered."""
         import torch
 
-        return torch.export.export(self.module, self.example)
+        return torch.export.export(self.module, self.example, dynamic_shapes=self.dynamic_shapes)
 
 
 def quantize_int8(program: torch.export.ExportedProgram, calibration: Sequence[Sample]) -> Int8Program:
@@ -74,7 +76,7 @@ def quantize_int8(program: torch.export.ExportedProgram, calibration: Sequence[S
         reached["weights only"] = judge(ways["weights only"])
     chosen = int8_scheme.choose_int8_scheme(reached)
     float_weights = fixed.float_weights if chosen.way == "static" else weights
-    return Int8Program(ways[chosen.way], program.example_inputs[0], float_weights, chosen.note)
+    return Int8Program(ways[chosen.way], program.example_inputs[0], float_weights, note=chosen.note)
 
 
 def quantize_int8_static(
@@ -133,11 +135,10 @@ def load_int8_note(work: Path) -> str:
 
 def load_int8_program(work: Path) -> torch.export.ExportedProgram:
     """Load the program that `save_int8` wrote, to be lowered."""
-    import torch
-
     import exporter.quantize.graphs  # noqa: F401 - its operators must be known before they are read
+    from exporter.quantize.saved_program import load_saved_program
 
-    return torch.export.load(work / PROGRAM)
+    return load_saved_program(work / PROGRAM)
 
 
 def load_int8(work: Path) -> Int8Program:
@@ -151,7 +152,7 @@ def load_int8(work: Path) -> Int8Program:
         module,
         program.example_inputs[0],
         {n.name: w for n, w in weights if w is not None},
-        load_int8_note(work),
+        note=load_int8_note(work),
     )
 
 

@@ -23,6 +23,44 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class SizeRange:
+    """A size of an input that may differ from call to call: `low`, `low + step`, … up to `high`."""
+
+    name: str
+    """What ties equal sizes together, such as "batch"; empty where the user gave none."""
+    low: int
+    high: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class DynamicShape:
+    """One input's shape as `--dynamic` declares it: fixed sizes and ranges."""
+
+    name: str
+    """Empty: matched by position."""
+    sizes: tuple[int | SizeRange, ...]
+    dtype: str = "float32"
+
+    @property
+    def largest(self) -> TensorSpec:
+        """Return the input with each range at its upper end."""
+        return TensorSpec(
+            self.name, tuple(s if isinstance(s, int) else s.high for s in self.sizes), self.dtype
+        )
+
+
+@dataclass(frozen=True)
+class DynamicSize:
+    """A range of sizes, and every place in the inputs that has it."""
+
+    range: SizeRange
+    """Its name is never empty."""
+    places: tuple[tuple[int, int], ...]
+    """(position of the input, axis)."""
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """How a photo becomes the model's input.
 
@@ -176,5 +214,7 @@ class Captured:
     """Names of the outputs whose sizes depend on the inputs' values, as the graph tells."""
     about: About = About()
     """What files that have room for it tell people."""
+    dynamic: tuple[DynamicSize, ...] = ()
+    """The sizes of inputs that may differ from call to call; `inputs` has those of the example."""
     folded: str = ""
     """How `program` normalises pixels within a layer, where `module` does before; empty: as `module` does."""

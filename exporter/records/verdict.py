@@ -98,6 +98,18 @@ class TaskMeasure:
 
 
 @dataclass(frozen=True)
+class SizesVerdict:
+    """What an artifact does at other sizes than those of the verification inputs."""
+
+    verified: tuple[str, ...]
+    """Points at which it equals the model: "height=224, width=640"."""
+    refused: tuple[str, ...]
+    """Sizes next to its ranges that its runtime refuses."""
+    accepted: tuple[str, ...]
+    """Sizes next to its ranges with which it computes something in silence."""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """One artifact, judged."""
 
@@ -117,3 +129,5 @@ class Verdict:
     task: TaskMeasure | None = None
     """None where no task was named and the outputs do not say which it is."""
     executor: Executor = "runtime"
+    sizes: SizesVerdict | None = None
+    """None where its inputs have one size each."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporter.records import Artifact, Preprocessing, Report, TensorSpec
 from exporter.report import templates, text
@@ -114,9 +114,22 @@ def _make_snippet(
 def _snippet_tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
     """List the tensors with the file's own names, where it was read: a converter may rename the model's."""
     structure = artifact.structure
-    return (structure and structure.inputs) or report.inputs, (
-        structure and structure.outputs
-    ) or report.outputs
+    if structure is None:
+        return report.inputs, report.outputs
+    return (
+        _snippet_specs(structure.inputs, report.inputs),
+        _snippet_specs(structure.outputs, report.outputs),
+    )
+
+
+def _snippet_specs(specs: Sequence[TensorSpec], example: Sequence[TensorSpec]) -> Sequence[TensorSpec]:
+    """Return the file's tensors; the example's shape stands for sizes that the file leaves open."""
+    if len(specs) != len(example):
+        return specs or example
+    return [
+        replace(spec, shape=given.shape) if min(spec.shape, default=0) < 0 else spec
+        for spec, given in zip(specs, example, strict=True)
+    ]
 
 
 def _snippet_photo(how: Preprocessing | None, inputs: Sequence[TensorSpec]) -> Preprocessing | None:

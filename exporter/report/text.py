@@ -19,6 +19,7 @@ from exporter.records import (
     Report,
     Scenes,
     Score,
+    SizesVerdict,
     Status,
     TaskEvaluation,
     TaskMeasure,
@@ -179,6 +180,18 @@ def preprocessing_text(how: Preprocessing | None) -> str:
         f"{side} to {how.resize} px ({how.interpolation}), centre crop {how.crop[0]} × {how.crop[1]}, "  # noqa: RUF001
         f"{taken}values 0 to {how.scale:g}, mean ({mean}), std ({std})"
     )
+
+
+def sizes_notes(sizes: SizesVerdict | None) -> tuple[str, ...]:
+    """Say at which sizes an artifact was verified, and what it does outside its ranges."""
+    if sizes is None:
+        return ()
+    notes = [f"Verified at {'; '.join(sizes.verified)}."]
+    if sizes.refused:
+        notes.append(f"Its runtime refuses {', '.join(sizes.refused)}.")
+    if sizes.accepted:
+        notes.append(f"It takes {', '.join(sizes.accepted)} without an error: the app must not send that.")
+    return tuple(notes)
 
 
 def choice_text(report: Report) -> Artifact | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
@@ -10,6 +11,9 @@ from exporter.formats.executorch.lowering import lower_to_executorch
 from exporter.formats.executorch.pte import read_pte as structure
 from exporter.formats.executorch.runtime import load_in_executorch_runtime as load
 from exporter.records import Captured, Emission, Variant
+
+if TYPE_CHECKING:
+    from executorch.exir import ExecutorchProgramManager
 
 __all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
 
@@ -79,4 +83,13 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     path = directory / f"{variant.name}{variant.suffix}"
     with path.open("wb") as file:
         data.write_to_file(file)
-    return Emission(path)
+    return Emission(path, _planned_memory_note(data) if captured.dynamic else ())
+
+
+def _planned_memory_note(data: ExecutorchProgramManager) -> tuple[str, ...]:
+    """Say how much memory is planned for activations, which is what the largest sizes need."""
+    buffers = data.executorch_program.execution_plan[0].non_const_buffer_sizes
+    planned = sum(int(size) for size in buffers)
+    return (
+        f"{planned / 1e6:.2f} MB are planned for activations outside the delegate, at the largest sizes.",
+    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter.errors import LoweringError
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,6 +27,8 @@ def with_recurrent_steps(program: torch.export.ExportedProgram) -> torch.export.
 
     if not recurrent.has_recurrent_weights(program.graph_module):
         return program
+    if program.range_constraints:
+        raise LoweringError("recurrent layers in int8 are written out step by step, for one length only")
     steps = get_decompositions(list(recurrent.RECURRENT))
     module: torch.fx.GraphModule = program.run_decompositions(steps).module()
     for node in list(module.graph.nodes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporter.errors import LoweringError
@@ -165,6 +166,7 @@ def _weight_names_in_contents(contents: Contents) -> list[str]:
         for i in WEIGHT_INPUTS.get(node.operator, ())
         if i < len(node.inputs) and node.inputs[i] in sources
     }
+    used |= set(_tables_cut_in_contents(contents, sources))
     return sorted(used - {""})
 
 
@@ -198,6 +200,14 @@ def _constants_of_contents(contents: Contents) -> dict[str, str]:
             sources |= dict.fromkeys(fresh, largest)
             ready += fresh
     return sources
+
+
+def _tables_cut_in_contents(contents: Contents, sources: dict[str, str]) -> Iterator[str]:
+    """Yield tables that are cut to a computed length: ONNX Runtime writes a look-up of 0, 1, 2, … so."""
+    for node in contents.nodes:
+        computed = [bound for bound in node.inputs[1:3] if bound not in sources]
+        if node.operator == "Slice" and computed and node.inputs[0] in sources:
+            yield sources[node.inputs[0]]
 
 
 def _is_weight_in_contents(tensor: StoredContents) -> bool:

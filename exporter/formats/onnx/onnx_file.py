@@ -85,7 +85,7 @@ def _onnx_file_contents(model: onnx.ModelProto) -> Contents:
     tensors = {t.name: _stored_in_onnx_file(t) for graph in all_graphs for t in graph.initializer}
     return Contents(
         inputs=tuple(_onnx_file_spec(v) for v in model.graph.input if v.name not in tensors),
-        outputs=tuple(_onnx_file_spec(v, fixed=False) for v in model.graph.output),
+        outputs=tuple(_onnx_file_spec(v) for v in model.graph.output),
         nodes=tuple(
             ContentsNode(n.op_type, n.domain, tuple(n.input), tuple(n.output))
             for graph in all_graphs
@@ -101,10 +101,8 @@ def _stored_in_onnx_file(tensor: onnx.TensorProto) -> StoredContents:
     return stored_contents(tensor.name, onnx_contents_dtype(tensor.data_type), tuple(tensor.dims), raw_bytes)
 
 
-def _onnx_file_spec(value: onnx.ValueInfoProto, fixed: bool = True) -> TensorSpec:
-    """Read a value's spec; a size that depends on the data is -1, which `fixed` refuses."""
+def _onnx_file_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    """Read a value's spec; a size that differs from call to call is -1."""
     kind = value.type.tensor_type
-    if fixed and not all(d.HasField("dim_value") for d in kind.shape.dim):
-        raise LoweringError(f"'{value.name}' has a dynamic shape; our artifacts' inputs are static.")
     shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
     return TensorSpec(value.name, shape, onnx_contents_dtype(kind.elem_type))

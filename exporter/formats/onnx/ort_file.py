@@ -63,8 +63,7 @@ class _OrtFileReader:
         return Contents(
             inputs=tuple(_ort_file_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Inputs")),
             outputs=tuple(
-                _ort_file_spec(n.decode(), types[n.decode()], fixed=False)
-                for n in self._items(graph, "Outputs")
+                _ort_file_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Outputs")
             ),
             nodes=tuple(self._node(n) for g in graphs for n in self._items(g, "Nodes")),
             tensors={
@@ -135,15 +134,13 @@ def ort_file_session_table(data: bytes) -> Any:
     return InferenceSession.GetRootAs(data, 0)
 
 
-def _ort_file_spec(name: str, info: Any, fixed: bool = True) -> TensorSpec:
-    """Read a value's spec; a size that depends on the data is -1, which `fixed` refuses."""
+def _ort_file_spec(name: str, info: Any) -> TensorSpec:
+    """Read a value's spec; a size that differs from call to call is -1."""
     from ort_flatbuffers_py.fbs.TensorTypeAndShape import TensorTypeAndShape
 
     kind = TensorTypeAndShape()
     kind.Init(info.Value().Bytes, info.Value().Pos)
     shape = kind.Shape()
     sizes = [shape.Dim(i).Value() for i in range(min(shape.DimLength(), 16))]
-    if fixed and any(size.DimParam() for size in sizes):
-        raise LoweringError(f"'{name}' has a dynamic shape; our artifacts' inputs are static.")
     dimensions = tuple(-1 if size.DimParam() else size.DimValue() for size in sizes)
     return TensorSpec(name, dimensions, onnx_contents_dtype(kind.ElemType()))

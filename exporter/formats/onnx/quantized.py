@@ -17,7 +17,7 @@ from exporter.formats.onnx.dynamic_rows import quantise_rows
 from exporter.formats.onnx.export import export_to_onnx, finish_onnx_export
 from exporter.formats.onnx.recurrent import order_recurrent_rows
 from exporter.formats.onnx.weights_only import write_onnx_weights_only
-from exporter.records import Array, Captured
+from exporter.records import Array, Captured, DynamicSize
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ def quantized_onnx_model(captured: Captured) -> bytes:
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     # PyTorch has no translation for ranges that are chosen as the program runs: `rows` writes them.
-    fixed = _quantized_without_ranges(captured.program)
+    fixed = _quantized_without_ranges(captured.program, captured.dynamic)
     translated = export_to_onnx(fixed or captured.program, captured.inputs, captured.outputs)
     # PyTorch quantises a tensor once for each reader; kernels are fused with one quantiser only.
     common.CommonSubexpressionEliminationPass()(translated)
@@ -62,16 +62,22 @@ def quantized_onnx_model(captured: Captured) -> bytes:
     return finish_onnx_export(onnx_ir.from_proto(proto))
 
 
-def _quantized_without_ranges(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
+def _quantized_without_ranges(
+    program: torch.export.ExportedProgram, sizes: tuple[DynamicSize, ...]
+) -> torch.export.ExportedProgram | None:
     """Return the program with float activations if their ranges are chosen as it runs, else None."""
     import torch
 
+    from exporter.capture.dynamic_shapes import torch_dynamic_shapes
     from exporter.quantize import dynamic
 
     module: torch.fx.GraphModule = program.module()
     if not dynamic.is_dynamic(module):
         return None
-    return torch.export.export(dynamic.dynamic_in_float(module), program.example_inputs[0])
+    in_float = dynamic.dynamic_in_float(module)
+    example = program.example_inputs[0]
+    shapes = torch_dynamic_shapes(in_float, sizes, len(example))
+    return torch.export.export(in_float, example, dynamic_shapes=shapes)
 
 
 def unsigned_quantized(model: bytes) -> bytes:

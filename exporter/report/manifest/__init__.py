@@ -236,6 +236,7 @@ def _manifest_verification(verdict: Verdict) -> dict[str, Any]:
         "lowering": verdict.lowering and _manifest_figures(verdict.lowering),
         "worst_channel": verdict.worst_channel and asdict(verdict.worst_channel),
         "task": verdict.task and asdict(verdict.task),
+        "sizes": verdict.sizes and asdict(verdict.sizes),
     }
 
 

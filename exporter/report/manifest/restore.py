@@ -109,6 +109,7 @@ def _restore_verdict(row: schema.Artifact) -> Verdict | None:
         worst_channel=figures.worst_channel,
         task=figures.task,
         executor=figures.executor,
+        sizes=figures.sizes,
     )
 
 

@@ -26,6 +26,7 @@ from exporter.records import (
     Precision,
     Preprocessing,
     Scenes,
+    SizesVerdict,
     Status,
     TaskMeasure,
     TaskName,
@@ -132,6 +133,8 @@ class Verification(Figures):
     lowering: Figures | None = None
     worst_channel: WorstChannel | None = None
     task: TaskMeasure | None = None
+    sizes: SizesVerdict | None = None
+    """What it does at other sizes, where its inputs may have several."""
 
 
 class Structure(Part):

@@ -1,0 +1,150 @@
+"""Captures a network whose inputs may have several sizes (`--dynamic`), and its reference at some of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from exporter.capture.calls import call_runner, copied_for_calls
+from exporter.errors import CaptureError, LoweringError, UsageError
+from exporter.records import Captured, DynamicShape, DynamicSize, Sample, SizeRange, TensorSpec
+from exporter.verify.sizes import SizedCall, SizesIO, max_error_of_sizes, size_points, sized_sample
+
+CALLS = 2
+"""Calls at each point."""
+PIXEL_AXES = {0: 0, 2: 1, 3: 2}
+"""Axis of planes [N, colours, height, width] -> that of pixels [N, height, width, channels]."""
+
+
+def resolve_dynamic_sizes(
+    shapes: Sequence[DynamicShape], inputs: Sequence[TensorSpec]
+) -> tuple[DynamicSize, ...]:
+    """Find the places of every range in the model's inputs.
+
+    Args:
+        shapes: As declared; an empty name is matched by position.
+        inputs: The model's inputs, with the sizes of the example.
+
+    Raises:
+        UsageError: A shape does not fit its input, or the example's size is not in its range.
+    """
+    names = [spec.name for spec in inputs]
+    places: dict[SizeRange, list[tuple[int, int]]] = {}
+    for number, shape in enumerate(shapes):
+        position = names.index(shape.name) if shape.name in names else number
+        if (shape.name and shape.name not in names) or position >= len(inputs):
+            raise _misfit(f"names {shape.name or f'input {number}'}; the inputs are {', '.join(names)}")
+        spec = inputs[position]
+        if len(shape.sizes) != len(spec.shape):
+            raise _misfit(f"gives {spec.name} {len(shape.sizes)} sizes; the example is {list(spec.shape)}")
+        for axis, (size, own) in enumerate(zip(shape.sizes, spec.shape, strict=True)):
+            if isinstance(size, int):
+                if size != own:
+                    raise _misfit(f"gives {spec.name} {size} on axis {axis}; the example has {own}")
+                continue
+            if not size.low <= own <= size.high or (own - size.low) % size.step:
+                raise _misfit(
+                    f"lets {spec.name} have {size.low} to {size.high} in steps of {size.step} "
+                    f"on axis {axis}; the example has {own}"
+                )
+            named = size if size.name else replace(size, name=f"{spec.name}[{axis}]")
+            places.setdefault(named, []).append((position, axis))
+    return tuple(DynamicSize(size, tuple(where)) for size, where in places.items())
+
+
+def _misfit(what: str) -> UsageError:
+    return UsageError(
+        f"--dynamic {what}.", "Give an --input-shape within the ranges, or none.", code="EM-DYNAMIC"
+    )
+
+
+def dynamic_sizes_of_pixels(sizes: Sequence[DynamicSize]) -> tuple[DynamicSize, ...]:
+    """Return where the ranges of a photo's planes are in its pixels, which artifacts take instead."""
+    return tuple(
+        replace(size, places=tuple((position, PIXEL_AXES[axis]) for position, axis in size.places))
+        for size in sizes
+    )
+
+
+def torch_dynamic_shapes(module: nn.Module, sizes: Sequence[DynamicSize], count: int) -> Any:
+    """Return what `torch.export` takes as `dynamic_shapes`; None without a range.
+
+    Args:
+        module: Its forward takes each input by name, or all as `*args`.
+        sizes: The ranges; one with a step is the step times a dimension of its own.
+        count: The number of inputs.
+    """
+    if not sizes:
+        return None
+    axes: list[dict[int, Any]] = [{} for _ in range(count)]
+    for size in sizes:
+        for position, axis in size.places:
+            axes[position][axis] = _torch_dimension(size.range)
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    return (tuple(axes),) if inspect.Parameter.VAR_POSITIONAL in kinds else tuple(axes)
+
+
+def _torch_dimension(size: SizeRange) -> Any:
+    name = re.sub(r"\W+", "_", size.name).strip("_")
+    if size.step == 1:
+        return torch.export.Dim(name, min=size.low, max=size.high)
+    steps, rest = (
+        torch.export.Dim(f"{name}_steps", min=size.low // size.step, max=size.high // size.step),
+        size.low % size.step,
+    )
+    return size.step * steps + rest if rest else size.step * steps
+
+
+def dynamic_refusal(architecture: str, problem: LoweringError | None) -> CaptureError:
+    """Return the error for a network whose graph has one size only."""
+    cause = problem.cause if problem else "it has no graph"
+    return CaptureError(
+        f"{architecture} cannot have the sizes of --dynamic: {cause}",
+        "Export once for each size with --input-shape, or mend the line that fixes it.",
+        code="EM-DYNAMIC",
+    )
+
+
+def varying_axes(program: torch.export.ExportedProgram, count: int) -> tuple[tuple[int, ...], ...]:
+    """Return the axes of each of the `count` outputs whose size follows the inputs'."""
+    (result,) = (node for node in program.graph.nodes if node.op == "output")
+    shapes = [getattr(getattr(node, "meta", {}).get("val"), "shape", ()) for node in result.args[0]][-count:]
+    return tuple(
+        tuple(axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt)) for shape in shapes
+    )
+
+
+def run_dynamic_reference(captured: Captured, samples: Sequence[Sample]) -> SizesIO:
+    """Run the model in float64 at both ends of every range and between.
+
+    Args:
+        captured: The model with its ranges.
+        samples: Verification inputs of the example's sizes, which are cut and repeated.
+
+    Raises:
+        CaptureError: The network does not run at a size in its ranges.
+    """
+    assert captured.program is not None
+    names = [spec.name for spec in captured.inputs]
+    wide = call_runner(copied_for_calls(captured.module).double(), True, names)
+    single = call_runner(copied_for_calls(captured.module), names=names)
+    calls = []
+    for point in size_points(captured.dynamic):
+        for sample in samples[:CALLS]:
+            inputs = sized_sample(sample, captured.dynamic, point)
+            exact = _like_single(wide(inputs), own := single(inputs))
+            calls.append(SizedCall(point, inputs, exact, max_error_of_sizes(exact, own)))
+    return SizesIO(captured.dynamic, varying_axes(captured.program, len(captured.outputs)), tuple(calls))
+
+
+def _like_single(exact: Sample, single: Sample) -> Sample:
+    """Return float64 outputs, and the others as float32 gives them: rounding may decide a class number."""
+    pairs = zip(exact, single, strict=True)
+    return tuple(np.asarray(e if s.dtype.kind in "fc" else s) for e, s in pairs)

@@ -1,0 +1,230 @@
+"""A network is captured with ranges of sizes, and its artifacts are right at the ends and between."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import program
+from exporter.capture.dynamic_shapes import (
+    dynamic_sizes_of_pixels,
+    resolve_dynamic_sizes,
+    run_dynamic_reference,
+    torch_dynamic_shapes,
+)
+from exporter.capture.reference import run_reference
+from exporter.config.options import parse_dynamic_options
+from exporter.errors import CaptureError, LoweringError, UsageError
+from exporter.files import EVIDENCE, SIZES
+from exporter.formats import FORMATS, VARIANTS
+from exporter.pipeline.build import refuse_to_build_sizes
+from exporter.pipeline.results import ExpectedResult
+from exporter.pipeline.verify import verify_artifact
+from exporter.quantize import int8
+from exporter.records import Captured, DynamicSize, Limits, Model, Sample, SizeRange, TensorSpec, Verdict
+from exporter.verify import reference_io
+from exporter.verify.sizes import save_sizes
+
+
+class Pictures(nn.Module):
+    """Two convolutions and an average over any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+        self.head = nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Texts(nn.Module):
+    """Tokens with positions, and attention of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(30, 16), nn.Embedding(12, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        scores = x @ x.transpose(-2, -1) + (1.0 - mask.float())[:, None] * -1e4
+        return self.head(torch.softmax(scores, -1) @ x).sum(1)  # type: ignore[no-any-return]
+
+
+class Fixed(nn.Module):
+    """A position table for one size only, as vision transformers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(1, 3, 16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table
+
+
+class Scaled(nn.Module):
+    """The height is a factor of the output: the call's, or always the example's."""
+
+    def __init__(self, height: int = 0) -> None:
+        super().__init__()
+        self.height = height
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * (self.height or x.shape[2])
+
+
+DYNAMIC = {
+    "pictures": ["x=1x3x{16..48:16}x{width=16..48:16}"],
+    "texts": ["ids={batch=1..3}x{length=4..12}:int64", "mask={batch}x{length}:int64"],
+}
+
+
+def pictures(count: int = 4) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    return [(rng.standard_normal((1, 3, 48, 48)).astype(np.float32),) for _ in range(count)]
+
+
+def texts(count: int = 4) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    ones = np.ones((3, 12), np.int64)
+    return [(rng.integers(0, 30, (3, 12)), ones) for _ in range(count)]
+
+
+def model(module: nn.Module, samples: list[Sample], names: tuple[str, ...] = ("x",)) -> Model:
+    specs = tuple(TensorSpec(n, a.shape, a.dtype.name) for n, a in zip(names, samples[0], strict=True))
+    return Model(module.eval(), "tests:net", specs, None, 0)
+
+
+@functools.cache
+def captured(kind: str) -> tuple[Captured, Path]:
+    """Capture a network, and write what its artifacts are judged by."""
+    torch.manual_seed(0)
+    samples = pictures() if kind == "pictures" else texts()
+    net = model(Pictures(), samples) if kind == "pictures" else model(Texts(), samples, ("ids", "mask"))
+    sizes = resolve_dynamic_sizes(parse_dynamic_options(DYNAMIC[kind]), net.inputs)
+    made = program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
+    folder = Path(tempfile.mkdtemp(prefix="export-mobile-tests-"))
+    reference_io.save_reference(run_reference(made, samples, {})[0], folder / EVIDENCE)
+    save_sizes(run_dynamic_reference(made, samples), folder / SIZES)
+    return made, folder
+
+
+def proven(made: Captured, folder: Path, name: str) -> Verdict:
+    variant = VARIANTS[name]
+    path = FORMATS[variant.format].emit(made, variant, folder).path
+    limits = Limits(min_delegated=0.0)
+    expected = ExpectedResult(made.inputs, made.outputs, program.program_matrix_weights(made), limits)
+    return verify_artifact(path, variant, folder / EVIDENCE, None, expected).verdict
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("pictures", "onnx-fp32"),
+        ("pictures", "ort-fp32"),
+        ("pictures", "executorch-xnnpack-fp32"),
+        ("pictures", "torchscript-lite-fp32"),
+        ("texts", "onnx-fp32"),
+        ("texts", "ort-fp32"),
+        ("texts", "torchscript-lite-fp32"),
+    ],
+)
+def test_artifacts_are_right_at_the_ends_and_between(kind: str, name: str, tmp_path: Path) -> None:
+    """One file takes every size of the ranges, after the program went through the workers' file."""
+    made, folder = captured(kind)
+    program.save_program(made, tmp_path)
+    verdict = proven(program.load_program(tmp_path), folder, name)
+    assert (verdict.status, verdict.reason) == ("passed", None)
+    assert verdict.sizes is not None
+    ends = ("x[2]=16, width=16", "x[2]=48, width=48", "x[2]=32, width=32", "x[2]=48, width=16")
+    texts_ends = ("batch=1, length=4", "batch=3, length=12", "batch=2, length=8", "batch=3, length=4")
+    assert verdict.sizes.verified == (ends if kind == "pictures" else texts_ends)
+    if kind == "texts":
+        assert "length=13" in verdict.sizes.refused  # there is no such position
+    if name == "executorch-xnnpack-fp32":
+        assert {"x[2]=49", "width=49"} <= {*verdict.sizes.refused}  # memory is planned for 48
+
+
+def test_a_size_that_a_trace_holds_fails(tmp_path: Path) -> None:
+    """An artifact that computes with the example's size is right there, and wrong elsewhere."""
+    samples = pictures()
+    net = model(Scaled(), samples)
+    sizes = resolve_dynamic_sizes(parse_dynamic_options(DYNAMIC["pictures"]), net.inputs)
+    made = program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
+    reference_io.save_reference(run_reference(made, samples, {})[0], tmp_path / EVIDENCE)
+    save_sizes(run_dynamic_reference(made, samples), tmp_path / SIZES)
+    verdict = proven(replace(made, module=Scaled(48)), tmp_path, "torchscript-lite-fp32")
+    assert verdict.status == "failed"
+    assert verdict.reason is not None
+    assert verdict.reason.startswith("At x[2]=16, width=16 its largest error is")
+
+
+def test_int8_keeps_the_ranges(tmp_path: Path) -> None:
+    """The quantised program takes every size, and its file's outputs are near the network's."""
+    made, folder = captured("pictures")
+    assert made.program is not None
+    quantized = int8.quantize_int8(made.program, pictures())
+    shapes = torch_dynamic_shapes(quantized.module, made.dynamic, 1)
+    int8.save_int8(replace(quantized, dynamic_shapes=shapes), tmp_path)
+    low = replace(made, program=int8.load_int8_program(tmp_path))
+    variant = VARIANTS["onnx-int8"]
+    path = FORMATS["onnx"].emit(low, variant, tmp_path).path
+    run, _ = FORMATS["onnx"].load(path, variant, 1)
+    for size in (16, 32, 48):
+        x = np.ascontiguousarray(pictures(1)[0][0][:, :, :size])
+        with torch.no_grad():
+            expected = made.module(torch.from_numpy(x)).numpy()
+        assert np.abs(run((x,))[0] - expected).max() < 0.1 * np.abs(expected).max()
+    assert (folder / SIZES).exists()
+
+
+def test_a_network_of_one_size_is_refused() -> None:
+    """The message has the way out: an export for each size."""
+    net = model(Fixed(), [(np.zeros((1, 3, 16, 16), np.float32),)])
+    sizes = resolve_dynamic_sizes(parse_dynamic_options(["1x3x{8..16}x16"]), net.inputs)
+    with pytest.raises(CaptureError, match="cannot have the sizes of --dynamic") as caught:
+        program.capture_program(net, (np.zeros((1, 3, 16, 16), np.float32),), sizes=sizes)
+    assert caught.value.code == "EM-DYNAMIC"
+
+
+SPECS = (TensorSpec("x", (1, 3, 32, 32)), TensorSpec("y", (1,)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["z=1x3x{16..48}x32"], "names z; the inputs are x, y"),
+        (["x=1x3x{16..48}"], "gives x 3 sizes"),
+        (["x=1x4x{16..48}x32"], "gives x 4 on axis 1; the example has 3"),
+        (["x=1x3x{48..64}x32"], "48 to 64 in steps of 1 on axis 2; the example has 32"),
+        (["x=1x3x{16..64:12}x32"], "in steps of 12 on axis 2; the example has 32"),
+        (["1x3x{16..48}x32", "{1..2}", "{1..2}"], "names input 2"),
+    ],
+)
+def test_ranges_must_fit_the_example(options: list[str], words: str) -> None:
+    """The example that everything else is measured at is one of the sizes."""
+    with pytest.raises(UsageError, match=words):
+        resolve_dynamic_sizes(parse_dynamic_options(options), SPECS)
+
+
+def test_pixels_have_the_planes_ranges() -> None:
+    """Height and width are the axes before the channels, with the preprocessing embedded."""
+    planes = (DynamicSize(SizeRange("h", 1, 2), ((0, 2),)), DynamicSize(SizeRange("w", 1, 2), ((0, 3),)))
+    assert [size.places for size in dynamic_sizes_of_pixels(planes)] == [((0, 1),), ((0, 2),)]
+
+
+@pytest.mark.parametrize("name", ["coreml-fp16", "executorch-vulkan-fp16"])
+def test_formats_of_one_size_are_refused(name: str) -> None:
+    """What cannot have ranges says why, and the others are made."""
+    made, _ = captured("pictures")
+    with pytest.raises(LoweringError, match="export one for each size with --input-shape"):
+        refuse_to_build_sizes(made, VARIANTS[name])
+    refuse_to_build_sizes(replace(made, dynamic=()), VARIANTS[name])
