@@ -104,6 +104,10 @@ def build_architecture(
         fixed = ", ".join(f"{name}={value}" for name, value in input_values.items())
         built = replace(built, module=module, notes=(*built.notes, f"constants, as asked: {fixed}"))
     module = _ready_architecture(built.module)
+    if any("." in spec.name for spec in input_shapes):
+        from exporter.architectures.dictionary_inputs import with_dictionary_inputs
+
+        module, input_shapes = with_dictionary_inputs(module, input_shapes)
     specs = built.inputs or inputs.resolve_inputs(module, built.photo, checkpoint.example, input_shapes, rows)
     wishes = preprocessing.PreprocessingWishes(preprocess, mean, std, whole)
     prepared, notes = preprocessing.resolve_preprocessing(built.photo, specs, wishes)

@@ -63,6 +63,10 @@ def forward_input_names(module: torch.nn.Module) -> tuple[tuple[str, ...] | None
     """
     import torch
 
+    from exporter.architectures.dictionary_inputs import DictionaryInputs
+
+    if isinstance(module, DictionaryInputs):
+        return module.names, len(module.names)
     if isinstance(module, torch.jit.ScriptModule):
         script: Any = module
         arguments = script.forward.schema.arguments[1:]

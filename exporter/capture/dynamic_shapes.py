@@ -38,8 +38,10 @@ def resolve_dynamic_sizes(
     names = [spec.name for spec in inputs]
     places: dict[SizeRange, list[tuple[int, int]]] = {}
     for number, shape in enumerate(shapes):
-        position = names.index(shape.name) if shape.name in names else number
-        if (shape.name and shape.name not in names) or position >= len(inputs):
+        # Within a dictionary, an input is named by its key, or by the whole path.
+        called = (shape.name, shape.name.rpartition(".")[2], shape.name.replace(".", "_"))
+        position = next((names.index(name) for name in called if name in names), number)
+        if (shape.name and not {*called} & {*names}) or position >= len(inputs):
             raise _misfit(f"names {shape.name or f'input {number}'}; the inputs are {', '.join(names)}")
         spec = inputs[position]
         if len(shape.sizes) != len(spec.shape):

@@ -64,7 +64,8 @@ InputShape = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SHAPE",
-        help="Shape of an input: 1x3x224x224 or name=1x16:int64; once per input, in order. "
+        help="Shape of an input: 1x3x224x224, name=1x16:int64, or batch.image=1x3x8x8 within a dictionary; "
+        "once per input, in order. "
         "Inferred when left out.",
     ),
 ]

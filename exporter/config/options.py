@@ -14,12 +14,14 @@ from exporter.records import INPUT_DTYPES, DynamicShape, Limits, SizeRange, Tens
 
 Choice = TypeVar("Choice", bound=str)
 
-SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x,]\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
+SHAPE = re.compile(
+    r"(?:(?P<name>[A-Za-z_]\w*(?:\.\w+)*)=)?(?P<shape>\d+(?:[x,]\d+)*)(?::(?P<dtype>[a-z]+\d*))?"
+)
 
 
 DYNAMIC_SIZE = r"\{[^{}]*\}|\d+"
 DYNAMIC = re.compile(
-    rf"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>(?:{DYNAMIC_SIZE})(?:[x,](?:{DYNAMIC_SIZE}))*)"
+    rf"(?:(?P<name>[A-Za-z_]\w*(?:\.\w+)*)=)?(?P<shape>(?:{DYNAMIC_SIZE})(?:[x,](?:{DYNAMIC_SIZE}))*)"
     r"(?::(?P<dtype>[a-z]+\d*))?"
 )
 RANGE = re.compile(

@@ -32,7 +32,7 @@ from exporter.verify.reference_io import read_reference_arrays
 Point = Mapping[str, int]
 """Name of a range -> the size."""
 SINGLE_DB = 10.0
-"""By how much fewer dB a point's few inputs may reach than the verification inputs on average."""
+"""A point's few inputs may reach so many dB less than the verification inputs on average."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,54 @@
+"""Lets a network take dictionaries: each tensor within is an input, `--input-shape batch.image=1x3x8x8`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporter.records import TensorSpec
+
+
+class DictionaryInputs(nn.Module):
+    """Calls a network with dictionaries made of its inputs."""
+
+    def __init__(self, network: nn.Module, paths: Sequence[tuple[str, ...]], names: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.paths = tuple(paths)
+        """For each input the argument of the network's forward, and the keys within it."""
+        self.names = tuple(names)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        arguments: dict[str, Any] = {}
+        for path, tensor in zip(self.paths, inputs, strict=True):
+            place = arguments
+            for key in path[:-1]:
+                place = place.setdefault(key, {})
+            place[path[-1]] = tensor
+        return self.network(**arguments)
+
+
+def with_dictionary_inputs(
+    module: torch.nn.Module, asked: tuple[TensorSpec, ...]
+) -> tuple[torch.nn.Module, tuple[TensorSpec, ...]]:
+    """Return a network whose inputs are the tensors within dictionaries, and their specs.
+
+    Args:
+        module: A network whose forward takes dictionaries.
+        asked: Specs by path: "batch.image" is the tensor under "image" in the argument `batch`. Where no name
+            is a path, the network and the specs are returned as they are.
+
+    Returns:
+        The network, and the specs named by their last key; by the whole path where two have the same.
+    """
+    if not any("." in spec.name for spec in asked):
+        return module, asked
+    paths = [tuple(spec.name.split(".")) for spec in asked]
+    last = [path[-1] for path in paths]
+    names = [path[-1] if last.count(path[-1]) == 1 else "_".join(path) for path in paths]
+    specs = tuple(dataclasses.replace(spec, name=name) for spec, name in zip(asked, names, strict=True))
+    return DictionaryInputs(module, paths, names), specs
