@@ -17,6 +17,7 @@ from exporter.checkpoints import (
     folder,
     foreign_files,
     lightning,
+    lora,
     pickled_module,
     safetensors,
     state_dict,
@@ -33,7 +34,7 @@ from exporter.records import Checkpoint
 
 def is_folder(path: Path) -> bool:
     """Tell whether a path is a folder that is read as one checkpoint."""
-    return distributed.is_distributed(path) or folder.is_checkpoint_folder(path)
+    return distributed.is_distributed(path) or folder.is_checkpoint_folder(path) or lora.is_lora_folder(path)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
     if folder.is_checkpoint_folder(path):
         with _explained_checkpoint_errors(path):
             return folder.read_checkpoint_folder(path)
+    if lora.is_lora_folder(path):
+        raise CheckpointError(f"{path} is a LoRA adapter.", foreign_files.LORA_ADVICE)
     if distributed.is_part_of_distributed(path):
         raise CheckpointError(
             f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."

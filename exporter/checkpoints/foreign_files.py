@@ -22,12 +22,16 @@ class ForeignFile:
 
 SAVE = "torch.save(model.state_dict(), 'model.pt')"
 
+LORA_ADVICE = (
+    "Give its base network, too: --base FOLDER. Or merge it where it was trained: "
+    f"`model = PeftModel.from_pretrained(base, FOLDER).merge_and_unload(); {SAVE}`."
+)
+
 FOREIGN_FILES: tuple[ForeignFile, ...] = (
     ForeignFile(
         re.compile(r"(^|\.)(lora_(A|B|embedding_A|embedding_B|down|up)|hada_w[12]_[ab]|lokr_w[12])(\.|$)"),
         "a LoRA adapter, which changes a base network's weights",
-        "Merge it where it was trained: "
-        f"`model = PeftModel.from_pretrained(base, FOLDER).merge_and_unload(); {SAVE}`.",
+        LORA_ADVICE,
     ),
     ForeignFile(
         re.compile(r"(^|\.)_?flat_param(_\d+)?$"),

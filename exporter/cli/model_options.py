@@ -25,6 +25,10 @@ Trust = Annotated[
         help="Unpickle whole modules and run a folder's own code. This runs any code in CKPT.",
     ),
 ]
+Base = Annotated[
+    Path | None,
+    typer.Option(help="CKPT is a LoRA adapter, and this its base network, into which it is merged."),
+]
 Arch = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +94,7 @@ Std = Annotated[
 
 def model_from_options(
     checkpoint: Checkpoint,
+    base: Base = None,
     arch: Arch = None,
     arch_arg: ArchArg = None,
     part: Part = "",
@@ -111,6 +116,7 @@ def model_from_options(
     return ModelRequest(
         checkpoint=checkpoint,
         trust=trust,
+        base=base,
         arch=arch,
         arch_args=options.parse_pairs_option("--arch-arg", arch_arg or []),
         part=part,

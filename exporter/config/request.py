@@ -16,6 +16,8 @@ class ModelRequest:
     checkpoint: Path
     trust: bool = False
     """Whether to unpickle whole modules, which runs any code that the file names."""
+    base: Path | None = None
+    """The base network's checkpoint, into which `checkpoint`, a LoRA adapter, is merged."""
     arch: str | None = None
     """"torchvision/resnet18" or "mypkg.nets:make_net"; None infers the network."""
     arch_args: tuple[tuple[str, str], ...] = ()

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from exporter.checkpoints.folder import located_folder
+from exporter.checkpoints.lora import SETTINGS
 from exporter.config.request import ModelRequest, Request
 from exporter.emulated import arm_tools
 from exporter.files import file_size_bytes
@@ -38,7 +40,7 @@ def rights_to_export(request: Request, folders: Staging) -> JobRights:
             writes=(folders.work.resolve(), folders.out.resolve()),
             forks=True,
             programs=True,
-            memory_bytes=confinement_memory(_size_for_rights(request.checkpoint)),
+            memory_bytes=confinement_memory(_weights_for_rights(request)),
         ),
         own_code=rights_of_own_code(request),
     )
@@ -52,7 +54,7 @@ def _rights_to_arm_programs() -> tuple[Path, ...]:
 
 def rights_to_inspect(request: ModelRequest) -> JobRights:
     """Rights of the one job that looks at a checkpoint: it writes nothing."""
-    size = _size_for_rights(request.checkpoint)
+    size = _weights_for_rights(request)
     return JobRights(
         Confinement(
             reads=_rights_to_places(*_rights_to_inputs(request)),
@@ -66,7 +68,7 @@ def rights_to_inspect(request: ModelRequest) -> JobRights:
 
 def rights_to_run_parts(request: ModelRequest, out: Path) -> JobRights:
     """Rights of the job that runs a network's parts together: it writes nothing."""
-    size = 2 * _size_for_rights(request.checkpoint)
+    size = 2 * _weights_for_rights(request)
     return JobRights(
         Confinement(
             reads=_rights_to_places(*_rights_to_inputs(request), out),
@@ -108,8 +110,9 @@ def _folders_listed_for_rights(evaluation: Path) -> tuple[Path, ...]:
 
 
 def _rights_to_inputs(request: ModelRequest) -> tuple[Path, ...]:
-    """What reading the checkpoint takes: the file itself, and photos whose class is known."""
-    return (request.checkpoint, *(Path(photo) for photo, _ in request.expect))
+    """Return what reading the checkpoint takes: the file, its base network, and photos of known classes."""
+    base = (request.checkpoint.parent / SETTINGS, located_folder(request.base)) if request.base else ()
+    return (request.checkpoint, *filter(Path.exists, base), *(Path(photo) for photo, _ in request.expect))
 
 
 def _rights_to_places(*paths: Path) -> tuple[Path, ...]:
@@ -122,6 +125,10 @@ def _places_behind_rights(path: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(path):
         inside = (Path(folder) / name for name in (*folders, *names))
         yield from (item.resolve() for item in inside if item.is_symlink())
+
+
+def _weights_for_rights(request: ModelRequest) -> int:
+    return _size_for_rights(request.checkpoint) + (_size_for_rights(request.base) if request.base else 0)
 
 
 def _size_for_rights(path: Path) -> int:

@@ -30,8 +30,14 @@ if TYPE_CHECKING:
 def read_checkpoint(request: ModelRequest) -> Checkpoint:
     """Read the file; nothing in it runs except what `trust` allows."""
     from exporter import checkpoints
+    from exporter.checkpoints import folder, lora
 
-    return checkpoints.read_checkpoint(request.checkpoint, trust=request.trust)
+    if request.base is None:
+        return checkpoints.read_checkpoint(request.checkpoint, trust=request.trust)
+    adapter = checkpoints.read_checkpoint(lora.located_lora_weights(request.checkpoint))
+    base = checkpoints.read_checkpoint(folder.located_folder(request.base), trust=request.trust)
+    merged = lora.merge_lora(adapter, base)
+    return replace(merged, sha256=digest_file_or_folder(request.checkpoint))
 
 
 def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
@@ -236,7 +242,7 @@ def _read_key(context: Context, sha256: str) -> str:
     request = context.request.model
     if rights_of_own_code(request):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
-    if request.expect:
+    if request.expect or request.base:
         return ""  # asked again in every run: the photos may have changed
     anywhere = replace(request, checkpoint=Path(), calibration=None)
     return cache.cache_key(
