@@ -10,7 +10,7 @@ picture has hardly any texture, small grey copies are compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,12 @@ CONTRAST = 0.01
 RATIO = 0.8
 """A match's distance is at most this share of the second best's, as Lowe suggests."""
 MIN_MATCHES = 6
+COARSE_KEYPOINTS = 150
+COARSE_RATIO = 0.7
+COARSE_MATCHES = 2
+"""Two pictures are compared in full where so many matches of their strongest keypoints are that clear, on the
+values that a descriptor shares with its mirror image. All of 253 crops that the full comparison finds pass
+this, and 13 % of 2,080 pairs of different photos: 120 photos are compared in a third of the time."""
 MIN_COVER = 0.05
 """Share of one of the pictures that the matches span: a logo in a corner joins no photos."""
 REPROJECTION = 4.0
@@ -53,6 +59,8 @@ class LocalFeatures:
     """float32 [keypoints, 2]: x and y."""
     descriptors: Array
     """float32 [keypoints, 128]: unit vectors (RootSIFT)."""
+    mirrorless: Array
+    """float32 [strongest keypoints, 64]: what they share with their mirror images, unit vectors."""
     area: float
     """The picture's area in square pixels."""
     windows: Array
@@ -80,7 +88,9 @@ def describe_local_features(picture: Image.Image) -> LocalFeatures:
     points = np.array([keypoints[i].pt for i in strongest], np.float32).reshape(-1, 2)
     rows = np.zeros((0, 128), np.float32) if descriptors is None else descriptors[strongest]
     unit: Array = np.sqrt(rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-6))
-    return LocalFeatures(points, unit, float(size[0] * size[1]), _local_feature_windows(picture))
+    return LocalFeatures(
+        points, unit, _mirrorless(unit), float(size[0] * size[1]), _local_feature_windows(picture)
+    )
 
 
 def picture_for_local_features(channels: Array) -> Image.Image:
@@ -103,13 +113,26 @@ def _local_feature_windows(picture: Image.Image) -> Array:
     return unit.astype(np.float32)
 
 
-def _mirrored_local_features(features: LocalFeatures) -> LocalFeatures:
-    """Return the keypoints of the mirrored picture; SIFT's histograms only change their order."""
+def _mirrored_descriptors(descriptors: Array) -> Array:
+    """Return the descriptors of the mirrored picture; SIFT's histograms only change their order."""
     opposite = (-np.arange(8)) % 8
-    turned: Array = features.descriptors.reshape(-1, 4, 4, 8)[:, ::-1][..., opposite].reshape(-1, 128)
+    turned: Array = descriptors.reshape(-1, 4, 4, 8)[:, ::-1][..., opposite].reshape(-1, 128)
+    return turned
+
+
+def _mirrorless(descriptors: Array) -> Array:
+    """Return the part of the strongest descriptors that their mirror images have, too: half of the values."""
+    strongest = descriptors[:COARSE_KEYPOINTS]
+    shared: Array = (strongest + _mirrored_descriptors(strongest)).reshape(-1, 4, 32)[:, :2].reshape(-1, 64)
+    return shared / np.maximum(np.linalg.norm(shared, axis=1, keepdims=True), 1e-6)
+
+
+def _mirrored_local_features(features: LocalFeatures) -> LocalFeatures:
+    """Return the features of the mirrored picture."""
+    turned = _mirrored_descriptors(features.descriptors)
     points = features.points * np.array([-1, 1], np.float32)
     windows = features.windows.reshape(-1, WINDOW, WINDOW)[..., ::-1].reshape(-1, WINDOW**2)
-    return LocalFeatures(points, np.ascontiguousarray(turned), features.area, windows)
+    return replace(features, points=points, descriptors=np.ascontiguousarray(turned), windows=windows)
 
 
 def pairs_by_local_features(pictures: Sequence[LocalFeatures]) -> Iterator[tuple[int, int]]:
@@ -122,21 +145,29 @@ def pairs_by_local_features(pictures: Sequence[LocalFeatures]) -> Iterator[tuple
         for i, picture in enumerate(pictures):
             either = picture, _mirrored_local_features(picture)
             others = range(i + 1, len(pictures))
-            yield from (
-                (i, j) for j in others if any(_are_local_features_alike(one, pictures[j]) for one in either)
-            )
+            yield from ((i, j) for j in others if _are_local_features_alike(either, pictures[j]))
     finally:
         cv2.setNumThreads(threads)
 
 
-def _are_local_features_alike(picture: LocalFeatures, other: LocalFeatures) -> bool:
-    if max((picture.windows @ other.middle).max(), (other.windows @ picture.middle).max()) >= MIN_CORRELATION:
+def _are_local_features_alike(either: tuple[LocalFeatures, LocalFeatures], other: LocalFeatures) -> bool:
+    """Tell whether a picture, given as it is and mirrored, shows the scene of another."""
+    if any(_local_feature_correlation(picture, other) >= MIN_CORRELATION for picture in either):
         return True
-    here, there = _local_feature_matches(picture.descriptors, other.descriptors)
+    coarse, _ = _local_feature_matches(either[0].mirrorless, other.mirrorless, COARSE_RATIO)
+    return len(coarse) >= COARSE_MATCHES and any(_local_features_match(picture, other) for picture in either)
+
+
+def _local_feature_correlation(picture: LocalFeatures, other: LocalFeatures) -> float:
+    return float(max((picture.windows @ other.middle).max(), (other.windows @ picture.middle).max()))
+
+
+def _local_features_match(picture: LocalFeatures, other: LocalFeatures) -> bool:
+    here, there = _local_feature_matches(picture.descriptors, other.descriptors, RATIO)
     return len(here) >= MIN_MATCHES and _local_features_agree(picture, other, here, there)
 
 
-def _local_feature_matches(descriptors: Array, others: Array) -> tuple[Array, Array]:
+def _local_feature_matches(descriptors: Array, others: Array, ratio: float) -> tuple[Array, Array]:
     """Return where descriptors are each other's best match, clearly before the second best."""
     if len(descriptors) < MIN_MATCHES or len(others) < MIN_MATCHES:
         return np.zeros(0, int), np.zeros(0, int)
@@ -147,7 +178,7 @@ def _local_feature_matches(descriptors: Array, others: Array) -> tuple[Array, Ar
     rivals = similar[rows]
     rivals[np.arange(len(rows)), best[rows]] = -1
     # Of unit vectors the squared distance is 2 - 2 * similarity.
-    clear = 1 - first < RATIO**2 * (1 - rivals.max(axis=1, initial=-1))
+    clear = 1 - first < ratio**2 * (1 - rivals.max(axis=1, initial=-1))
     return rows[clear], best[rows[clear]]
 
 
