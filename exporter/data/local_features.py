@@ -9,6 +9,7 @@ picture has hardly any texture, small grey copies are compared.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -124,7 +125,8 @@ def _mirrorless(descriptors: Array) -> Array:
     """Return the part of the strongest descriptors that their mirror images have, too: half of the values."""
     strongest = descriptors[:COARSE_KEYPOINTS]
     shared: Array = (strongest + _mirrored_descriptors(strongest)).reshape(-1, 4, 32)[:, :2].reshape(-1, 64)
-    return shared / np.maximum(np.linalg.norm(shared, axis=1, keepdims=True), 1e-6)
+    unit: Array = shared / np.maximum(np.linalg.norm(shared, axis=1, keepdims=True), 1e-6)
+    return unit
 
 
 def _mirrored_local_features(features: LocalFeatures) -> LocalFeatures:
@@ -137,15 +139,29 @@ def _mirrored_local_features(features: LocalFeatures) -> LocalFeatures:
 
 def pairs_by_local_features(pictures: Sequence[LocalFeatures]) -> Iterator[tuple[int, int]]:
     """Yield the positions of every two pictures that show the same scene."""
-    import cv2
-
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # a pair is too little work to share
-    try:
+    with _one_thread():
         for i, picture in enumerate(pictures):
             either = picture, _mirrored_local_features(picture)
             others = range(i + 1, len(pictures))
             yield from ((i, j) for j in others if _are_local_features_alike(either, pictures[j]))
+
+
+def is_scene_of_any(picture: LocalFeatures, others: Sequence[LocalFeatures]) -> bool:
+    """Tell whether a picture shows the scene of one of the others."""
+    either = picture, _mirrored_local_features(picture)
+    with _one_thread():
+        return any(_are_local_features_alike(either, other) for other in others)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compare in one thread: a pair is too little work to share."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
     finally:
         cv2.setNumThreads(threads)
 

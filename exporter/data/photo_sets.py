@@ -94,6 +94,7 @@ def load_photo_sets(
         samples["choice"],
         scene_of,
         counts,
+        tuple(distinct[i].path for i in (*parts["calibration"], *parts["choice"])),
     )
 
 

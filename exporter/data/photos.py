@@ -154,6 +154,14 @@ def photo_digest(path: Path, channels: int) -> bytes | None:
         return None
 
 
+def open_photo(path: Path) -> Image.Image | None:
+    """Decode a photo in colour; None when it cannot be used."""
+    try:
+        return _decode_photo(path).convert("RGB")
+    except _UnusablePhoto:
+        return None
+
+
 def photo_sizes(path: Path) -> set[tuple[int, int]]:
     """Return width and height that a photo may have once decoded, either way round; from its header alone."""
     from PIL import Image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from exporter.data import scenes
@@ -37,6 +38,8 @@ class Data:
     scene_of: Mapping[Purpose, tuple[int, ...]] = field(default_factory=dict)
     """Number of the scene of each sample that serves a purpose."""
     scenes: Scenes = field(default_factory=Scenes)
+    calibrating: tuple[Path, ...] = ()
+    """The photos that calibrate or that candidates are chosen by."""
 
 
 def several_scenes_in_sample_sets(

@@ -97,7 +97,10 @@ def judge_accuracy(
     failures: Mapping[str, str],
     max_drop: float,
 ) -> tuple[Artifact, ...]:
-    """Return the artifacts with their figures; one that passed fails when it lost too much.
+    """Return the artifacts with their figures: failed when they lost too much, or perhaps inconclusive.
+
+    A quantised artifact is inconclusive where the samples are too few to prove that it did not. As with the
+    agreement of verification, fp32 and fp16 need no such proof: rounding decides few answers there.
 
     Args:
         artifacts: The report's artifacts.
@@ -114,14 +117,37 @@ def judge_accuracy(
             artifact = replace(artifact, task_accuracy=own)
         else:
             artifact = replace(artifact, accuracy=own)
-        fails = artifact.status in SHIPPABLE and reason
-        judged.append(replace(artifact, status="failed", reason=reason) if fails else artifact)
+        judged.append(_judged_by_labels(artifact, reason, max_drop))
     return tuple(judged)
 
 
+def _judged_by_labels(artifact: Artifact, reason: str, max_drop: float) -> Artifact:
+    """Return an artifact with the status that the labelled samples leave it.
+
+    Args:
+        artifact: The artifact, with its figures.
+        reason: Why it lost too much or did not run; empty when neither is so.
+        max_drop: What may be lost.
+    """
+    if reason and artifact.status in SHIPPABLE:
+        return replace(artifact, status="failed", reason=reason)
+    own = artifact.task_accuracy or artifact.accuracy
+    if own is None or artifact.status != "passed" or artifact.variant.precision in ("fp32", "fp16"):
+        return artifact
+    doubt = labelled_loss.unproven_labelled_loss(own, max_drop)
+    return replace(artifact, status="inconclusive", reason=doubt) if doubt else artifact
+
+
 def accuracy_doubt(artifacts: Sequence[Artifact], max_drop: float) -> str:
-    """Return what the samples cannot decide, without fp32 artifacts, which are proven equal otherwise."""
-    rows = {a.variant.name: a.task_accuracy or a.accuracy for a in artifacts if a.variant.precision != "fp32"}
+    """Return what the samples cannot decide of artifacts whose status does not say so.
+
+    fp32 artifacts are left out: they are proven equal otherwise.
+    """
+    rows = {
+        a.variant.name: a.task_accuracy or a.accuracy
+        for a in artifacts
+        if a.variant.precision != "fp32" and a.status != "inconclusive"
+    }
     return labelled_loss.labelled_loss_doubt({name: own for name, own in rows.items() if own}, max_drop)
 
 

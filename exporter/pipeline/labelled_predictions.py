@@ -241,19 +241,18 @@ def find_labelled_for_predictions(
         CalibrationError: The data cannot be used, is too little, or was calibrated on.
     """
     from exporter import data
-    from exporter.data import labels
+    from exporter.data import labelled_siblings, labels
     from exporter.data.labels.label_source import Model
 
     model = Model(facts.inputs, facts.outputs, facts.preprocessing, facts.labels)
     chosen = labels.task_of_labels(evaluation, model, task)
     if chosen:
         labelled_samples = labels.find_labels(evaluation, model, chosen)
-        compare_scores.check_enough_scores(len(labelled_samples.truths))
     else:
         labelled_samples = labelled.find_labelled(
             evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels
         )
-        accuracy.check_enough_for_accuracy(len(labelled_samples.labels), max_drop)
+    _check_enough_labelled(labelled_samples, max_drop)
     if calibration is not None:
         if calibration.suffix.lower() in (".txt", ".jsonl", ".wav"):
             raise CalibrationError(
@@ -262,6 +261,8 @@ def find_labelled_for_predictions(
             )
         used = data.load_data(calibration, facts.inputs, facts.preprocessing, samples)
         labelled.check_labelled_apart(labelled_samples, used.origins, calibration)
+        labelled_samples = labelled_siblings.without_labelled_siblings(labelled_samples, used.calibrating)
+        _check_enough_labelled(labelled_samples, max_drop)
     (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))
     return LabelsResult(
         labelled_samples.kind,
@@ -271,6 +272,13 @@ def find_labelled_for_predictions(
         labelled_samples.digest,
         chosen,
     )
+
+
+def _check_enough_labelled(samples: labelled.Labelled, max_drop: float) -> None:
+    if samples.task:
+        compare_scores.check_enough_scores(len(samples.truths))
+    else:
+        accuracy.check_enough_for_accuracy(len(samples.labels), max_drop)
 
 
 def predict_float(work: Path, outputs: Sequence[TensorSpec]) -> Answer:

@@ -142,3 +142,15 @@ def scenes_for_decibel_interval(estimate: float, limit: float, scenes: int, boun
         return None
     count = math.ceil(scenes * (half / away) ** 2)
     return count if count <= MOST_SCENES else None
+
+
+def more_to_decide(estimate: float, limit: float, count: int, bounds: Bounds, noun: str) -> str:
+    """Say how many more scenes or samples would decide whether a figure keeps its limit.
+
+    The interval narrows with the root of their number.
+    """
+    needed = scenes_for_decibel_interval(estimate, limit, count, bounds)
+    if needed is None:
+        return f"The figure is at the limit: no number of {noun}s like these would decide."
+    more = max(1, needed - count)
+    return f"About {more} more {noun}{'' if more == 1 else 's'} like these would decide."

@@ -1,7 +1,7 @@
 """Judges what an artifact lost on labelled samples, by classes that are right or by a task's measure. Pure.
 
-The measured loss decides, not its interval: what was measured to be worse than allowed never passes for lack
-of samples, and `labelled_loss_doubt` says when other samples might decide otherwise.
+What was measured to be worse than allowed fails, whatever its interval: it never passes for lack of samples.
+What was measured to be good enough may still be unproven, where the interval reaches beyond the limit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from exporter.records import Accuracy, Score, TaskAccuracy
-from exporter.verify import accuracy
+from exporter.verify import accuracy, intervals
 from exporter.verify.scores import compare_scores
 
 LabelledFigures = Accuracy | TaskAccuracy
@@ -40,6 +40,19 @@ def labelled_loss_reason(figures: LabelledFigures, max_drop: float) -> str:
     return (
         f"Its {score.name} is {score.value:.4g}, {score.lost:.3g} {compare_scores.score_unit(score)} worse "
         f"than float32's on {figures.count} labelled samples ({interval}); {max_drop:g} may be lost."
+    )
+
+
+def unproven_labelled_loss(figures: LabelledFigures, max_drop: float) -> str:
+    """Return why the samples are too few to prove that the loss is within the limit; empty when they do."""
+    score = labelled_loss(figures)
+    if score.lost > max_drop or score.interval[1] <= max_drop:
+        return ""
+    more = intervals.more_to_decide(score.lost, max_drop, figures.count, score.interval, "labelled sample")
+    return (
+        f"{figures.count} labelled samples cannot decide: it loses {score.lost:.2g} "
+        f"{compare_scores.score_unit(score)} of {score.name} (95 % interval {_labelled_loss_range(score)}); "
+        f"{max_drop:g} may be lost. {more}"
     )
 
 

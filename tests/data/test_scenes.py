@@ -9,22 +9,19 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from exporter import data
-from exporter.config.packaged import find_packaged
 from exporter.data import local_features, near_copies, scenes
-from exporter.data.demo import PHOTOS
 from exporter.errors import CalibrationError
 from exporter.records import Preprocessing, TensorSpec
+from tests.photos import PHOTOS, open_photo
 
 SMALL = Preprocessing(resize=32, crop=(32, 32))
 INPUT = (TensorSpec("x", (1, 3, 32, 32)),)
-NAMES = ("01-chelsea", "02-astronaut", "03-flower", "06-retina", "07-china", "08-coffee", "09-grace-hopper")
-"""Photos that show different things."""
 
 
 @pytest.fixture(scope="module")
 def photos() -> dict[str, Image.Image]:
     """Open real photos of different scenes."""
-    return {name: Image.open(find_packaged(PHOTOS[name])).convert("RGB") for name in NAMES}
+    return {name: open_photo(name) for name in PHOTOS}
 
 
 def sibling(photo: Image.Image, share: float, seed: int) -> Image.Image:
@@ -65,7 +62,7 @@ def test_pieces_of_a_photo_are_its_scene(photos: dict[str, Image.Image], share: 
 
 def test_a_mark_in_a_corner_joins_nothing(photos: dict[str, Image.Image]) -> None:
     """A logo that all photos carry is no scene."""
-    logo = photos["08-coffee"].resize((48, 32))
+    logo = photos["coffee"].resize((48, 32))
     marked = []
     for photo in itertools.islice(photos.values(), 4):
         copy = photo.resize((400, 300))
@@ -93,7 +90,7 @@ def test_pieces_never_serve_two_purposes(photos: dict[str, Image.Image], tmp_pat
 def test_one_scene_is_refused(photos: dict[str, Image.Image], tmp_path: Path) -> None:
     """A folder of crops of one photo leaves nothing to verify with."""
     for seed in range(4):
-        sibling(photos["01-chelsea"], 0.8, seed).save(tmp_path / f"{seed}.png")
+        sibling(photos["chelsea"], 0.8, seed).save(tmp_path / f"{seed}.png")
     with pytest.raises(CalibrationError, match=r"All 4 samples of .* are of one scene \(by the same picture"):
         data.load_data(tmp_path, INPUT, SMALL, 4)
 

@@ -20,7 +20,7 @@ from exporter.errors import CalibrationError, UsageError
 from exporter.pipeline import accuracy
 from exporter.pipeline.audit import verify_export
 from exporter.pipeline.context import Event
-from exporter.records import Accuracy, Score, TaskAccuracy
+from exporter.records import Accuracy, Precision, Score, TaskAccuracy
 from exporter.verify.labelled_loss import LabelledFigures
 from tests import exports, nets
 from tests.report import sample
@@ -134,15 +134,15 @@ def test_without_verification_nothing_is_judged() -> None:
 
 def test_an_artifact_that_lost_too_much_fails() -> None:
     """Only what had passed changes its status; the reason tells the drop; what could not run fails too."""
-    floats = Accuracy(200, 180, None, same=200)
-    bad = Accuracy(200, 170, None, lost=12, gained=2, same=186)
+    floats = Accuracy(2000, 1800, None, same=2000)
+    bad = Accuracy(2000, 1700, None, lost=120, gained=20, same=1860)
     rows = sample.artifacts()
     passed = [a.variant.name for a in rows if a.status == "passed"]
     failed = next(a.variant.name for a in rows if a.status == "failed")
     figures = {passed[0]: bad, passed[1]: floats, failed: bad}
     judged = {a.variant.name: a for a in accuracy.judge_accuracy(rows, figures, {passed[2]: "Broke."}, 1.0)}
     assert (judged[passed[0]].status, judged[passed[1]].status) == ("failed", "passed")
-    assert str(judged[passed[0]].reason).startswith("It loses 5 points of top-1 (12 lost, 2 gained of 200")
+    assert str(judged[passed[0]].reason).startswith("It loses 5 points of top-1 (120 lost, 20 gained of 2000")
     assert judged[passed[2]].reason == "Broke."
     assert replace(judged[failed], accuracy=None) == next(a for a in rows if a.variant.name == failed)
 
@@ -163,3 +163,34 @@ def test_what_may_ship_fails_by_either_kind_of_labels(status: Any, bad: Labelled
     assert judged.status == "failed"
     assert "1 may be lost" in str(judged.reason)
     assert (judged.accuracy or judged.task_accuracy) == bad
+
+
+UNPROVEN = TaskAccuracy(200, (Score("mIoU", 0.6, 0.5, (-0.2, 1.2)),))
+PROVEN = TaskAccuracy(200, (Score("mIoU", 0.6, 0.5, (-0.2, 1.0)),))
+
+
+@pytest.mark.parametrize(
+    ("precision", "figures", "status"),
+    [
+        ("int8", Accuracy(200, 180, None, same=200), "inconclusive"),
+        ("int8", Accuracy(2000, 1798, None, lost=2, same=1998), "passed"),
+        ("w4", Accuracy(2000, 1782, None, lost=18, same=1982), "inconclusive"),
+        ("mixed", Accuracy(2000, 1760, None, lost=40, same=1960), "failed"),
+        ("fp16", Accuracy(200, 180, None, same=200), "passed"),
+        ("fp32", Accuracy(200, 180, None, same=200), "passed"),
+        ("int8", UNPROVEN, "inconclusive"),
+        ("int8", PROVEN, "passed"),
+        ("fp16", UNPROVEN, "passed"),
+    ],
+)
+def test_few_labelled_samples_prove_no_quantised_artifact(
+    precision: Precision, figures: LabelledFigures, status: str
+) -> None:
+    """A quantised artifact passes when the upper bound of its loss keeps the limit, too."""
+    row = next(a for a in sample.artifacts() if a.status == "passed")
+    row = replace(row, variant=replace(row.variant, precision=precision))
+    (judged,) = accuracy.judge_accuracy([row], {row.variant.name: figures}, {}, 1.0)
+    assert judged.status == status
+    if status == "inconclusive":
+        assert f"{figures.count} labelled samples cannot decide" in str(judged.reason)
+        assert "more labelled samples like these would decide." in str(judged.reason)

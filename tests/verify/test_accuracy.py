@@ -74,6 +74,16 @@ def test_doubt_is_said_on_both_sides() -> None:
     )
 
 
+def test_a_drop_within_the_limit_must_be_proven() -> None:
+    """The upper bound decides; what is over the limit has failed and needs no doubt."""
+    assert labelled_loss.unproven_labelled_loss(lost(200, 180, 0), 1.0) == (
+        "200 labelled samples cannot decide: it loses 0 points of top-1 (95 % interval -1.8 to 1.8); "
+        "1 may be lost. About 444 more labelled samples like these would decide."
+    )
+    assert labelled_loss.unproven_labelled_loss(lost(2000, 1800, 0), 1.0) == ""
+    assert labelled_loss.unproven_labelled_loss(lost(200, 180, 4, 1), 1.0) == ""
+
+
 def test_too_few_samples_are_refused() -> None:
     """One sample must not be more than may be lost."""
     accuracy.check_enough_for_accuracy(100, 1.0)

@@ -104,6 +104,20 @@ def test_a_limit_within_the_interval_is_said() -> None:
     )
 
 
+def test_a_loss_within_the_limit_must_be_proven() -> None:
+    """The upper bound decides; what is over the limit has failed and needs no doubt."""
+    accuracy = TaskAccuracy(50, (Score("PSNR", 30.0, 0.9, (0.5, 1.5)),))
+    assert labelled_loss.unproven_labelled_loss(accuracy, 1.0) == (
+        "50 labelled samples cannot decide: it loses 0.9 dB of PSNR (95 % interval 0.5 to 1.5); "
+        "1 may be lost. About 1201 more labelled samples like these would decide."
+    )
+    assert (
+        labelled_loss.unproven_labelled_loss(accuracy, 1.5)
+        == labelled_loss.unproven_labelled_loss(accuracy, 0.5)
+        == ""
+    )
+
+
 CHANCE: dict[TaskName, Score] = {
     "boxes": Score("mAP@0.5:0.95", 0.001),
     "masks": Score("mIoU", float("nan")),
