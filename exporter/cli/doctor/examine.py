@@ -6,12 +6,12 @@ at import says so and takes nothing else down.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
 import shutil
 import tomllib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -241,18 +241,17 @@ def _examine_disk(title: str, folder: Path) -> Finding:
 
 def _examine_samples() -> tuple[Finding, ...]:
     """Find the sample checkpoint and photos, which the demo needs and exports do not."""
-    findings = []
-    items = {"Sample checkpoint": [demo.CHECKPOINT], "Sample photos": list(demo.PHOTOS.values())}
-    for title, wanted in items.items():
-        try:
-            paths = [packaged.find_packaged(item) for item in wanted]
-        except MissingDependencyError as error:
-            command = next(item.command for item in wanted if not _examine_sample(item))
-            findings.append(Finding(title, "limited", error.message, command))
-        else:
-            findings.append(Finding(title, "ok", f"{len(paths)} file(s) in {paths[0].parent}"))
-    return tuple(findings)
+    return (
+        _examine_sample(
+            "Sample checkpoint", lambda: (packaged.find_packaged(demo.CHECKPOINT),), demo.CHECKPOINT_COMMAND
+        ),
+        _examine_sample("Sample photos", demo.demo_photos, demo.PHOTOS_ADVICE),
+    )
 
 
-def _examine_sample(item: packaged.PackagedFile) -> bool:
-    return importlib.util.find_spec(item.package) is not None
+def _examine_sample(title: str, find: Callable[[], tuple[Path, ...]], fix: str) -> Finding:
+    try:
+        paths = find()
+    except MissingDependencyError as error:
+        return Finding(title, "limited", error.message, fix)
+    return Finding(title, "ok", f"{len(paths)} file(s) in {paths[0].parent}")
