@@ -17,6 +17,8 @@ from android_harness.records import Array, Backend, BenchTask, Device
 HASHED_BYTES_PER_S = 20e6
 QUERY_S = 10.0
 PRUNE_S = 30.0
+STORE_KB = 4 << 20
+"""What the store may hold, the youngest first."""
 PRUNE = r"""
 cd "$1" 2>/dev/null || exit 0
 find jobs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + 2>/dev/null
@@ -24,7 +26,7 @@ find store programs -type f -mtime +13 -exec rm -f {} + 2>/dev/null
 rmdir programs/* 2>/dev/null
 used=$(du -sk store 2>/dev/null | cut -f 1)
 for file in $(ls -tr store 2>/dev/null); do
-    [ "${used:-0}" -le 4194304 ] && break
+    [ "${used:-0}" -le "$2" ] && break
     size=$(du -k "store/$file" | cut -f 1)
     rm -f "store/$file"
     used=$((used - size))
@@ -111,7 +113,7 @@ def prune_pushed(device: Device) -> None:
     What cannot be deleted only costs space, which the readiness checks see.
     """
     with contextlib.suppress(DeviceError):
-        device.run("sh", "-c", PRUNE, "sh", device.root, timeout_s=PRUNE_S)
+        device.run("sh", "-c", PRUNE, "sh", device.root, str(STORE_KB), timeout_s=PRUNE_S)
 
 
 def _push_program(device: Device, program: Program, add: Callable[[Path, str, str], str]) -> str:

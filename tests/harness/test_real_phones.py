@@ -289,6 +289,21 @@ def test_old_files_on_the_phone_are_deleted(tmp_path: Path) -> None:
     ]
 
 
+def test_the_oldest_files_are_deleted_beyond_the_stores_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is too large loses what was used longest ago, and no more than it must."""
+    monkeypatch.setattr(push, "STORE_KB", 200)
+    device = HostDevice()
+    device.root = str(tmp_path)
+    (tmp_path / "store").mkdir()
+    for name, days in (("oldest", 9), ("older", 5), ("young", 1)):
+        (tmp_path / "store" / name).write_bytes(os.urandom(80_000))
+        os.utime(tmp_path / "store" / name, (time.time() - days * 86400,) * 2)
+    push.prune_pushed(device)
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["older", "young"]
+
+
 def test_a_crash_is_explained_by_its_exit_code() -> None:
     """What no table explains stays with its own words."""
     assert faults.explain_fault(3, "anything") == ("", "")
