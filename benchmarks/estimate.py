@@ -56,7 +56,13 @@ def main() -> None:
         "--counted", action="store_true", help="count nothing; leave out what was not counted"
     )
     parser.add_argument("--fit", action="store_true", help="write exporter/estimate/parameters.json")
+    parser.add_argument(
+        "--held-out", action="store_true", help="fit nothing: judge the package's parameters by these rows"
+    )
     options = parser.parse_args()
+    if options.held_out:
+        judge_held_out(options.rows, options.counts, options.counted)
+        return
     rows = estimate_rows.read_rows(options.rows)
     works, hosts = gathered_works(rows, options.counts, options.counted)
     subjects = [Subject(row, works[key]) for row in rows if (key := _key(row)) in works]
@@ -94,6 +100,33 @@ def main() -> None:
     estimate_tables.print_rankings(judged["model"])
     if options.fit:
         write_parameters(groups, speedups, judged["model"])
+
+
+def judge_held_out(paths: Sequence[Path], kept: Path, counted: bool) -> None:
+    """Print rows beside the estimates, with their intervals, of the package's own parameters."""
+    rows = estimate_rows.read_rows(paths, ())
+    works, _ = gathered_works(rows, kept, counted)
+    shipped, errors, held = parameters.load_parameters(), list[float](), 0
+    print("| row | threads | published | estimated | error |\n|---|---|---|---|---|")
+    for row in rows:
+        fit = shipped.fits.get(_group(row))
+        if _key(row) not in works or not fit or row.threads not in latency_model.THREADS:
+            continue
+        estimate = latency_model.estimate_latency(
+            works[_key(row)], estimate_fit.REFERENCE, shipped, fit,
+            "int8" if row.precision == "int8" else "fp32", row.threads,
+        )  # fmt: skip
+        errors.append(abs(estimate.p50_ms / row.latency_ms - 1))
+        held += estimate.low_ms <= row.latency_ms <= estimate.high_ms
+        print(
+            f"| {row.runtime} {row.model} {row.precision} | {row.threads} | {row.latency_ms:.4g} ms ", end=""
+        )
+        print(f"| {estimate.p50_ms:.3g} ms, {estimate.low_ms:.3g} to {estimate.high_ms:.3g} ", end="")
+        print(f"| {estimate.p50_ms / row.latency_ms - 1:+.0%} |")
+    if errors:
+        print(
+            f"\n{len(errors)} rows: mean error {statistics.mean(errors):.0%}, {held} within their intervals."
+        )
 
 
 def _key(row: Row) -> str:
@@ -222,6 +255,8 @@ def write_parameters(
         spread = estimate_fit.conformal_factor([j.miss for j in judged[name] if j.row.whole])
         graph = _graph_spread(group, speedups[name])
         both = spread if any(s.work.counts for s in group) else graph
+        least = 1.0 if len({s.row.source for s in group if s.row.whole}) > 1 else estimate_fit.ONE_SOURCE
+        both, graph = (replace(item, factor=max(item.factor, least)) for item in (both, graph))
         fits[name] = replace(fit, spread=_by_threads(both, group), graph_spread=_by_threads(graph, group))
         if runtime == "onnxruntime":
             fits[f"executorch {precision}"] = _of_another_runtime(fits[name])

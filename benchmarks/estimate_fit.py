@@ -23,6 +23,9 @@ SHORT_MS = 0.3
 COVERAGE = 0.9
 CROSS_RUNTIME = 1.41
 """One runtime's latency predicted from another's on the same phone misses by 41 % in the mean."""
+ONE_SOURCE = 1.25
+"""The least factor of an interval whose rows come from one source: sources differ by 8 % in one cell, and
+each has its own harness. A judgement, not a fit."""
 PRIOR = 0.2
 """How loosely a runtime's speedup is tied to the published one of other runtimes (deviation of the log)."""
 KERNEL_MS, KERNEL_PRIOR = 0.01, 1.0

@@ -55,12 +55,14 @@ WHOLE = (
 """Whole models of github.com/alsj213/arm-inference-benchmark, as cited where its single operators are."""
 
 
-def read_rows(paths: Sequence[Path]) -> list[Row]:
+def read_rows(paths: Sequence[Path], whole: Sequence[Row] = WHOLE) -> list[Row]:
     """Read the rows of CPU runtimes whose networks can be written or whose FLOPs are stated."""
-    rows = list(WHOLE)
+    rows = list(whole)
     for path in paths:
         with path.open(newline="", encoding="utf-8") as stream:
             lines = list(csv.DictReader(stream))
+        if not lines:
+            continue
         rows += _pixel_rows(lines) if any("|" in name for name in lines[0]) else _cited_rows(lines)
     return rows
 
