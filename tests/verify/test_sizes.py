@@ -1,177 +1,48 @@
-"""An artifact of several sizes must be right at both ends of every range, across them and between."""
+"""Outputs of no dimension and of no values, beside others and on edge inputs."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from exporter.formats import VARIANTS
-from exporter.records import (
-    Comparison,
-    DynamicSize,
-    Limits,
-    Runner,
-    Sample,
-    SizeRange,
-    Structure,
-    TensorSpec,
-    Verdict,
-)
-from exporter.verify.sizes import (
-    SizedCall,
-    SizesIO,
-    judge_sizes,
-    load_sizes,
-    save_sizes,
-    size_points,
-    sized_sample,
-    sizes_beyond,
-    structure_at_example,
-)
+from exporter.records import Array, Variant
+from exporter.verify import reference_io
+from tests.variants import FP16, FP32, INT8
+from tests.verify.observed import evidence, judged, rounding
 
-HEIGHT = DynamicSize(SizeRange("height", 4, 12, 4), ((0, 1),))
-WIDTH = DynamicSize(SizeRange("width", 1, 6), ((0, 2), (1, 0)))
-SIZES = (HEIGHT, WIDTH)
-EXAMPLE: Sample = (
-    np.arange(8 * 6, dtype=np.float32).reshape(1, 8, 6) % 7,
-    np.arange(6, dtype=np.int64),
-)
-PASSED = Verdict("passed", None, "runtime 1", Comparison(8, 0.0, 40.0, None))
+LOGITS = np.random.default_rng(0).normal(size=(16, 1, 4))
+ODD: dict[str, Array] = {
+    "a number": np.full(16, 3.5),
+    "a number that moves": np.random.default_rng(1).normal(size=16),
+    "a count": np.arange(16),
+    "a flag": np.arange(16) > 3,
+    "no values": np.zeros((16, 0, 4)),
+    "no values in classes": np.zeros((16, 1, 0)),
+    "no whole numbers": np.zeros((16, 0), np.int64),
+}
 
 
-def network(sample: Sample) -> Sample:
-    picture, columns = sample
-    return (picture.sum(axis=1) + columns, np.array([picture.shape[1]]))
+@pytest.mark.parametrize("variant", [FP32, FP16, INT8], ids=lambda variant: variant.precision)
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_output_beside_another_is_compared(kind: str, variant: Variant, tmp_path: Path) -> None:
+    """Right outputs pass and wrong logits fail, also after the evidence was written and read."""
+    stacks = (LOGITS, ODD[kind])
+    shaky = [rounding(stack[:2]) for stack in stacks]
+    references = evidence(*stacks, edge_names=("zeros", "noise"), edge_unstable=shaky)
+    reference_io.save_reference(references, tmp_path / "evidence.npz")
+    for given in (references, reference_io.load_reference(tmp_path / "evidence.npz")):
+        assert judged(variant, given, *(y.copy() for y in stacks)).status == "passed"
+        assert judged(variant, given, -LOGITS, ODD[kind]).status == "failed"
+        wrong_edge = (-LOGITS[:2], ODD[kind][:2])
+        on_edges = judged(variant, given, *stacks, edges=wrong_edge).status
+        assert on_edges == ("passed" if variant is INT8 else "failed")  # int8 is held to its program there
 
 
-def evidence() -> SizesIO:
-    calls = []
-    for point in size_points(SIZES):
-        inputs = sized_sample(EXAMPLE, SIZES, point)
-        calls.append(SizedCall(point, inputs, network(inputs), 0.0))
-    return SizesIO(SIZES, ((1,), ()), tuple(calls))
-
-
-def judged(run: Runner, variant: str = "onnx-fp32") -> Verdict:
-    return judge_sizes(run, evidence(), EXAMPLE, VARIANTS[variant], PASSED, Limits())
-
-
-def test_points_are_the_ends_the_middle_and_across() -> None:
-    """Each range is verified at both ends and between, and two ranges at opposite ends."""
-    assert size_points(SIZES) == (
-        {"height": 4, "width": 1},
-        {"height": 12, "width": 6},
-        {"height": 8, "width": 3},
-        {"height": 12, "width": 1},
-    )
-    assert size_points((DynamicSize(SizeRange("n", 1, 2), ((0, 0),)),)) == ({"n": 1}, {"n": 2})
-
-
-def test_forbidden_sizes_are_next_to_the_ranges() -> None:
-    """One less, one more, and one off a step; a size of 0 is not tried."""
-    assert sizes_beyond(SIZES) == (("height", 3), ("height", 5), ("height", 13), ("width", 7))
-
-
-def test_inputs_are_cut_and_repeated_in_every_place_of_a_range() -> None:
-    """A range's places get one size; other axes keep theirs."""
-    picture, columns = sized_sample(EXAMPLE, SIZES, {"height": 12, "width": 2})
-    assert (picture.shape, columns.shape) == ((1, 12, 2), (2,))
-    np.testing.assert_array_equal(picture[:, 8:], EXAMPLE[0][:, :4, :2])
-
-
-def test_a_right_artifact_keeps_its_verdict_and_gets_its_sizes() -> None:
-    """What it refuses beyond its ranges, and what it takes in silence, is recorded."""
-
-    def run(sample: Sample) -> Sample:
-        if sample[0].shape[1] > 12:
-            raise RuntimeError("too large")
-        return network(sample)
-
-    verdict = judged(run)
-    assert verdict.status == "passed"
-    assert verdict.sizes is not None
-    assert verdict.sizes.verified[0] == "height=4, width=1"
-    assert verdict.sizes.refused == ("height=13",)
-    assert verdict.sizes.accepted == ("height=3", "height=5", "width=7")
-
-
-def baked(sample: Sample) -> Sample:
-    total, _ = network(sample)
-    return total, np.array([8])
-
-
-def fails_when_small(sample: Sample) -> Sample:
-    if sample[0].shape[1] < 8:
-        raise RuntimeError("Reshape: 48 values\nmore")
-    return network(sample)
-
-
-def wrong_across(sample: Sample) -> Sample:
-    total, rows = network(sample)
-    return (total * 1.001 if sample[0].shape[1:] == (12, 1) else total), rows
-
-
-def padded(sample: Sample) -> Sample:
-    total, rows = network(sample)
-    return np.pad(total, ((0, 0), (0, 6 - total.shape[1]))), rows
-
-
-@pytest.mark.parametrize(
-    ("run", "words"),
-    [
-        (baked, "At height=4, width=1 its largest error is inf"),
-        (fails_when_small, "At height=4, width=1 it does not run: Reshape: 48 values"),
-        (wrong_across, "At height=12, width=1 its largest error is 1.0e-03"),
-        (padded, r"At height=4, width=1 its outputs have shapes \[\(1, 6\)"),
-    ],
-)
-def test_a_wrong_point_fails(run: Runner, words: str) -> None:
-    """Each point is judged and named, whatever the verification inputs showed."""
-    verdict = judged(run)
-    assert verdict.status == "failed"
-    assert verdict.reason is not None
-    assert re.match(words, verdict.reason)
-
-
-@pytest.mark.parametrize(("noise", "status"), [(0.02, "passed"), (0.3, "failed")])
-def test_int8_is_judged_by_what_it_reaches_on_the_verification_inputs(noise: float, status: str) -> None:
-    """A point may be 10 dB worse than 40 dB: 34 dB is within that, 10 dB is not."""
-
-    def run(sample: Sample) -> Sample:
-        total, rows = network(sample)
-        return total * (1 + noise), rows
-
-    assert judged(run, "onnx-int8").status == status
-
-
-def test_evidence_is_read_back(tmp_path: Path) -> None:
-    """Ranges, places, points, inputs, outputs and floors survive the file."""
-    save_sizes(evidence(), tmp_path / "sizes.npz")
-    read = load_sizes(tmp_path / "sizes.npz")
-    assert (read.sizes, read.varying) == (SIZES, ((1,), ()))
-    for mine, theirs in zip(evidence().calls, read.calls, strict=True):
-        assert (mine.point, mine.floor) == (theirs.point, theirs.floor)
-        for a, b in zip((*mine.inputs, *mine.reference), (*theirs.inputs, *theirs.reference), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "settled"),
-    [(-1, -1, (1, 8, 6)), (12, 6, (1, 8, 6)), (8, 6, (1, 8, 6)), (9, -1, (1, 9, 6)), (-1, 5, (1, 8, 5))],
-)
-def test_a_file_may_leave_a_range_open_or_have_its_largest_size(
-    height: int, width: int, settled: tuple[int, ...]
-) -> None:
-    """Any other size stays as it is, which the comparison with the model's shapes then refuses."""
-    given = (TensorSpec("picture", (1, 8, 6)), TensorSpec("columns", (6,), "int64"))
-    inputs = (TensorSpec("picture", (1, height, width)), TensorSpec("columns", (-1,), "int64"))
-    outputs = (TensorSpec("sum", (1, -1)), TensorSpec("rows", (1,), "int64"))
-    structure = Structure(inputs, outputs, {}, 0, {})
-    model_outputs = (TensorSpec("sum", (1, 6)), TensorSpec("rows", (1,), "int64"))
-    at_example = structure_at_example(structure, evidence(), given, model_outputs)
-    assert at_example.inputs[0].shape == settled
-    assert at_example.inputs[1].shape == (6,)
-    assert at_example.outputs == model_outputs
+@pytest.mark.parametrize("kind", ["a number", "a number that moves", "a count", "a flag"])
+def test_another_number_fails(kind: str) -> None:
+    """An output without dimensions is no less compared than others."""
+    stacks = (LOGITS, ODD[kind])
+    other = ~ODD[kind] if kind == "a flag" else ODD[kind] + 1
+    assert judged(FP32, evidence(*stacks), LOGITS, other).status == "failed"
