@@ -101,6 +101,8 @@ def int8_data_digest(context: Context, source: Source) -> str:
 
 NUDGED = 16
 """Samples that show how much a quantised program amplifies rounding ties."""
+LOUDEST_FLOOR_DB = -300.0
+"""Stands for the ratio of outputs that are NaN or overflow, which a manifest cannot hold."""
 
 
 def quantize_to_int8(work: Path, least: float) -> None:
@@ -191,6 +193,7 @@ def edges_for_int8(work: Path, preprocessing: Preprocessing | None) -> Mapping[s
 def int8_lowering(program: Runner, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> Lowering:
     """Run a quantised program on samples and, where it accepts them, on edge inputs."""
     from exporter.verify.compare_outputs import compare_sqnr_db
+    from exporter.verify.infinite import without_infinite
     from exporter.verify.reference_io import Lowering, stack_reference
 
     outputs = stack_reference([program(sample) for sample in samples])
@@ -199,9 +202,11 @@ def int8_lowering(program: Runner, samples: Sequence[Sample], edges: Mapping[str
         with contextlib.suppress(Exception):  # the model's own code may refuse an edge
             on_edges[name] = program(edge)
     nudged = stack_reference([program(_nudged_int8_inputs(sample)) for sample in samples[:NUDGED]])
-    pairs = [(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True) if o.dtype.kind in "fc"]
-    floor = min((compare_sqnr_db(o, n) for o, n in pairs), default=math.inf)
-    return Lowering(outputs, floor, on_edges)
+    first = tuple(stack[:NUDGED] for stack in outputs)
+    pairs = zip(without_infinite(first, first), without_infinite(first, nudged), strict=True)
+    floors = [compare_sqnr_db(o, n) for o, n in pairs if o.dtype.kind in "fc"]
+    floor = min((-math.inf if math.isnan(floor) else floor for floor in floors), default=math.inf)
+    return Lowering(outputs, max(floor, LOUDEST_FLOOR_DB), on_edges)
 
 
 def _nudged_int8_inputs(sample: Sample) -> Sample:

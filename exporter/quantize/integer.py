@@ -92,6 +92,8 @@ class IntegerInterpreter(fx.Interpreter):
         if a is None or b is None or out_scale is None or node.kwargs.get("alpha", 1) != 1:
             return None
         ratios = [float(np.float32(term.scale.item()) / np.float32(out_scale)) for term in (a, b)]
+        if not all(0 < ratio < math.inf for ratio in ratios):  # a range with an infinite value
+            return None
         shift = ADDITION_BITS - math.floor(math.log2(max(ratios)))
         a_factor, b_factor = (round(ratio * 2**shift) for ratio in ratios)
         total = a.values.long() * a_factor + b.values.long() * b_factor + (1 << (shift - 1))

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.reference_io import ReferenceIO, Stacks, named_reference_output
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, named_reference_output
+from exporter.verify.simulation_io import Simulation
 
 NAMES = {1.0: "Inf", -1.0: "-Inf"}
 
@@ -23,6 +24,35 @@ def evidence_without_infinite(evidence: ReferenceIO) -> ReferenceIO:
         reference=without_infinite(evidence.reference, evidence.reference),
         edge_reference=without_infinite(evidence.edge_reference, evidence.edge_reference),
     )
+
+
+def lowering_without_infinite(evidence: ReferenceIO, lowering: Lowering) -> Lowering:
+    """Return a quantised program's outputs, with the model's infinite values replaced."""
+    edges = {
+        name: _edge_without_infinite(evidence, name, outputs) for name, outputs in lowering.edges.items()
+    }
+    return replace(lowering, outputs=without_infinite(evidence.reference, lowering.outputs), edges=edges)
+
+
+def simulation_without_infinite(evidence: ReferenceIO, simulation: Simulation) -> Simulation:
+    """Return a simulation's outputs, with the model's infinite values replaced."""
+    edges = {
+        name: tuple(y[None] for y in _edge_without_infinite(evidence, name, tuple(y[0] for y in outputs)))
+        for name, outputs in simulation.edges.items()
+    }
+    return replace(simulation, outputs=without_infinite(evidence.reference, simulation.outputs), edges=edges)
+
+
+def _edge_without_infinite(evidence: ReferenceIO, name: str, outputs: Stacks) -> Stacks:
+    """Replace infinite values on one edge input, by the same finite ones as in the stack of all of them."""
+    reference = evidence.edge_reference
+    if name not in evidence.edge_names or [y.shape[1:] for y in reference] != [a.shape for a in outputs]:
+        return outputs
+    index = evidence.edge_names.index(name)
+    stacks = tuple(y.astype(a.dtype) for y, a in zip(reference, outputs, strict=True))
+    for stack, output in zip(stacks, outputs, strict=True):
+        stack[index] = output
+    return tuple(stack[index] for stack in without_infinite(reference, stacks))
 
 
 def without_infinite(reference: Stacks, actual: Stacks) -> Stacks:

@@ -27,7 +27,13 @@ from exporter.verify.gates import (
     whole_output,
 )
 from exporter.verify.gates import task as task_gate
-from exporter.verify.infinite import different_infinite, evidence_without_infinite, without_infinite
+from exporter.verify.infinite import (
+    different_infinite,
+    evidence_without_infinite,
+    lowering_without_infinite,
+    simulation_without_infinite,
+    without_infinite,
+)
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
@@ -93,10 +99,8 @@ def judge_artifact(
         return Verdict("failed", problem, runtime, nothing, executor=executor)
     outputs = without_infinite(evidence.reference, outputs)
     edge_outputs = without_infinite(evidence.edge_reference, edge_outputs)
-    program = program and replace(program, outputs=without_infinite(evidence.reference, program.outputs))
-    simulation = simulation and replace(
-        simulation, outputs=without_infinite(evidence.reference, simulation.outputs)
-    )
+    program = program and lowering_without_infinite(evidence, program)
+    simulation = simulation and simulation_without_infinite(evidence, simulation)
     evidence = evidence_without_infinite(evidence)
     tolerances = judged_ties(evidence, limits, variant.precision)
     outputs = _judged_untied(evidence.reference, outputs, tolerances)

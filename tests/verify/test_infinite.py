@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
+from exporter.pipeline.int8 import int8_lowering
 from exporter.records import Array, Variant
 from exporter.verify.infinite import without_infinite
 from exporter.verify.reference_io import Lowering
@@ -65,12 +66,19 @@ def test_edge_inputs_are_compared_so_too() -> None:
     """The reason says that an edge input lacks the infinite value."""
     edged = replace(
         REFERENCE,
-        edge_names=("zeros",), edge_floors=(2e-7,), edge_inputs=(np.zeros((1, 1), np.float32),),
-        edge_reference=(MASKED[:1],), edge_unstable=REFERENCE.eager_errors,
+        edge_names=("zeros", "ones"), edge_floors=(2e-7, 2e-7), edge_inputs=(np.zeros((2, 1), np.float32),),
+        edge_reference=(MASKED[:2] * [[[1]], [[9]]],), edge_unstable=REFERENCE.eager_errors,
     )  # fmt: skip
     right = MASKED.astype(np.float32)
-    assert judged(FP32, edged, right, edges=[right[:1]]).reason is None
-    finite = [np.where(MASK[:1], -1e4, right[:1])]
+    (edges,) = edged.edge_reference
+    assert judged(FP32, edged, right, edges=[edges.astype(np.float32)]).reason is None
+    on_zeros = Simulation((MASKED,), {"zeros": (edges[:1],)})
+    for variant, simulation in ((FP16, on_zeros), (INT8, None)):
+        program = Lowering((MASKED,), 60.0, {"zeros": (edges[0],)}) if variant is INT8 else None
+        given = judged(variant, edged, right, edges=[edges], simulation=simulation, program=program)
+        assert given.reason is None
+        assert all(np.isfinite(figure) for figure in given.limits.values())
+    finite = [np.where(MASK[:2], -1e4, edges)]
     assert "on the edge inputs: it has -10000 for -Inf" in str(
         judged(FP32, edged, right, edges=finite).reason
     )
@@ -89,6 +97,15 @@ def test_an_output_without_finite_values_is_compared() -> None:
     """There is no finite value to put in their place."""
     nothing = (np.full((2, 3), np.inf),)
     assert (without_infinite(nothing, nothing)[0] == 0).all()
+
+
+def test_a_program_with_infinite_values_has_a_finite_rounding_floor() -> None:
+    """Values that are infinite in both runs are no noise; NaN is all noise, and still a number."""
+    samples = [(row.astype(np.float32),) for row in SCORES]
+    masked = int8_lowering(lambda sample: (np.where(MASK[0], -np.inf, sample[0]),), samples, {})
+    assert 100 < masked.rounding_floor_db < 140
+    broken = int8_lowering(lambda sample: (np.where(MASK[0], np.nan, sample[0]),), samples, {})
+    assert broken.rounding_floor_db == -300.0
 
 
 class Masking(nn.Module):
