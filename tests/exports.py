@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import json
 import os
 import pickle
 import tempfile
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from exporter import Report, TensorSpec, export
+from exporter.cli import main
 from tests import nets
 
 FACTORIES = {
@@ -91,3 +94,15 @@ def exported(net: str) -> tuple[Path, Report]:
             report = export(checkpoint(net), target="snapdragon865", out=out, cache=False, **options(net))
             record.write_bytes(pickle.dumps(report))
     return out, pickle.loads(record.read_bytes())
+
+
+def row_by_command(target: str, variant: str, out: Path) -> dict[str, Any]:
+    """Export the small network by the command, and return the manifest's row of its one artifact."""
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([
+            str(checkpoint("cnn")), "--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8",
+            "--calibration", str(arrays("cnn")), "--target", target, "--formats", variant, "-o", str(out),
+        ])  # fmt: skip
+    (row,) = json.loads((out / "manifest.json").read_text())["artifacts"]
+    assert isinstance(row, dict)
+    return row

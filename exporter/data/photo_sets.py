@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.data import photos, scenes
+from exporter.data import photo_preprocessing, photos, scenes
 from exporter.data.edges import is_edge_photo
 from exporter.data.sample_sets import (
     MORE,
@@ -44,7 +44,7 @@ def load_photo_sets(
         CalibrationError: The model takes no photos, or the folder holds fewer than two scenes.
     """
     spec, how = photo_set_input(source, inputs, preprocessing)
-    batch, channels = spec.shape[0], photos.photo_colours(spec, how)
+    batch, channels = spec.shape[0], photo_preprocessing.photo_colours(spec, how)
     paths = photos.find_photos(source)
     each = count * batch
     wanted = (3 if choosing else 2) * each

@@ -1,4 +1,4 @@
-"""Finds photos in a folder, opens them without trusting them, and preprocesses them as torchvision does."""
+"""Finds photos in a folder, and opens them without trusting them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.data.photo_preprocessing import (
+    Resize,
+    _preprocessed_photo_size,
+    preprocess_photo,
+    preprocessed_photo_placement,
+)
 from exporter.errors import CalibrationError
 from exporter.files import digest_file
-from exporter.records import Array, Preprocessing, TensorSpec
+from exporter.records import Array, Preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,10 +42,6 @@ Measured: a black frame with sensor noise 0.6 to 1.3, an evenly lit wall 3.2 to 
 of scikit-image 9.8 (a retina's detail), 12 (the moon) and 17 (bricks, deep space); most have 30 to 80."""
 CROP_SCALES = (0.85, 0.7, 0.55, 0.4)
 """Sides of the crops as a share of the largest crop that fits."""
-
-
-Resize: TypeAlias = "Callable[[Image.Image, tuple[int, int]], Image.Image]"
-"""Resizes an image to a width and height."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,7 @@ def read_whole_photo(
         raise CalibrationError(f"{path} was changed while it was read.", UNCHANGED)
     try:
         image = _decode_photo(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
-        _check_photo_size(_resized_photo_size(image.size, preprocessing), "once resized")
+        _check_photo_size(_preprocessed_photo_size(image.size, preprocessing), "once resized")
         return preprocess_photo(image, preprocessing, resize)
     except _UnusablePhoto:
         return None
@@ -183,54 +185,11 @@ def placed_photo_size(
         size = _decode_photo(path).size
     except _UnusablePhoto:
         return None
-    return (size, *photo_placement(size, preprocessing))
-
-
-def photo_placement(
-    size: tuple[int, int], preprocessing: Preprocessing
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return width and height that a photo is resized to, and the left and top edge of the crop in that."""
-    resized = _resized_photo_size(size, preprocessing)
-    return resized, _photo_crop_corner(resized, preprocessing.crop)
+    return (size, *preprocessed_photo_placement(size, preprocessing))
 
 
 def _photo_content(image: Image.Image) -> bytes:
     return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
-
-
-def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: Resize | None = None) -> Array:
-    """Turn an "RGB" or "L" image into the model's input, as torchvision's presets do.
-
-    Args:
-        image: The whole photo.
-        preprocessing: How it becomes the input.
-        resize: Another resize than Pillow's.
-
-    Returns:
-        float32 [C, crop height, crop width], contiguous; where artifacts take pixels, these: uint8
-        [crop height, crop width, channels], opaque.
-    """
-    image = _center_crop_photo(_resize_photo(image, preprocessing, resize), preprocessing.crop)
-    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
-    if preprocessing.pixels:
-        return _taken_photo_pixels(pixels, preprocessing)
-    values = pixels.transpose(2, 0, 1).astype(np.float32)
-    if preprocessing.scale != 255.0:
-        values = values / np.float32(255.0) * np.float32(preprocessing.scale)
-    return np.ascontiguousarray(
-        (values - _photo_per_channel(preprocessing.mean)) / _photo_per_channel(preprocessing.std)
-    )
-
-
-def _taken_photo_pixels(pixels: Array, preprocessing: Preprocessing) -> Array:
-    if preprocessing.pixels != "rgba":
-        return np.ascontiguousarray(pixels)
-    return np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)
-
-
-def photo_colours(spec: TensorSpec, preprocessing: Preprocessing) -> int:
-    """Return how many colours of a photo an input takes: 1 for grey, or 3."""
-    return preprocessing.colours if preprocessing.pixels else spec.shape[1]
 
 
 def photo_crops(
@@ -265,7 +224,7 @@ def _spread_photos(paths: list[Path], limit: int) -> Iterable[Path]:
 
 def _read_photo(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
     image = _decode_photo(path).convert("L" if channels == 1 else "RGB")
-    _check_photo_size(_resized_photo_size(image.size, preprocessing), "once resized")
+    _check_photo_size(_preprocessed_photo_size(image.size, preprocessing), "once resized")
     reduced = image.copy()
     shorter = 2 * max(preprocessing.resize, *preprocessing.crop)
     ratio = shorter / min(image.size)
@@ -332,42 +291,3 @@ def _eight_bit_photo(image: Image.Image) -> Image.Image:
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray((deep >> 8).astype(np.uint8))
     return image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
-
-
-def _resized_photo_size(stored: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
-    size = preprocessing.resize
-    if preprocessing.squash:
-        return size, size
-    shorter, longer = sorted(stored)
-    other = int(size * longer / shorter)  # truncated, as torchvision does
-    return (size, other) if stored[0] <= stored[1] else (other, size)
-
-
-def _resize_photo(image: Image.Image, preprocessing: Preprocessing, resize: Resize | None) -> Image.Image:
-    from PIL import Image
-
-    wanted = _resized_photo_size(image.size, preprocessing)
-    method = Image.Resampling[preprocessing.interpolation.upper()]
-    if image.size == wanted:
-        return image
-    return resize(image, wanted) if resize else image.resize(wanted, method)
-
-
-def _center_crop_photo(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
-    """Cut the middle; what sticks out of the image is black, as in torchvision."""
-    left, top = _photo_crop_corner(image.size, crop)
-    return image.crop((left, top, left + crop[1], top + crop[0]))
-
-
-def _photo_crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
-    """Return the left and top edge of the crop; negative where it sticks out of the image."""
-    height, width = crop
-    padded_width, padded_height = max(width, size[0]), max(height, size[1])
-    # torchvision pads first, (wanted - side) // 2 on the left, and then rounds half to even.
-    left = round((padded_width - width) / 2) - (padded_width - size[0]) // 2
-    top = round((padded_height - height) / 2) - (padded_height - size[1]) // 2
-    return left, top
-
-
-def _photo_per_channel(values: tuple[float, ...]) -> Array:
-    return np.asarray(values, dtype=np.float32)[:, None, None]

@@ -21,7 +21,7 @@ from exporter.architectures import build_architecture, families
 from exporter.architectures.huggingface import text_and_sound_samples as huggingface_samples
 from exporter.capture import program
 from exporter.checkpoints import folder
-from exporter.data import photos, synthetic
+from exporter.data import photo_preprocessing, synthetic
 from exporter.errors import (
     ArchitectureError,
     CalibrationError,
@@ -339,7 +339,7 @@ def test_the_processor_becomes_our_preprocessing(tmp_path: Path, kind: str) -> N
     processor = transformers().AutoImageProcessor.from_pretrained(str(path), use_fast=False)
     image = _plain()
     theirs = processor(images=image, return_tensors="np")["pixel_values"][0]
-    ours = photos.preprocess_photo(image, model.preprocessing)
+    ours = photo_preprocessing.preprocess_photo(image, model.preprocessing)
     assert np.abs(theirs - ours).max() < 0.1
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from exporter import checkpoints
 from exporter.architectures import build_architecture, families
 from exporter.checkpoints import folder
-from exporter.data import photos
+from exporter.data import photo_preprocessing
 from exporter.errors import ArchitectureError, MissingDependencyError, UsageError
 from exporter.records import Model, TensorSpec
 
@@ -95,7 +95,7 @@ def test_a_hub_folder_is_enough(tmp_path: Path, member: str) -> None:
     image = Image.linear_gradient("L").resize((320, 400)).convert("RGB")
     config = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
     transform = timm().data.create_transform(**timm().data.resolve_data_config(config))
-    ours = photos.preprocess_photo(image, model.preprocessing)
+    ours = photo_preprocessing.preprocess_photo(image, model.preprocessing)
     assert np.abs(transform(image).numpy() - ours).max() < 0.05
 
 

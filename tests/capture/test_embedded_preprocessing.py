@@ -18,7 +18,7 @@ from exporter.capture import program
 from exporter.capture.embedded_preprocessing import EmbeddedPreprocessing, embed_preprocessing
 from exporter.data import synthetic
 from exporter.data.edges import edge_inputs
-from exporter.data.photos import preprocess_photo
+from exporter.data.photo_preprocessing import preprocess_photo
 from exporter.errors import LoweringError, UsageError
 from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline.build import refuse_to_build_pixels

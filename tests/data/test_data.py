@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from exporter import data
-from exporter.data import Data, photos
+from exporter.data import Data, photo_preprocessing, photos
 from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, Sample, TensorSpec
 
@@ -44,7 +44,7 @@ def load(source: Path | None, count: int = 8, seed: int = 0) -> Data:
 
 def whole(path: Path) -> bytes:
     """Return the preprocessed photo as bytes, to find it in a set of samples."""
-    return photos.preprocess_photo(Image.open(path).convert("RGB"), SMALL)[None].tobytes()
+    return photo_preprocessing.preprocess_photo(Image.open(path).convert("RGB"), SMALL)[None].tobytes()
 
 
 def contents(samples: tuple[Sample, ...]) -> set[bytes]:
@@ -79,7 +79,7 @@ def test_preprocessing_equals_torchvision(preset: dict[str, Any], turned: bool) 
     settings = {"mean": preset["mean"], "std": preset["std"]} if "mean" in preset else {}
     size = preset["crop_size"]
     how = Preprocessing(resize=preset["resize_size"], crop=(size, size), interpolation=method, **settings)
-    actual = photos.preprocess_photo(image, how)
+    actual = photo_preprocessing.preprocess_photo(image, how)
     assert actual.flags.c_contiguous
     np.testing.assert_array_equal(expected.numpy(), actual)
 
@@ -87,7 +87,7 @@ def test_preprocessing_equals_torchvision(preset: dict[str, Any], turned: bool) 
 def test_squash_resizes_both_sides() -> None:
     """A squashing model sees the whole photo, whatever its shape."""
     image = picture(0, (90, 30))
-    actual = photos.preprocess_photo(
+    actual = photo_preprocessing.preprocess_photo(
         image, Preprocessing(resize=32, crop=(32, 32), mean=(0,) * 3, std=(1,) * 3, squash=True)
     )
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 255
@@ -97,7 +97,7 @@ def test_squash_resizes_both_sides() -> None:
 def test_scale_255_keeps_raw_bytes() -> None:
     """A model trained on raw bytes gets them."""
     how = Preprocessing(resize=32, crop=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3, scale=255.0)
-    actual = photos.preprocess_photo(picture(0, (32, 32)), how)
+    actual = photo_preprocessing.preprocess_photo(picture(0, (32, 32)), how)
     np.testing.assert_array_equal(actual, np.asarray(picture(0, (32, 32))).transpose(2, 0, 1))
 
 
@@ -214,7 +214,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # rotate 90 degrees clockwise to view
     image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
     (photo,), _, _ = photos.read_distinct_photos([tmp_path / "a.png"], 1, SMALL, 3)
-    np.testing.assert_array_equal(photo.whole, photos.preprocess_photo(image, SMALL))
+    np.testing.assert_array_equal(photo.whole, photo_preprocessing.preprocess_photo(image, SMALL))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -231,7 +231,7 @@ def test_every_mode_becomes_rgb_or_grey(tmp_path: Path, mode: str, channels: int
     assert photo.whole.shape == (channels, 32, 32)
     assert problems == []
     tolerance = 0.2 if mode == "1" else 0.03
-    assert abs(photo.whole.mean() - photos.preprocess_photo(grey, SMALL_GREY).mean()) < tolerance
+    assert abs(photo.whole.mean() - photo_preprocessing.preprocess_photo(grey, SMALL_GREY).mean()) < tolerance
 
 
 SMALL_GREY = Preprocessing(resize=40, crop=(32, 32), mean=(0.0,), std=(1.0,))

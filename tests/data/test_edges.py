@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from exporter import data
-from exporter.data import photos
+from exporter.data import photo_preprocessing
 from exporter.data.edges import NAMES
 from exporter.records import Array, Preprocessing, Sample, TensorSpec
 
@@ -44,7 +44,7 @@ def test_photos_saturate_to_black_and_white() -> None:
     edges = data.edge_inputs((TensorSpec("image", (1, 3, 16, 16)),), SMALL, sample)
     assert set(edges) == set(NAMES)
     for name, colour in (("saturated_low", "black"), ("saturated_high", "white")):
-        plain = photos.preprocess_photo(Image.new("RGB", (50, 50), colour), SMALL)[None]
+        plain = photo_preprocessing.preprocess_photo(Image.new("RGB", (50, 50), colour), SMALL)[None]
         np.testing.assert_allclose(edges[name][0], plain, atol=1e-6)
     assert not edges["zeros"][0].any()
     np.testing.assert_allclose(edges["tiny"][0], sample[0] * 1e-6, rtol=1e-5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from torch import nn
 import exporter.formats.coreai as coreai
 from exporter.capture.program import program_matrix_weights
 from exporter.capture.reference import run_reference
-from exporter.cli import main
 from exporter.config.targets import get_target
 from exporter.errors import CannotRunHere, LoweringError, MissingDependencyError
 from exporter.formats.coreai import asset
@@ -226,13 +224,6 @@ def test_without_the_extra_nothing_passes(written: Path, monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_an_export_executes_it_in_the_sandbox(tmp_path: Path) -> None:
     """The row is passed by Core AI's runtime, in a confined process, and has no latency."""
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main([
-            str(exports.checkpoint("cnn")), "--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8",
-            "--calibration", str(exports.arrays("cnn")), "--target", "iphone", "--formats", "coreai-fp16",
-            "-o", str(out),
-        ])  # fmt: skip
-    (row,) = json.loads((out / "manifest.json").read_text())["artifacts"]
+    row = exports.row_by_command("iphone", "coreai-fp16", tmp_path / "out")
     assert (row["status"], row["host_latency"]) == ("passed", None)
     assert row["verification"]["runtime"].startswith("coreai 1.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from onnx import helper, numpy_helper
 
 import exporter.formats.qnn as qnn
 from exporter.capture.program import program_matrix_weights
-from exporter.cli import main
 from exporter.config.targets import TARGETS, get_target
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.qnn.contents import CONTEXT, MODEL
@@ -212,13 +210,6 @@ def test_without_the_extra_nothing_passes(out: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_an_export_executes_it_in_the_sandbox(tmp_path: Path) -> None:
     """The row is passed by the simulator, in a confined process, and has no latency."""
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main([
-            str(exports.checkpoint("cnn")), "--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8",
-            "--calibration", str(exports.arrays("cnn")), "--target", "snapdragon888", "--formats", "onnx-qnn",
-            "-o", str(out),
-        ])  # fmt: skip
-    (row,) = json.loads((out / "manifest.json").read_text())["artifacts"]
+    row = exports.row_by_command("snapdragon888", "onnx-qnn", tmp_path / "out")
     assert (row["status"], row["host_latency"], row["delegated_fraction"]) == ("passed", None, 1.0)
     assert row["verification"]["runtime"].endswith("(simulator, v68)")

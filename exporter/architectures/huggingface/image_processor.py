@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporter.data import photos
+from exporter.data import photo_preprocessing
 from exporter.records import Array, Preprocessing
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ def _is_image_processor_matched(processor: Any, record: Preprocessing, size: tup
     """Tell whether the processor and the record make the same input of a test photo."""
     image = _test_photo_for_image_processor(size)
     theirs = _photo_by_image_processor(processor, image)
-    ours = photos.preprocess_photo(image.convert("L") if len(record.mean) == 1 else image, record)
+    ours = photo_preprocessing.preprocess_photo(
+        image.convert("L") if len(record.mean) == 1 else image, record
+    )
     if theirs is None or theirs.shape != (1, *ours.shape):
         return False
     grey = record.scale / 255 / np.asarray(record.std, np.float32)[:, None, None]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.data import photo_set_input, photos
+from exporter.data import photo_preprocessing, photo_set_input, photos
 from exporter.data.labelled import Labelled
 from exporter.data.labels.label_source import (
     Arrays,
@@ -121,7 +121,9 @@ def _check_mask(path: Path, photo: Path, mask: Array, count: int | None) -> None
 
 def placed_mask(mask: Array, how: Preprocessing) -> Array:
     """Resize a mask to the nearest pixels, and crop it; what sticks out of the photo does not count."""
-    (wide, high), (left, top) = photos.photo_placement((mask.shape[1], mask.shape[0]), how)
+    (wide, high), (left, top) = photo_preprocessing.preprocessed_photo_placement(
+        (mask.shape[1], mask.shape[0]), how
+    )
     rows, row_inside = _mask_places(how.crop[0], top, high, mask.shape[0])
     columns, column_inside = _mask_places(how.crop[1], left, wide, mask.shape[1])
     cut = mask[np.ix_(rows, columns)]
