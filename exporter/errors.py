@@ -17,7 +17,8 @@ ExportError                       1  something unexpected; `--debug` shows where
 ├── MissingDependencyError       10  an optional package is needed
 ├── CalibrationError             11  calibration data cannot be used
 ├── WorkerError                  12  a worker process died (killed, out of memory, crashed)
-│   └── OverBoundsError              it took more time or memory than a model of that size may
+│   ├── OverBoundsError              it took more time or memory than a model of that size may
+│   └── NotEnoughMemoryError         the machine has less free memory than the model needs
 ├── ReleaseError                 30  may not be released: not passed, over budget, not measured, …
 └── NightRunningError            46  a nightly run is under way in the same folder
 
