@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.config.toolchains import toolchain_warnings
 from exporter.files import (
     MANIFEST,
     OUTPUTS,
@@ -146,7 +147,7 @@ def make_report(
         budget="not_measured",
         tools={name.replace("-", "_"): metadata.version(name) for name in _report_tools(rows)},
         notes=facts.notes,
-        warnings=(*facts.warnings, *extras.warnings),
+        warnings=(*facts.warnings, *extras.warnings, *toolchain_warnings()),
         not_offered=target.why_not,
         seconds=round(sum(stage_seconds.values()), 3),
         stage_seconds=dict(stage_seconds),

@@ -20,7 +20,7 @@ from exporter import sandbox
 from exporter.cli.doctor import extras, phone
 from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import IMPORTS, FrameworkCheck, run_framework_check
-from exporter.config import packaged
+from exporter.config import packaged, toolchains
 from exporter.data import demo
 from exporter.emulated import arm_tools
 from exporter.emulated.vulkan import vulkan_tools
@@ -41,6 +41,7 @@ def examine_machine() -> tuple[Finding, ...]:
     return (
         _examine_python(),
         *(_examine_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
+        _examine_toolchain(),
         *_examine_runtimes(probes),
         _examine_arm64(),
         _examine_counting(),
@@ -80,6 +81,15 @@ def _examine_package(name: str, wanted: str, probe: FrameworkCheck) -> Finding:
     if pinned and version.split("+")[0] != pinned:
         return Finding(name, "limited", f"{version}; limits were measured with {pinned}", install)
     return Finding(name, "ok", version)
+
+
+def _examine_toolchain() -> Finding:
+    """Tell whether the installed frameworks were tested together."""
+    toolchain = toolchains.installed_toolchain()
+    pins = " ".join(f"{n}=={toolchain.nearest.versions[n]}" for n in toolchain.different)
+    if not toolchain.different:
+        return Finding("Toolchain", "ok", toolchain.text)
+    return Finding("Toolchain", "limited", toolchain.text, f"pip install {pins}")
 
 
 def _examine_runtimes(probes: dict[str, FrameworkCheck]) -> tuple[Finding, ...]:
