@@ -108,7 +108,7 @@ def judge_artifact(
         evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of
     )
     edge_ordered = _judged_untied_edges(evidence, edge_outputs, tolerances)
-    applied = _judged_limits(variant.precision, limits, evidence, program)
+    applied = _judged_limits(variant, limits, evidence, program)
     observation = Observation(
         variant=variant,
         evidence=evidence,
@@ -290,10 +290,13 @@ def _judged_worst(edges: Mapping[str, Comparison]) -> Comparison | None:
 
 
 def _judged_limits(
-    precision: Precision, limits: Limits, evidence: ReferenceIO, program: Lowering | None
+    variant: Variant, limits: Limits, evidence: ReferenceIO, program: Lowering | None
 ) -> dict[str, float]:
     """Resolve the limits that hold for an artifact to figures."""
-    own = {"lowering_min_sqnr_db": lowering.lowering_gate_limit(program, limits)} if program else {}
+    own: dict[str, float] = {}
+    if program:
+        own["lowering_min_sqnr_db"] = lowering.lowering_gate_limit(program, limits, variant, evidence)
+    precision = variant.precision
     if precision == "fp32":
         on_edges = edges.edges_gate_limits(evidence, limits).values()
         edge = {"edge_max_error": max(on_edges)} if on_edges else {}

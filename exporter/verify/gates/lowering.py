@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from exporter.records import Limits
+from exporter.records import Limits, Variant
+from exporter.verify.compare_outputs import compare_sqnr_db
 from exporter.verify.discrete_outputs import are_all_discrete
 from exporter.verify.observation import Observation
-from exporter.verify.reference_io import Lowering
+from exporter.verify.reference_io import Lowering, ReferenceIO
 
 ROUNDING_MARGIN_DB = 3.0
 """How much further than its program's own rounding noise an artifact may be: half the energy again."""
 
 
-def lowering_gate_limit(lowering: Lowering, limits: Limits) -> float:
-    """Return the fixed limit, or the program's own rounding noise less a margin where that is louder."""
-    return min(limits.lowering_min_sqnr_db, lowering.rounding_floor_db - ROUNDING_MARGIN_DB)
+ROUNDS_IN_INTEGERS = frozenset({"htp"})
+"""Backends, without their generation, that round every activation in integers of their own.
+
+The program rounds in float32. Of MobileNetV2's first layer, the NPU's simulator puts 1.6 % of the values one
+step aside, without a bias, and the layers after it amplify that as they do the program's own rounding: the
+whole is as far from its program as the program from the model (24.0 and 22.1 dB)."""
+
+
+def lowering_gate_limit(lowering: Lowering, limits: Limits, variant: Variant, evidence: ReferenceIO) -> float:
+    """Return the fixed limit, or the program's own rounding noise less a margin where that is louder.
+
+    A backend that rounds otherwise may be as far from its program as the program is from the model.
+    """
+    least = min(limits.lowering_min_sqnr_db, lowering.rounding_floor_db - ROUNDING_MARGIN_DB)
+    if not rounds_in_integers(variant):
+        return least
+    pairs = zip(evidence.reference, lowering.outputs, strict=True)
+    return min([least, *(compare_sqnr_db(y, program) for y, program in pairs if y.dtype.kind == "f")])
+
+
+def rounds_in_integers(variant: Variant) -> bool:
+    """Tell whether a variant's backend rounds every activation in integers of its own."""
+    return variant.backend.partition("-")[0] in ROUNDS_IN_INTEGERS
 
 
 def lowering_gate(observation: Observation) -> str:

@@ -1,0 +1,65 @@
+"""A backend that rounds in integers of its own is held to its program as the program is to the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from exporter.formats import VARIANTS
+from exporter.records import Array, Variant, Verdict
+from exporter.verify.reference_io import Lowering
+from tests.variants import INT8
+from tests.verify.observed import evidence, judged
+
+RANDOM = np.random.default_rng(3)
+REAL = RANDOM.normal(size=(64, 1, 10))
+NPU = VARIANTS["onnx-qnn-v73-int8"]
+EDGE = ("flat",)
+
+
+def noisy(array: Array, decibels: float) -> Array:
+    """Return an array with noise of another draw each time, so many dB below it."""
+    scale = np.sqrt((array**2).mean()) * 10 ** (-decibels / 20)
+    return array + RANDOM.normal(size=array.shape) * scale
+
+
+def check(variant: Variant, whole_db: float, edge_db: float) -> Verdict:
+    """Judge an artifact so many dB from its program, which is 26 dB from the model, and 3 dB on the edge."""
+    edge = REAL[:1]
+    program = Lowering((noisy(REAL, 26.0),), 33.0, {"flat": (noisy(edge, 3.0)[0],)})
+    outputs = noisy(program.outputs[0], whole_db)
+    on_edge = noisy(program.edges["flat"][0][None], edge_db)
+    references = evidence(REAL, edges=[edge], edge_names=EDGE)
+    return judged(variant, references, outputs, edges=[on_edge], program=program)
+
+
+@pytest.mark.parametrize(
+    ("variant", "whole_db", "edge_db", "words"),
+    [
+        (NPU, 40.0, 30.0, ""),
+        (NPU, 28.0, 7.0, ""),
+        (INT8, 40.0, 7.0, "On the edge input 'flat'"),
+        (INT8, 28.0, 30.0, "It differs from its own quantised program"),
+        (NPU, 24.0, 30.0, "It differs from its own quantised program"),
+        (NPU, 40.0, -2.0, "On the edge input 'flat'"),
+    ],
+)
+def test_an_npu_may_be_as_far_from_its_program_as_that_is_from_the_model(
+    variant: Variant, whole_db: float, edge_db: float, words: str
+) -> None:
+    """It may not be further, and a backend that rounds as the program does is held to the fixed limits."""
+    verdict = check(variant, whole_db, edge_db)
+    if words:
+        assert verdict.status == "failed"
+        assert words in str(verdict.reason)
+    else:
+        assert verdict.reason is None, verdict.reason
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.precision == "int8"])
+def test_only_the_npu_rounds_otherwise(variant: Variant) -> None:
+    """Every generation of the NPU does, and no runtime of the CPU."""
+    failed = check(replace(variant), 28.0, 30.0).status == "failed"
+    assert failed != variant.backend.startswith("htp-")
