@@ -18,8 +18,8 @@ from torch.utils import _pytree
 
 from exporter.formats import half_precision
 from exporter.formats.coreml.compress import (
-    MIN_ELEMENTS,
     best_compressing_palette,
+    chosen_to_compress,
     smallest_weight_to_compress,
 )
 from exporter.quantize import batch_norms
@@ -171,12 +171,13 @@ def simulated_stored_weights(module: fx.GraphModule, precision: Precision) -> Ma
     """Attribute of the graph -> its weights of two or more dimensions, as an artifact stores them."""
     if precision == "fp16":
         return {}
+    users = _simulated_attributes(module)
     weights = {
-        name: value
-        for name in _simulated_attributes(module)
+        name: value.detach().numpy()
+        for name in users
         if _is_simulated_weight(value := _simulated_attribute(module, name))
     }
-    arrays = {name: value.detach().numpy() for name, value in weights.items()}
+    arrays = chosen_to_compress(weights, {name for name in weights if not users[name] <= _ELEMENTWISE})
     small = smallest_weight_to_compress(arrays) if precision == "w4" else set(arrays)
     return {
         name: torch.from_numpy(_simulate_eight_bits(array) if name in small else _simulate_four_bits(array))
@@ -184,8 +185,13 @@ def simulated_stored_weights(module: fx.GraphModule, precision: Precision) -> Ma
     }
 
 
-def _simulated_attributes(module: fx.GraphModule) -> set[str]:
-    return {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+def _simulated_attributes(module: fx.GraphModule) -> Mapping[str, set[str]]:
+    """Return the attributes that the graph reads, each with the kinds of the operators that read it."""
+    users: dict[str, set[str]] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            users.setdefault(str(node.target), set()).update(map(_simulated_operator, node.users))
+    return users
 
 
 def _simulated_attribute(module: fx.GraphModule, name: str) -> Any:
@@ -196,12 +202,7 @@ def _simulated_attribute(module: fx.GraphModule, name: str) -> Any:
 
 
 def _is_simulated_weight(value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.dim() >= 2
-        and value.numel() > MIN_ELEMENTS
-    )
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2
 
 
 def _simulate_eight_bits(weight: Array) -> Array:

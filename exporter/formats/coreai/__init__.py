@@ -48,4 +48,6 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
-    return Emission(path, tuple(text for text in (NEEDS_NOTE, note) if text))
+    narrowed = [s.name for s in (*captured.inputs, *captured.outputs) if s.dtype == "int64"]
+    narrow = f"{', '.join(narrowed)}: int32, because Core AI has no 64-bit integers." if narrowed else ""
+    return Emission(path, tuple(text for text in (NEEDS_NOTE, note, narrow) if text))

@@ -112,7 +112,7 @@ def _asset_kind(op: Any) -> str:
 
 
 def _asset_weight(op: Any) -> tuple[str, tuple[int, ...]] | None:
-    """Return a constant's type and shape where it is a layer's weight: a matrix, not merely added."""
+    """Return a constant's type and shape where it is a weight: a matrix, not only added or returned."""
     if _asset_kind(op) != "constant":
         return None
     (result,) = op.operation.results
@@ -120,7 +120,7 @@ def _asset_weight(op: Any) -> tuple[str, tuple[int, ...]] | None:
     if len(shape) < 2 or dtype in _INTEGERS:
         return None
     readers = {_asset_kind(use.owner) for use in result.uses}
-    return None if readers and readers <= ELEMENTWISE else (dtype, shape)
+    return None if readers and readers <= ELEMENTWISE | {"output"} else (dtype, shape)
 
 
 def _asset_tensors(main: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -57,7 +57,9 @@ async def _call_coreai_function(function: Any, sample: Sample) -> tuple[Array, .
     from coreai.runtime import NDArray
 
     names = function.desc.input_names
-    inputs = {name: NDArray(np.ascontiguousarray(a)) for name, a in zip(names, sample, strict=True)}
+    # The converter makes int32 of 64-bit integers.
+    narrow = [a.astype(np.int32) if a.dtype == np.int64 else np.ascontiguousarray(a) for a in sample]
+    inputs = {name: NDArray(array) for name, array in zip(names, narrow, strict=True)}
     outputs = await function(inputs)
     return tuple(np.array(outputs[name].numpy()) for name in function.desc.output_names)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import LoweringError
-from exporter.formats.coreml.convert import convert_to_package
+from exporter.formats.coreml.convert import convert_to_package, targets_by_version
 from exporter.formats.coreml.package import Package, coremltools_quietly_for_package
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_ELEMENTS = 64
-"""Tensors with fewer values stay in float16: a palette or scales would be as large as they are."""
+"""Tensors with no more values stay in float16, while they are few: a palette or scales would be as large."""
+ELEMENTWISE = frozenset({"add", "sub", "mul", "real_div", "maximum", "minimum"})
+"""Operators that use a constant value by value: one that nothing else reads is no layer's weight."""
 SMALL_SHARE = 0.05
 """The smallest tensors that together hold up to this share of the weights get 8 bits, not 4: they are
 depthwise and first layers, which cost few bytes and lose most. On MobileNetV2's logits, palettes for all
@@ -40,7 +42,7 @@ def compress_program(package: Package, precision: str) -> tuple[Package, str]:
     program = load_program_to_compress(package)
     original = _weights_to_compress(program)
     if not original:
-        raise LoweringError(f"It has no weight of more than {MIN_ELEMENTS} values to compress.")
+        raise LoweringError("It has no weight to compress.")
     small = smallest_weight_to_compress(original) if precision == "w4" else set(original)
     _compress_to_integers(program, small)
     _compress_to_palette(program, set(original) - small)
@@ -50,7 +52,8 @@ def compress_program(package: Package, precision: str) -> tuple[Package, str]:
         note += f" The smallest tensors ({len(small)}, {share:.1%} of the weights) have 8 bits."
     # The graph was optimised before: running all passes once more would only take their time.
     passes = ct.PassPipeline(pass_names=["common::const_deduplication", "common::dead_code_elimination"])
-    compressed = convert_to_package(program, pass_pipeline=passes)
+    target = targets_by_version()[package.spec.specificationVersion]
+    compressed = convert_to_package(program, target, pass_pipeline=passes)
     compressed.spec.description.CopyFrom(package.spec.description)
     return compressed, note
 
@@ -86,16 +89,35 @@ def operations_to_compress(program: Any) -> list[Any]:
 def _weights_to_compress(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
     import numpy as np
 
-    return {
-        operation.name: operation.outputs[0].val
+    constants = {
+        operation.name: operation.outputs[0]
         for operation in operations_to_compress(program)
         if operation.op_type == "const"
         and isinstance(operation.outputs[0].val, np.ndarray)
-        # Recurrent layers stay in float32.
         and operation.outputs[0].val.dtype.kind == "f"
         and operation.outputs[0].val.ndim >= 2
-        and operation.outputs[0].val.size > MIN_ELEMENTS
     }
+    layers = {
+        name
+        for name, value in constants.items()
+        if not all(user.op_type in ELEMENTWISE for user in value.child_ops)
+    }
+    return chosen_to_compress({name: value.val for name, value in constants.items()}, layers)
+
+
+def chosen_to_compress(
+    weights: Mapping[str, NDArray[np.floating[Any]]], layers: Collection[str]
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """Return the large weights; and the small ones too, where these are more than a few of the values.
+
+    Args:
+        weights: By name.
+        layers: The names of those that are not only added or multiplied value by value.
+    """
+    large = {name: weight for name, weight in weights.items() if weight.size > MIN_ELEMENTS}
+    small = {name: weight for name, weight in weights.items() if name in layers and name not in large}
+    values, few = (sum(weight.size for weight in some.values()) for some in (large, small))
+    return large if few <= SMALL_SHARE * (values + few) else {**large, **small}
 
 
 def smallest_weight_to_compress(weights: Mapping[str, NDArray[np.floating[Any]]]) -> set[str]:
@@ -113,7 +135,7 @@ def _compress_to_integers(program: Any, names: set[str]) -> None:
     import coremltools.optimize.coreml as optimize
     from coremltools.optimize.coreml._quantization_passes import linear_quantize_weights
 
-    config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=MIN_ELEMENTS)
+    config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
     configs = dict.fromkeys(names, config)
     linear_quantize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)
 
@@ -123,7 +145,7 @@ def _compress_to_palette(program: Any, names: set[str]) -> None:
     from coremltools.optimize.coreml._quantization_passes import palettize_weights
 
     config = optimize.OpPalettizerConfig(
-        mode="custom", lut_function=best_compressing_palette, weight_threshold=MIN_ELEMENTS
+        mode="custom", lut_function=best_compressing_palette, weight_threshold=0
     )
     configs = dict.fromkeys(names, config)
     palettize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)

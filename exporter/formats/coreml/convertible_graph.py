@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+"""ATen's recurrent layers."""
 FILLS = {"aten.zeros_like": 0, "aten.ones_like": 1, "aten.full_like": None, "aten.new_full": None}
 """Operators that fill a tensor like another one -> the value; None where the second (third) argument is."""
 
@@ -19,7 +21,7 @@ def convertible_graph(program: torch.export.ExportedProgram) -> torch.export.Exp
     """
     import torch
 
-    program = program.run_decompositions({})
+    program = _without_boolean_inputs(program).run_decompositions({})
     for node in program.graph.nodes:
         name = str(node.target).removesuffix(".default")
         if node.op != "call_function" or name not in FILLS or not _is_fill_convertible(node):
@@ -45,3 +47,36 @@ def _value_of_fill(node: Any, name: str) -> Any:
     if FILLS[name] is not None:
         return FILLS[name]
     return node.args[2 if name == "aten.new_full" else 1]
+
+
+def _without_boolean_inputs(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Let a program take integers for truth values: coremltools' reader makes floats of them."""
+    import torch
+
+    (arguments, keywords) = program.example_inputs or ((), {})
+    if keywords or not any(_is_boolean(value) for value in arguments):
+        return program
+    example = tuple(value.to(torch.int32) if _is_boolean(value) else value for value in arguments)
+    places = frozenset(i for i, value in enumerate(arguments) if _is_boolean(value))
+
+    class Integers(torch.nn.Module):
+        """Calls the program with integers made truth values."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = program.module()
+
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            return self.module(*(x.to(torch.bool) if i in places else x for i, x in enumerate(inputs)))
+
+    return torch.export.export(Integers(), example, strict=False)
+
+
+def _is_boolean(value: Any) -> bool:
+    return str(getattr(value, "dtype", "")) == "torch.bool"
+
+
+def has_recurrent_layers(program: torch.export.ExportedProgram) -> bool:
+    """Tell whether a program has an LSTM, a GRU or a plain recurrent layer."""
+    kinds = {str(node.target).partition(".")[2].partition(".")[0] for node in program.graph.nodes}
+    return bool(kinds & RECURRENT)

@@ -12,12 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from exporter.records import Array, Limits
-<<<<<<< HEAD
 from exporter.verify.discrete_outputs import compare_discrete, is_discrete
-=======
-from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.gates.lowering import rounds_in_integers
->>>>>>> e9866bb (Hold an NPU artifact to its program as far as the program is from the model)
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import ReferenceIO, Stacks
 
