@@ -165,6 +165,13 @@ def export_command(
             help="The bytes that --embed-preprocessing takes: rgb, or rgba, whose alpha is ignored."
         ),
     ] = "rgb",
+    image_input: Annotated[
+        bool,
+        typer.Option(
+            "--image-input",
+            help="Give Core ML packages a picture as their input, and fold the preprocessing into them.",
+        ),
+    ] = False,
     allow_inconclusive: Annotated[
         bool,
         typer.Option(
@@ -238,6 +245,7 @@ def export_command(
         torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),
         state=options.parse_choice_option("--state", state, ("kept", "explicit")),
         embed_preprocessing=_embedded_pixels_option(embed_preprocessing, pixels),
+        image_input=image_input,
     )
     request = Request(
         **vars(model),

@@ -124,7 +124,8 @@ class ArtifactsTable(Table):
     """What the export makes.
 
     The keys mean what the options mean: `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`,
-    `--embed-preprocessing` (with the bytes of `--pixels`), `--allow-synthetic`, `--allow-inconclusive`.
+    `--embed-preprocessing` (with the bytes of `--pixels`), `--image-input`, `--allow-synthetic`,
+    `--allow-inconclusive`.
     """
 
     formats: tuple[Text, ...] = ()
@@ -133,6 +134,7 @@ class ArtifactsTable(Table):
     torchscript: Literal["auto", "trace", "script"] = "auto"
     state: Literal["kept", "explicit"] = "kept"
     embed_preprocessing: Literal["", "rgb", "rgba"] = ""
+    image_input: bool = False
     allow_synthetic: bool = False
     allow_inconclusive: bool = False
 

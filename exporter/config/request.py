@@ -53,6 +53,8 @@ class ModelRequest:
     """Whether the files keep what forward changes, or it becomes inputs and outputs."""
     embed_preprocessing: Literal["", "rgb", "rgba"] = ""
     """The bytes of a photo that artifacts take and normalise; empty: they take normalised floats."""
+    image_input: bool = False
+    """Whether Core ML packages take a picture, and prepare it themselves."""
 
 
 @dataclass(frozen=True)

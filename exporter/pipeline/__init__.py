@@ -34,7 +34,7 @@ from exporter.pipeline.context import Context, Event, Observer
 from exporter.pipeline.host_latency import measure_latencies_of_artifacts
 from exporter.pipeline.mixed_precision_candidates import Measurer
 from exporter.pipeline.report import make_report, report_rows, save_report_outputs, write_report
-from exporter.pipeline.variants import check_variant_extras, plan_variants
+from exporter.pipeline.variants import check_image_variants, check_variant_extras, plan_variants
 from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Report
 
@@ -75,6 +75,7 @@ def run_pipeline(
     target = targets.get_target(request.target)
     variants = plan_variants(target, request.formats, request.precisions, request.search)
     check_variant_extras(variants)
+    check_image_variants(request, variants)
     _check_pipeline_source(request.checkpoint)
     _check_pipeline_verified(request)
     if request.cache:

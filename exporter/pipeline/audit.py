@@ -208,7 +208,13 @@ def _audit_artifacts(
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
     weights = listed.evidence.matrix_weights
     expected = results.ExpectedResult(
-        listed.inputs, listed.outputs, weights, listed.limits, listed.labels, listed.task
+        listed.inputs,
+        listed.outputs,
+        weights,
+        listed.limits,
+        listed.labels,
+        listed.task,
+        listed.image_input,
     )
     allowed = job_rights.rights_to_verify(out)
     with (

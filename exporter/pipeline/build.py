@@ -306,6 +306,6 @@ def _build_key_of_artifact(context: Context, source: Source, variant: Variant) -
         facts.inputs,
         facts.outputs,
         request.torchscript,
-        (request.about, facts.labels, facts.preprocessing) if variant.format == "coreml" else (),
+        (request.about, facts.labels, facts.preprocessing, facts.image) if variant.format == "coreml" else (),
         data,
     )

@@ -95,7 +95,11 @@ def int8_data_digest(context: Context, source: Source) -> str:
     """Hash everything that calibration inputs depend on."""
     content = context.calibration_digest or "synthetic"
     return source.key or cache.cache_key(
-        content, context.request.samples, context.request.choosing, source.facts.preprocessing
+        content,
+        context.request.samples,
+        context.request.choosing,
+        source.facts.preprocessing,
+        source.facts.image,
     )
 
 

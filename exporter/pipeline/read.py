@@ -84,6 +84,7 @@ def read_and_capture(
     """
     from exporter import data
     from exporter.capture import dynamic_shapes, embedded_preprocessing, explicit_state, program
+    from exporter.data import image_input
 
     if request.dynamic and not request.input_shapes:
         request = replace(request, input_shapes=tuple(shape.largest for shape in request.dynamic))
@@ -117,12 +118,15 @@ def read_and_capture(
             verification=explicit.verification,
             choice=explicit.choice,
         )
+    image = image_input.image_input_of(model.inputs, model.preprocessing) if request.image_input else None
+    if image:
+        samples = image_input.images_of_data(samples, image)
     captured = program.capture_program(
         model, samples.verification[0], request.torchscript, samples.verification[1:], sizes
     )
     embedding = _notes_on_embedding(request, model, captured)
     limit_seconds_anew(RUN_SECONDS)
-    program.save_program(replace(captured, about=read_about_model(request, model)), work)
+    program.save_program(replace(captured, about=read_about_model(request, model), image=image), work)
     (work / DATA).write_bytes(pickle.dumps(samples))
     return ReadResult(
         source_sha256=checkpoint.sha256,
@@ -142,6 +146,7 @@ def read_and_capture(
         notes=(*checkpoint.notes, *model.notes, *answered, *samples.notes, *embedding),
         warnings=(*model.warnings, *samples.warnings),
         digest=program.program_digest(captured),
+        image=image,
     )
 
 

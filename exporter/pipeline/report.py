@@ -152,6 +152,7 @@ def make_report(
         seconds=round(sum(stage_seconds.values()), 3),
         stage_seconds=dict(stage_seconds),
         labels=facts.labels,
+        image_input=facts.image,
         evidence_files=_report_evidence(context),
         limits=request.limits,
         task=request.task,

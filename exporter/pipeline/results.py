@@ -15,6 +15,7 @@ from exporter.records import (
     CurvePoint,
     DataKind,
     Evaluation,
+    ImageInput,
     Limits,
     MixedPoint,
     OperatorCost,
@@ -70,6 +71,8 @@ class ReadResult:
     digest: str
     """sha256 of the graph and its weights; empty when there is no graph."""
     scenes: Scenes = field(default_factory=Scenes)
+    image: ImageInput | None = None
+    """How Core ML packages prepare a picture; None where they take the model's own input."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class ExpectedResult:
     labels: tuple[str, ...] = ()
     task: TaskName = ""
     """As the user named it; empty leaves it to the outputs."""
+    image: ImageInput | None = None
+    """How a Core ML package prepares the picture that is its input; None where it takes the model's own."""
 
 
 @dataclass(frozen=True, eq=False)

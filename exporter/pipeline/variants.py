@@ -9,6 +9,7 @@ from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import MissingDependencyError, UsageError
 from exporter.records import Variant
+from exporter.verify.contract import PICTURED
 
 DEFAULT = "default"
 """The word of `--formats` for every format that is made when the option is left out."""
@@ -78,6 +79,20 @@ def check_variant_extras(variants: Sequence[Variant]) -> None:
                 "not installed.",
                 f"Run `pip install 'export-mobile[{extra}]'`.",
             )
+
+
+def check_image_variants(request: Request, variants: Sequence[Variant]) -> None:
+    """Refuse `--image-input` where no Core ML package is made, which it would change.
+
+    Raises:
+        UsageError: It has no effect.
+    """
+    if request.image_input and not any(variant.format in PICTURED for variant in variants):
+        raise UsageError(
+            f"--image-input changes Core ML packages, and none is made for {request.target}.",
+            "Add coreml to --formats, or leave --image-input out.",
+            code="EM-IMAGE-INPUT",
+        )
 
 
 def check_required_variants(request: Request, required: Sequence[str]) -> None:

@@ -76,9 +76,13 @@ def verify_artifact(
         expected.matrix_weights,
         expected.limits,
         evidence.shapes,
+        expected.labels,
+        expected.image,
     )
     if problem:
         return CheckResult(structure, _verified_as_failed(problem))
+    if structure.image:
+        evidence = reference_io.pictures_of_reference(evidence, structure.image)
     # To read a file may take other programs, to run it does not.
     sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
     executor = variant_executor(variant)
@@ -206,7 +210,13 @@ def expected_by_verify(context: Context, source: Source) -> results.ExpectedResu
     facts = source.facts
     limits = context.request.limits
     return results.ExpectedResult(
-        facts.inputs, facts.outputs, facts.matrix_weights, limits, facts.labels, context.request.task
+        facts.inputs,
+        facts.outputs,
+        facts.matrix_weights,
+        limits,
+        facts.labels,
+        context.request.task,
+        facts.image,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from exporter.records.network import TensorSpec
+from exporter.records.network import ImageInput, TensorSpec
 from exporter.records.values import NARROW_DTYPES
 
 Precision = Literal["fp32", "fp16", "int8", "mixed", "w8", "w4"]
@@ -63,6 +63,10 @@ class Structure:
     the format tells without those that are only added or multiplied elementwise (a position embedding)."""
     delegated_fraction: float | None = None
     """Share of the multiply-accumulates that the backend executes; None where there is no delegate."""
+    image: ImageInput | None = None
+    """How the file prepares the picture that is its input; None where it takes the model's own input."""
+    classes: tuple[str, ...] = ()
+    """The labels that the file itself predicts, in the order of the scores; empty where it predicts none."""
 
     @property
     def quantized_weight_fraction(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from exporter.records.values import Count, Positive, Sample, Side
+from exporter.records.values import Array, Count, Positive, Sample, Side
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +84,40 @@ class Preprocessing:
     def colours(self) -> int:
         """Return how many channels of a crop's bytes are looked at: alpha is not."""
         return 1 if self.pixels == "gray" else 3
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """A picture of 8 bits a channel as the model's only input: each channel is byte * scale + bias.
+
+    The byte is from 0 to 255, and each tuple has a value for each channel.
+    """
+
+    scale: tuple[Positive, ...]
+    bias: tuple[float, ...]
+
+    def levels(self, array: Array) -> Array:
+        """Return the bytes that a prepared array [N, C, H, W] comes from, as float64 before they are rounded.
+
+        Raises:
+            ValueError: It has another number of channels.
+        """
+        import numpy as np
+
+        scale, bias = (np.array(values, np.float64)[:, None, None] for values in (self.scale, self.bias))
+        if array.ndim != 4 or array.shape[1] != len(self.scale):
+            raise ValueError(f"{list(array.shape)} is no picture of {len(self.scale)} channel(s)")
+        levels: Array = (array.astype(np.float64) - bias) / scale
+        return levels
+
+    def shows(self, array: Array) -> bool:
+        """Tell whether a prepared array is a picture of 8 bits, less the rounding of float32."""
+        levels = self.levels(array)
+        return bool((abs(levels - levels.round().clip(0, 255)) <= ROUNDED_LEVEL).all())
+
+
+ROUNDED_LEVEL = 0.01
+"""How far float32's rounding moves a byte at most: a std of 0.001 and a mean of 0.5 give 0.002."""
 
 
 @dataclass(frozen=True)
@@ -218,3 +252,5 @@ class Captured:
     """The sizes of inputs that may differ from call to call; `inputs` has those of the example."""
     folded: str = ""
     """How `program` normalises pixels within a layer, where `module` does before; empty: as `module` does."""
+    image: ImageInput | None = None
+    """How Core ML packages prepare the picture that is their input; None gives them the model's own input."""

@@ -15,7 +15,7 @@ from exporter.records.latency import (
     EstimatedLatency,
     Latency,
 )
-from exporter.records.network import Preprocessing, TensorSpec
+from exporter.records.network import ImageInput, Preprocessing, TensorSpec
 from exporter.records.values import Count, decibels
 from exporter.records.verdict import Executor, Limits, Status, TaskName, Verdict
 
@@ -179,6 +179,8 @@ class Report:
     seconds: float
     stage_seconds: Mapping[str, float]
     labels: tuple[str, ...] = ()
+    image_input: ImageInput | None = None
+    """How the Core ML packages prepare the picture that is their input; None where they take a tensor."""
     task: TaskName = ""
     """As the user named it; empty leaves it to the outputs."""
     scenes: Scenes = Scenes()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from exporter.records import Artifact, Preprocessing, Report, TensorSpec
 from exporter.report import templates, text
+from exporter.verify.contract import classified_by_contract
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ def _make_snippet(
 ) -> Snippet | None:
     template = table.get(artifact.variant.format)
     inputs, outputs = _snippet_tensors(report, artifact)
+    coreml = artifact.variant.format == "coreml"
+    picture = coreml and report.image_input is not None
+    if picture:
+        inputs = [replace(spec, dtype="float32") for spec in inputs]  # a picture in the file
     if template is None or not artifact.file or not all(s.dtype in TYPES for s in (*inputs, *outputs)):
         return None
     if artifact.variant.backend == "vulkan" and table is IOS:
@@ -102,7 +107,9 @@ def _make_snippet(
             versions=report.tools,
             inputs=[_snippet_tensor(spec, taken) for spec in inputs],
             outputs=[_snippet_tensor(spec, taken) for spec in outputs],
-            photo=_snippet_photo(report.preprocessing, inputs),
+            photo=None if picture else _snippet_photo(report.preprocessing, inputs),
+            picture=picture,
+            classified=coreml and classified_by_contract(report.outputs, report.labels) is not None,
             library=libraries.asset if table is ANDROID else libraries.module,
         )
     )

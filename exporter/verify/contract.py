@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from exporter.records import Array, FormatName, Limits, Precision, Structure, TensorSpec, Variant
+from exporter.records import Array, FormatName, ImageInput, Limits, Precision, Structure, TensorSpec, Variant
 from exporter.verify.reference_io import Stacks
 
 STORED_AS: Mapping[Precision, frozenset[str]] = {
@@ -18,8 +18,32 @@ STORED_AS: Mapping[Precision, frozenset[str]] = {
 """How a precision's weights must be stored. A mixed artifact has no such rule."""
 
 
+CLASSIFYING: frozenset[FormatName] = frozenset({"coreml"})
+"""Formats whose files can predict a label themselves, and do where the model has labels."""
+PICTURED: frozenset[FormatName] = frozenset({"coreml"})
+"""Formats whose files can take a picture and prepare it themselves."""
 NAMELESS: frozenset[FormatName] = frozenset({"executorch"})
 """Formats whose files do not keep the names of inputs and outputs: only their order can be checked."""
+
+
+def classes_by_contract(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels with the class's number behind each that occurs before.
+
+    ImageNet has two classes called crane, and a table from label to probability can hold one.
+    """
+    classes: dict[str, None] = {}
+    for number, label in enumerate(labels):
+        name = label if label not in classes else f"{label} ({number})"
+        while name in classes:
+            name += "_"
+        classes[name] = None
+    return tuple(classes)
+
+
+def classified_by_contract(outputs: Sequence[TensorSpec], labels: Sequence[str]) -> TensorSpec | None:
+    """Return the output with a score for each label; None without one, or with several."""
+    scores = [s for s in outputs if labels and s.shape == (1, len(labels)) and s.dtype == "float32"]
+    return scores[0] if len(scores) == 1 else None
 
 
 def check_structure_by_contract(
@@ -30,6 +54,8 @@ def check_structure_by_contract(
     weights: int,
     limits: Limits,
     sizes: Stacks = (),
+    labels: Sequence[str] = (),
+    image: ImageInput | None = None,
 ) -> str:
     """Return what is wrong with the file as read, without running it; an empty string when nothing is.
 
@@ -42,13 +68,25 @@ def check_structure_by_contract(
             (`matmul_weights.count_matmul_weights`).
         limits: Shares that must be reached.
         sizes: `Evidence.shapes`, where outputs' sizes depend on the data.
+        labels: The labels of the model's classes.
+        image: How a Core ML package must prepare the picture that is its input; None where it takes none.
     """
+    image = image if variant.format in PICTURED else None
     largest = [tuple(int(size) for size in shapes.max(axis=0)) for shapes in sizes]
-    for kind, want, have in (("input", inputs, structure.inputs), ("output", outputs, structure.outputs)):
+    # A picture's bytes become the model's own type in the file; `image` says how.
+    given = [replace(s, dtype="float32") for s in structure.inputs] if structure.image else structure.inputs
+    for kind, want, have in (("input", inputs, given), ("output", outputs, structure.outputs)):
         if problem := _difference_from_contract(
             kind, want, have, variant.format, largest if kind == "output" else []
         ):
             return problem
+    problem = _image_differs_from_contract(structure.image, image)
+    if variant.format in CLASSIFYING and classified_by_contract(outputs, labels):
+        problem = problem or _classes_differ_from_contract(structure.classes, classes_by_contract(labels))
+    elif structure.classes:
+        problem = problem or f"It predicts {len(structure.classes)} labels, and the model has none."
+    if problem:
+        return problem
     total = sum(structure.weight_elements.values())
     if total < limits.min_quantized_weights * weights:
         return f"It holds {total} weight values, the model has {weights}: weights are missing."
@@ -65,6 +103,32 @@ def check_structure_by_contract(
             f"(at least {limits.min_delegated:.0%} expected): it would run slowly."
         )
     return ""
+
+
+def _image_differs_from_contract(actual: ImageInput | None, expected: ImageInput | None) -> str:
+    if actual == expected:
+        return ""
+    file, model = (
+        f"a picture as byte * {list(image.scale)} + {list(image.bias)}" if image else "no picture"
+        for image in (actual, expected)
+    )
+    return f"It prepares {file}, the model needs {model}."
+
+
+def _classes_differ_from_contract(actual: Sequence[str], expected: Sequence[str]) -> str:
+    if not actual:
+        return "It predicts no label, though the model's labels are known."
+    if len(actual) != len(expected):
+        return f"It predicts {len(actual)} labels, the model {len(expected)}."
+    pairs = enumerate(zip(actual, expected, strict=True))
+    return next(
+        (
+            f"It calls class {i} {mine!a}, the model {models!a}."
+            for i, (mine, models) in pairs
+            if mine != models
+        ),
+        "",
+    )
 
 
 def _shapes_fit_contract(
@@ -124,7 +188,9 @@ def _difference_from_contract(
 
 
 def _type_in_contract(dtype: str, format_name: FormatName) -> str:
-    """Return the type by which a format gives a tensor: Core ML has float32 and int32 alone."""
+    """Return the type by which a format gives a tensor: Core ML has float32, int32 and pictures alone."""
+    if format_name == "coreai":
+        return {"int64": "int32"}.get(dtype, dtype)
     if format_name != "coreml":
         return dtype
     return "float32" if dtype.startswith("float") else "int32"

@@ -15,7 +15,7 @@ import numpy as np
 
 from exporter import array_file
 from exporter.errors import VerificationError
-from exporter.records import Array, Sample
+from exporter.records import Array, ImageInput, Sample
 
 Stacks = tuple[Array, ...]
 STACKS = (
@@ -179,6 +179,24 @@ def first_of_reference(evidence: ReferenceIO, count: int | None) -> ReferenceIO:
         shapes=first_reference_rows(evidence.shapes, count),
         scenes=first_reference_rows(evidence.scenes, count),
         eager_errors=tuple(a[:count] if a.dtype == np.bool_ else a for a in evidence.eager_errors),
+    )
+
+
+def pictures_of_reference(evidence: ReferenceIO, image: ImageInput) -> ReferenceIO:
+    """Return the evidence without the edge inputs that are no picture of 8 bits."""
+    rows = [i for i, (array,) in enumerate(evidence.edges()) if image.shows(array)]
+
+    def chosen(stacks: Stacks) -> Stacks:
+        return tuple(stack[rows] for stack in stacks)
+
+    return replace(
+        evidence,
+        edge_inputs=chosen(evidence.edge_inputs),
+        edge_reference=chosen(evidence.edge_reference),
+        edge_shapes=chosen(evidence.edge_shapes),
+        edge_unstable=tuple(a[rows] if a.dtype == np.bool_ else a for a in evidence.edge_unstable),
+        edge_names=tuple(evidence.edge_names[i] for i in rows),
+        edge_floors=tuple(evidence.edge_floors[i] for i in rows if evidence.edge_floors),
     )
 
 

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
 from exporter.errors import LoweringError
+from exporter.formats.coreml.classifier import add_classifier, read_classifier
 from exporter.formats.coreml.compress import compress_program
 from exporter.formats.coreml.contents import package_contents as structure
+from exporter.formats.coreml.contents import tensors_of_contents
 from exporter.formats.coreml.convert import convert_to_coreml
 from exporter.formats.coreml.description import check_package_description
-from exporter.formats.coreml.package import read_package, write_package
+from exporter.formats.coreml.image import fold_image_input, pixels_of_image, read_image_input
+from exporter.formats.coreml.package import Package, read_package, write_package
 from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -53,13 +56,22 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         if variant.precision in ("w8", "w4"):
             package, note = compress_program(package, variant.precision)
             notes = (*notes, note)
-        write_package(package, path)
+        write_package(_package_for_apps(package, captured), path)
         check_package_description(read_package(path).spec, captured)
     except LoweringError:
         raise
     except Exception as error:
         raise lowering_error(error, captured.program) from error
     return Emission(path, notes)
+
+
+def _package_for_apps(package: Package, captured: Captured) -> Package:
+    """Return the package as apps expect it: a picture as its input where asked for, and a classifier."""
+    spec = type(package.spec).FromString(package.spec.SerializeToString())
+    if captured.image:
+        fold_image_input(spec, captured.image)
+    add_classifier(spec, captured)
+    return Package(spec, package.weights)
 
 
 def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
@@ -91,14 +103,29 @@ def _load_coreml_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:
         model: Any = coremltools.models.MLModel(str(path))
     except Exception as error:
         raise LoweringError(f"Core ML refuses {path.name}: {shorten_lowering_error(error)}") from error
-    description = model.get_spec().description
-    inputs = [feature.name for feature in description.input]
-    outputs = [feature.name for feature in description.output]
+    spec = model.get_spec()
+    image, classifier = read_image_input(spec), read_classifier(spec)
+    inputs = [feature.name for feature in spec.description.input]
+    outputs = [feature.name for feature in tensors_of_contents(spec)]
+
+    def prepare(array: Array) -> Any:
+        if image:
+            return _picture_for_mac(pixels_of_image(array, image))
+        # Core ML has no 64-bit integers.
+        return array.astype(np.int32) if array.dtype == np.int64 else array
 
     def run(sample: Sample) -> tuple[Array, ...]:
-        # Core ML has no 64-bit integers.
-        narrow = [a.astype(np.int32) if a.dtype == np.int64 else a for a in sample]
-        predictions = model.predict(dict(zip(inputs, narrow, strict=True)))
+        predictions = model.predict(dict(zip(inputs, map(prepare, sample), strict=True)))
+        if classifier:
+            classifier.check(predictions)
         return tuple(np.asarray(predictions[name]) for name in outputs)
 
     return run, f"coreml (macOS {platform.mac_ver()[0]})"
+
+
+def _picture_for_mac(pixels: Array) -> Any:
+    """Return the picture [1, C, H, W] as coremltools gives it to Core ML: Pillow's."""
+    from PIL import Image
+
+    channels = pixels[0]
+    return Image.fromarray(channels[0] if len(channels) == 1 else channels.transpose(1, 2, 0))

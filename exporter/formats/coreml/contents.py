@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
-from exporter.formats.coreml.package import NAMES_KEY, read_package
+from exporter.formats.coreml.classifier import read_classifier
+from exporter.formats.coreml.compress import ELEMENTWISE, load_program_to_compress, operations_to_compress
+from exporter.formats.coreml.image import read_image_input, shape_of_image
+from exporter.formats.coreml.package import NAMES_KEY, package_names, read_package
 from exporter.records import Structure, TensorSpec, Variant
 
 _FEATURE_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "DOUBLE": "float64", "INT32": "int32"}
 
 _STORING = frozenset({"const", "constexpr_lut_to_dense", "constexpr_affine_dequantize"})
-_ELEMENTWISE = frozenset({"add", "sub", "mul", "real_div", "maximum", "minimum"})
 
 
 def package_contents(path: Path, variant: Variant) -> Structure:
@@ -38,6 +39,7 @@ def package_contents(path: Path, variant: Variant) -> Structure:
         package = read_package(path)
         program = load_program_to_compress(package)
         inputs, outputs = _features_in_contents(package.spec)
+        image, classifier = read_image_input(package.spec), read_classifier(package.spec)
         _check_shapes_in_contents(program, outputs)
         elements, size = _weights_in_contents(program)
     except LoweringError:
@@ -47,22 +49,50 @@ def package_contents(path: Path, variant: Variant) -> Structure:
         raise LoweringError(f"{path.name} is malformed: {shorten_lowering_error(error)}") from error
     kinds = Counter(operation.op_type for operation in operations_to_compress(program))
     del kinds["const"]
-    return Structure(inputs, outputs, dict(kinds), size, elements)
+    classes = classifier.classes if classifier else ()
+    return Structure(inputs, outputs, dict(kinds), size, elements, image=image, classes=classes)
 
 
 def _features_in_contents(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    description = spec.description
     _check_names_in_contents(spec)
-    metadata = description.metadata.userDefined
-    names = json.loads(metadata[NAMES_KEY]) if NAMES_KEY in metadata else {}
-    inputs, outputs = (
-        tuple(
-            _feature_in_contents(feature, name)
-            for feature, name in zip(features, names.get(key, [f.name for f in features]), strict=True)
-        )
-        for key, features in (("inputs", description.input), ("outputs", description.output))
+    inputs, outputs = list(spec.description.input), tensors_of_contents(spec)
+    names = _model_names_in_contents(spec, inputs, outputs)
+    return (
+        tuple(_feature_in_contents(feature, name) for feature, name in zip(inputs, names[0], strict=True)),
+        tuple(_feature_in_contents(feature, name) for feature, name in zip(outputs, names[1], strict=True)),
     )
-    return inputs, outputs
+
+
+def tensors_of_contents(spec: Any) -> list[Any]:
+    """List the described outputs that are tensors: all but a classifier's label and probabilities."""
+    return [f for f in spec.description.output if f.type.WhichOneof("Type") == "multiArrayType"]
+
+
+def _model_names_in_contents(
+    spec: Any, inputs: Sequence[Any], outputs: Sequence[Any]
+) -> tuple[list[str], list[str]]:
+    """Return the model's names of the inputs and outputs, which Core ML's rules may have changed.
+
+    Raises:
+        LoweringError: A feature is not named as its name in the model becomes one in Core ML.
+    """
+    metadata = spec.description.metadata.userDefined
+    features = [f.name for f in inputs], [f.name for f in outputs]
+    if NAMES_KEY not in metadata:
+        return features
+    stored = json.loads(metadata[NAMES_KEY])
+    names = list(stored["inputs"]), list(stored["outputs"])
+    expected = package_names(*names)
+    if expected != features:
+        raise LoweringError(
+            f"It names its inputs and outputs {_joined_in_contents(features)}; {_joined_in_contents(names)} of the model "
+            f"are {_joined_in_contents(expected)} in Core ML."
+        )
+    return names
+
+
+def _joined_in_contents(names: tuple[list[str], list[str]]) -> str:
+    return ", ".join([*names[0], *names[1]])
 
 
 def _check_names_in_contents(spec: Any) -> None:
@@ -79,13 +109,17 @@ def _check_names_in_contents(spec: Any) -> None:
 
 
 def _feature_in_contents(feature: Any, name: str) -> TensorSpec:
+    if feature.type.WhichOneof("Type") == "imageType":
+        return TensorSpec(name, shape_of_image(feature.type.imageType), "uint8")
     array = feature.type.multiArrayType
     dtype = array.ArrayDataType.Name(array.dataType)
     return TensorSpec(name, tuple(array.shape), _FEATURE_DTYPES[dtype])
 
 
 def _check_shapes_in_contents(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
-    for variable, spec in zip(program.functions["main"].outputs, outputs, strict=True):
+    variables = program.functions["main"].outputs
+    tensors = [v for v in variables if v.op is None or v.op.op_type != "classify"]
+    for variable, spec in zip(tensors, outputs, strict=True):
         # A scalar is described without a shape, or with one element.
         if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
             computed, described = list(variable.shape), list(spec.shape)
@@ -110,7 +144,7 @@ def _weights_in_contents(program: Any) -> tuple[dict[str, int], int]:
 def _stored_in_contents(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
     """Return storage type, shape and bytes of the weight that an operator holds; None when it holds none."""
     if operation.op_type in _STORING and all(
-        op.op_type in _ELEMENTWISE for op in _users_in_contents(operation)
+        op.op_type in ELEMENTWISE for op in _users_in_contents(operation)
     ):
         return None
     if operation.op_type == "constexpr_lut_to_dense":

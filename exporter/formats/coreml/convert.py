@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.coreml.convertible_graph import convertible_graph
+from exporter.formats.coreml.convertible_graph import convertible_graph, has_recurrent_layers
 from exporter.formats.coreml.description import package_description
 from exporter.formats.coreml.float16 import coreml_float16_precision
-from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly_for_package
+from exporter.formats.coreml.package import (
+    NAMES_KEY,
+    WEIGHTS,
+    Package,
+    coremltools_quietly_for_package,
+    package_names,
+)
 from exporter.formats.torchscript.scripting import trace_instead_of_scripting
 from exporter.records import Captured, TensorSpec
 
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 # The first that keeps compressed weights compressed in memory and takes float16 between operators. Later
 # ones add nothing that these variants use, and iPhones with an A15 shipped from iOS 15 on.
 DEPLOYMENT_TARGET = "iOS16"
+RECURRENT_TARGET = "iOS17"
+"""The first that computes recurrent layers in float16."""
 
 
 def convert_to_coreml(captured: Captured) -> tuple[Package, tuple[str, ...]]:
@@ -62,22 +69,29 @@ def _convert_captured(
     captured: Captured, program: torch.export.ExportedProgram
 ) -> tuple[Package, tuple[str, ...]]:
     ct = coremltools_quietly_for_package()
-    inputs, outputs = _converted_names(captured.inputs, captured.outputs)
+    inputs, outputs = package_names(
+        [spec.name for spec in captured.inputs], [spec.name for spec in captured.outputs]
+    )
     types = [
         ct.TensorType(name=name, dtype=_converted_dtype(spec))
         for name, spec in zip(outputs, captured.outputs, strict=True)
     ]
-    package = _convert_from_trace(captured, inputs, types) or _convert_from_program(program, types)
+    target = RECURRENT_TARGET if has_recurrent_layers(program) else DEPLOYMENT_TARGET
+    package = _convert_from_trace(captured, target, inputs, types) or _convert_from_program(
+        program, target, types
+    )
     _rename_converted_inputs(package.spec, inputs)
     names = [feature.name for feature in package.spec.description.output]
     if names != outputs:
         raise LoweringError(f"Core ML gives the outputs as {names}, the model as {outputs}.")
     _keep_converted_names(package.spec, captured)
     package_description(package.spec, captured)
-    return package, _convert_notes(captured, [*inputs, *outputs])
+    return package, _convert_notes(captured, target, [*inputs, *outputs])
 
 
-def _convert_from_trace(captured: Captured, names: list[str], outputs: list[Any]) -> Package | None:
+def _convert_from_trace(
+    captured: Captured, target: str, names: list[str], outputs: list[Any]
+) -> Package | None:
     """Convert from a trace: a third faster, and with recurrent layers; None where that does not work.
 
     coremltools' TorchScript reader fails on many attention networks (with NumPy 2.4, `int()` of an array).
@@ -92,16 +106,20 @@ def _convert_from_trace(captured: Captured, names: list[str], outputs: list[Any]
         if not traced:
             return None
         return convert_to_package(
-            traced, inputs=inputs, outputs=outputs, compute_precision=coreml_float16_precision()
+            traced,
+            target,
+            inputs=inputs,
+            outputs=outputs,
+            compute_precision=coreml_float16_precision(),
         )
     except Exception as error:
         logging.getLogger(__name__).info("Core ML from the trace failed, so from the program: %s", error)
         return None
 
 
-def _convert_from_program(program: torch.export.ExportedProgram, outputs: list[Any]) -> Package:
+def _convert_from_program(program: torch.export.ExportedProgram, target: str, outputs: list[Any]) -> Package:
     return convert_to_package(
-        convertible_graph(program), outputs=outputs, compute_precision=coreml_float16_precision()
+        convertible_graph(program), target, outputs=outputs, compute_precision=coreml_float16_precision()
     )
 
 
@@ -111,7 +129,13 @@ def _converted_dtype(spec: TensorSpec) -> type[np.generic]:
     return np.float32 if spec.dtype.startswith("float") else np.int32
 
 
-def convert_to_package(model: Any, **options: Any) -> Package:
+def targets_by_version() -> dict[int, str]:
+    """Return the deployment targets that packages here have, by the version of Core ML's specification."""
+    ct = coremltools_quietly_for_package()
+    return {int(ct.target[name]): name for name in (DEPLOYMENT_TARGET, RECURRENT_TARGET)}
+
+
+def convert_to_package(model: Any, target: str = DEPLOYMENT_TARGET, **options: Any) -> Package:
     """Run `coremltools.convert`; take the result out of the folder it insists on."""
     ct = coremltools_quietly_for_package()
     with tempfile.TemporaryDirectory() as directory:
@@ -119,7 +143,7 @@ def convert_to_package(model: Any, **options: Any) -> Package:
         converted = ct.convert(
             model,
             convert_to="mlprogram",
-            minimum_deployment_target=ct.target[DEPLOYMENT_TARGET],
+            minimum_deployment_target=ct.target[target],
             skip_model_load=True,
             package_dir=str(folder),
             **options,
@@ -129,22 +153,6 @@ def convert_to_package(model: Any, **options: Any) -> Package:
     # The day of the export would make two builds differ.
     spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
     return Package(spec, weights)
-
-
-def _converted_names(
-    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> tuple[list[str], list[str]]:
-    """Return names that Core ML accepts (letters, digits, underscores), all different."""
-    taken: set[str] = set()
-    names = []
-    for spec in (*inputs, *outputs):
-        name = re.sub(r"[^A-Za-z0-9_]", "_", spec.name)
-        name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        names.append(name)
-    return names[: len(inputs)], names[len(inputs) :]
 
 
 def _rename_converted_inputs(spec: Any, names: list[str]) -> None:
@@ -177,11 +185,11 @@ def _keep_converted_names(spec: Any, captured: Captured) -> None:
     spec.description.metadata.userDefined[NAMES_KEY] = json.dumps(names)
 
 
-def _convert_notes(captured: Captured, names: list[str]) -> tuple[str, ...]:
+def _convert_notes(captured: Captured, target: str, names: list[str]) -> tuple[str, ...]:
     specs = (*captured.inputs, *captured.outputs)
     renamed = [f"{s.name!r} is {name!r}" for s, name in zip(specs, names, strict=True) if s.name != name]
     narrowed = [s.name for s in specs if s.dtype == "int64"]
-    notes = [f"Needs {DEPLOYMENT_TARGET} or later."]
+    notes = [f"Needs {target} or later."]
     if renamed:
         notes.append(f"Core ML's names: {', '.join(renamed)}.")
     if narrowed:

@@ -26,7 +26,7 @@ def package_description(spec: Any, captured: Captured) -> None:
         feature = spec.description.output[captured.outputs.index(output)]
         feature.shortDescription = _description_of_scores(about.labels)
     if about.preparation and len(captured.inputs) == 1:
-        spec.description.input[0].shortDescription = _description_of_preparation(about)
+        spec.description.input[0].shortDescription = _description_of_preparation(captured)
 
 
 def check_package_description(spec: Any, captured: Captured) -> None:
@@ -43,7 +43,7 @@ def check_package_description(spec: Any, captured: Captured) -> None:
         expected[LABELS_KEY] = json.dumps(about.labels, ensure_ascii=False)
         actual[LABELS_KEY] = metadata.userDefined.get(LABELS_KEY, "")
     if about.preparation and len(captured.inputs) == 1:
-        expected["input"] = _description_of_preparation(about)
+        expected["input"] = _description_of_preparation(captured)
         actual["input"] = spec.description.input[0].shortDescription
     for field, value in expected.items():
         if actual[field] != value:
@@ -70,5 +70,8 @@ def _description_of_scores(labels: Sequence[str]) -> str:
     return f"Scores of {len(labels)} classes; the metadata '{LABELS_KEY}' lists their labels in this order."
 
 
-def _description_of_preparation(about: About) -> str:
-    return f"A photo, prepared: {about.preparation}."
+def _description_of_preparation(captured: Captured) -> str:
+    prepared = captured.about.preparation
+    if captured.image:
+        return f"A photo, resized and cropped. The package prepares its pixels: {prepared}."
+    return f"A photo, prepared: {prepared}."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,20 @@ def coremltools_quietly_for_package() -> ModuleType:
     import coremltools
 
     return coremltools  # type: ignore[no-any-return]
+
+
+def package_names(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return names that Core ML accepts (letters, digits, underscores), all different."""
+    taken: set[str] = set()
+    names = []
+    for wanted in (*inputs, *outputs):
+        name = re.sub(r"[^A-Za-z0-9_]", "_", wanted)
+        name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names[: len(inputs)], names[len(inputs) :]
 
 
 def write_package(package: Package, path: Path) -> None:

@@ -68,6 +68,7 @@ def dump_manifest(report: Report) -> str:
             ],
             "preprocessing": asdict(report.preprocessing) if report.preprocessing else None,
             "labels": report.labels,
+            "image_input": asdict(report.image_input) if report.image_input else None,
             "selection_reason": report.selection_reason,
             "notes": report.notes,
             "warnings": report.warnings,

@@ -45,6 +45,7 @@ def restore_report(listed: schema.Manifest) -> Report:
         seconds=listed.seconds,
         stage_seconds=listed.stage_seconds,
         labels=listed.labels,
+        image_input=listed.image_input,
         operator_costs=tuple(item.record() for item in listed.operator_costs),
         mixed_points=tuple(item.record() for item in listed.mixed_points),
         scenes=listed.scenes,

@@ -21,6 +21,7 @@ from exporter.records import (
     Emulation,
     Executor,
     FormatName,
+    ImageInput,
     Latency,
     Limits,
     Precision,
@@ -269,6 +270,9 @@ class Manifest(Part):
     )
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+    image_input: ImageInput | None = None
+    """How Core ML packages prepare the picture that is their input, as byte * scale + bias for each channel;
+    null where they take the model's own input."""
     selection_reason: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -14,6 +14,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from exporter.formats.coreml.classifier import read_classifier
+from exporter.formats.coreml.image import pixels_of_image, read_image_input
 from exporter.formats.coreml.interpreter.program import Program
 from exporter.formats.coreml.package import WEIGHTS, coremltools_quietly_for_package, read_package
 from exporter.records import Array, Runner, Sample
@@ -24,16 +28,24 @@ __all__ = ["load_interpreter"]
 def load_interpreter(path: Path) -> tuple[Runner, str]:
     """Read a package to run it.
 
+    A package that takes a picture is given the 8-bit picture that each prepared sample comes from. What a
+    classifier predicts is compared with its scores in every call.
+
     Returns:
-        The runner, and "reference interpreter, coremltools VERSION".
+        The runner, which gives the model's own outputs, and "reference interpreter, coremltools VERSION".
 
     Raises:
         UnknownOperator: It has an operator that the interpreter does not compute.
         LoweringError: It is not a whole package.
     """
-    program = Program.of_package(read_package(path), path / WEIGHTS.parent)
+    package = read_package(path)
+    program = Program.of_package(package, path / WEIGHTS.parent)
+    image, classifier = read_image_input(package.spec), read_classifier(package.spec)
 
     def run(sample: Sample) -> tuple[Array, ...]:
-        return program.run(sample)
+        values = program.values([pixels_of_image(array, image) for array in sample] if image else sample)
+        if classifier:
+            classifier.check(values)
+        return tuple(value for value in values.values() if isinstance(value, np.ndarray))
 
     return run, f"reference interpreter, coremltools {coremltools_quietly_for_package().__version__}"

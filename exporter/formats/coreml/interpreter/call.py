@@ -13,10 +13,12 @@ from torch import Tensor
 from exporter.errors import CannotRunHere
 from exporter.records import Array
 
-Value: TypeAlias = "Array | str | list[Any] | tuple[Any, ...] | None"
+Value: TypeAlias = "Array | str | list[Any] | tuple[Any, ...] | dict[str, float] | None"
 """A value of a MIL program: an array, a string, a list (of MIL's list operators), the members of a tuple
-argument, or nothing where an optional argument is left out."""
-Result: TypeAlias = "Tensor | Array | list[Any] | tuple[Tensor | Array | list[Any], ...]"
+argument, a classifier's probabilities, or nothing where an optional argument is left out."""
+Result: TypeAlias = (
+    "Tensor | Array | list[Any] | tuple[Tensor | Array | list[Any] | str | dict[str, float], ...]"
+)
 """What an operator's function returns: one value, or one for each output."""
 
 

@@ -27,6 +27,17 @@ def ordering_top(call: Call) -> tuple[Tensor, ...]:
     return (values, positions) if call.flag("return_indices", True) else (values,)
 
 
+def ordering_classes(call: Call) -> tuple[str, dict[str, float]]:
+    """Compute `classify`: the label of the first largest probability, and the probability of each label.
+
+    Of labels that occur twice Core ML keeps one, and so does this.
+    """
+    values = call.array("probabilities").reshape(-1)
+    classes = [str(label) for label in call.array("classes")]
+    table = {label: float(value) for label, value in zip(classes, values, strict=True)}
+    return classes[int(values.argmax())], table
+
+
 def ordering_suppression(call: Call) -> tuple[Array, ...]:
     """Compute `non_maximum_suppression` of boxes given by centre and size.
 

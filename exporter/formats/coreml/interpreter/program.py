@@ -70,7 +70,13 @@ class Program:
         return cls(function, inputs, [variables[name] for name in outputs])
 
     def run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Compute the outputs, in the order of the description.
+        """Compute the outputs as arrays, in the order of the description; see `values`."""
+        return tuple(np.asarray(value) for value in self.values(arrays).values())
+
+    def values(self, arrays: Sequence[Array]) -> dict[str, Value]:
+        """Compute the outputs by name, in the order of the description.
+
+        A label is a text, and a classifier's probabilities are a dictionary.
 
         Args:
             arrays: An array for each described input.
@@ -90,7 +96,7 @@ class Program:
             self._run_operation(operation, values)
             for key in self._last_uses.get(index, ()):
                 values.pop(key, None)
-        return tuple(np.asarray(self._value(variable, values)) for variable in self._outputs)
+        return {variable.name: self._value(variable, values) for variable in self._outputs}
 
     def _run_operation(self, operation: Any, values: dict[int, Value]) -> None:
         if all(variable.val is not None or id(variable) in self._constants for variable in operation.outputs):
@@ -221,7 +227,7 @@ def _compute_in_program(operation: Any, arguments: Mapping[str, Value]) -> Seque
 
 def _stored_in_program(operation: Any, variable: Any, result: Value | Tensor) -> Value:
     """Round a result to the type that the program declares; float16 overflows to infinity."""
-    if isinstance(result, list | tuple) or result is None:
+    if isinstance(result, list | tuple | str | dict) or result is None:
         return result
     dtype = program_dtype(variable)
     if isinstance(result, Tensor):

@@ -134,6 +134,7 @@ OPERATORS: Mapping[str, Operator] = {
     "reduce_sum_square": reductions.reduction(reductions.reduction_sum_square),
     # ordering.py
     "argsort": ordering.ordering_positions,
+    "classify": ordering.ordering_classes,
     "non_maximum_suppression": ordering.ordering_suppression,
     "topk": ordering.ordering_top,
     # indexing.py
