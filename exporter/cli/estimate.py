@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli.app import Debug, Json, app, app_console, watch_command
-from exporter.cli.inspect_and_verify import prepared_arm_programs
+from exporter.cli.prepare import prepared_arm_programs
 
 
 @app.command()

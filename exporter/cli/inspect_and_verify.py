@@ -11,6 +11,7 @@ import typer
 
 from exporter.cli.app import Debug, Json, app, app_console, watch_command
 from exporter.cli.model_options import model_command
+from exporter.cli.prepare import prepare_all_programs, prepare_software_vulkan, prepared_arm_programs
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, UsageError, VerificationError
 
@@ -157,28 +158,6 @@ def _verify_parts(
         raise VerificationError(f"{out} does not match its manifests.", "Export it again.", code="EM-CHANGED")
 
 
-def prepared_arm_programs() -> ArmTools:
-    """Return QEMU and the programs that it runs, prepared in the cache the first time."""
-    from exporter.emulated import arm_tools
-    from exporter.pipeline import cache
-
-    cache.check_cache_private(cache.default_cache_root())
-    if not arm_tools.ready_arm_tools(cache.default_cache_root()):
-        typer.echo("Preparing the Arm programs: two wheels are downloaded, once.", err=True)
-    return arm_tools.prepare_arm_tools(cache.default_cache_root())
-
-
-def prepare_software_vulkan() -> None:
-    """Prepare what runs Vulkan artifacts, in the cache; from then on exports and `verify` use it."""
-    from exporter.emulated.vulkan import vulkan_tools
-    from exporter.pipeline import cache
-
-    cache.check_cache_private(cache.default_cache_root())
-    if not vulkan_tools.ready_vulkan_tools(cache.default_cache_root()):
-        typer.echo("Preparing Vulkan's software runtime: an npm package is downloaded, once.", err=True)
-    vulkan_tools.prepare_vulkan_tools(cache.default_cache_root())
-
-
 def _verify_for_app(
     out: Path, libraries: list[Path], artifacts: list[str], min_sdk: int | None, jobs: int, as_json: bool
 ) -> None:
@@ -215,11 +194,24 @@ def targets(as_json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False, debug: Debug = False) -> None:
+def doctor(
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare",
+            help="First prepare what executes Arm and Vulkan artifacts here, where the programs for it are "
+            "installed. It downloads two wheels and an npm package, once.",
+        ),
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Report what is installed, which runtimes execute here, what is missing, and how to fix it."""
     from exporter.cli.console import listings
     from exporter.cli.doctor import examine as examination
 
+    if prepare:
+        prepare_all_programs()
     findings = examination.examine_machine()
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))

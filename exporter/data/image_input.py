@@ -87,7 +87,7 @@ def _nearest_image(array: Array, image: ImageInput, kind: str) -> Array:
             f"{array.max():.4g}, which are pixels of {levels.min():.0f} to {levels.max():.0f} by the "
             "preprocessing; a picture has 0 to 255.",
             "Give rows that are prepared as --preprocess, --mean and --std say, or a folder of photos.",
-            code="EM-IMAGE-INPUT",
+            code="EM-PREPROCESSING",
         )
     whole = levels.round().clip(0, WHITE)
     scale, bias = (np.array(values)[:, None, None] for values in (image.scale, image.bias))

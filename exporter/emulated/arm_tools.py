@@ -29,7 +29,7 @@ SYSTEM_LIBRARIES = (
     "libstdc++.so.6", "libgcc_s.so.1",
 )  # fmt: skip
 PACKAGES = "apt install qemu-user-static g++-aarch64-linux-gnu"
-PREPARE = "export-mobile verify OUT --on arm64"
+PREPARE = "export-mobile doctor --prepare"
 """The command that prepares the programs."""
 
 

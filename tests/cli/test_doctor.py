@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import re
@@ -13,15 +14,19 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from android_harness import build
 from android_harness.errors import SetupError
+from exporter.cli import inspect_and_verify, prepare
+from exporter.cli.app import app
 from exporter.cli.doctor import examine, extras, framework_checks, phone
 from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import FrameworkCheck
 from exporter.config import packaged
 from exporter.data import demo
 from exporter.emulated.vulkan import vulkan_tools
+from exporter.errors import MissingDependencyError
 from exporter.pipeline import memory
 from exporter.sandbox import SandboxSupport
 
@@ -370,7 +375,7 @@ def test_the_sandbox_is_named(
     ("missing", "ready", "state", "words"),
     [
         ("apt install npm", None, "limited", "apt install npm"),
-        ("", None, "limited", "export-mobile verify OUT --on vulkan"),
+        ("", None, "limited", "export-mobile doctor --prepare"),
         ("", Path("folder"), "ok", "react-native-executorch"),
     ],
 )
@@ -383,3 +388,36 @@ def test_what_vulkan_needs_to_be_executed(
     finding = examine._examine_vulkan(FrameworkCheck({"backends": ["XnnpackBackend"]}))
     assert finding.state == state
     assert words in f"{finding.detail} {finding.fix}"
+
+
+@pytest.mark.parametrize("missing", [(), ("prepared_arm_programs",), ("prepare_software_vulkan",)])
+def test_prepare_does_what_this_machine_can(
+    missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step that cannot be done keeps nothing else from being prepared, and its command is told."""
+    done = []
+
+    def step(name: str) -> None:
+        if name in missing:
+            raise MissingDependencyError("There is no QEMU.", "Debian: apt install it.")
+        done.append(name)
+
+    names = ["prepared_arm_programs", "prepare_software_vulkan"]
+    for name in names:
+        monkeypatch.setattr(prepare, name, functools.partial(step, name))
+    prepare.prepare_all_programs()
+    assert done == [name for name in names if name not in missing]
+    assert ("apt install it" in capsys.readouterr().err) == bool(missing)
+
+
+def test_the_doctor_prepares_only_when_asked(
+    healthy: dict[str, FrameworkCheck], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --prepare nothing is downloaded; with it, preparing comes before the findings."""
+    order = []
+    monkeypatch.setattr(inspect_and_verify, "prepare_all_programs", lambda: order.append("prepare"))
+    monkeypatch.setattr(examine, "examine_machine", lambda: order.append("examine") or ())
+    CliRunner().invoke(app, ["doctor"])
+    assert order == ["examine"]
+    CliRunner().invoke(app, ["doctor", "--prepare"])
+    assert order == ["examine", "prepare", "examine"]

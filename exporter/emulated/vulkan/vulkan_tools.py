@@ -31,7 +31,7 @@ FORMAT = 1
 DRIVERS = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))
 PROGRAMS = {"npm": "npm", "gcc": "gcc", "g++": "g++"}
 """Program -> Debian's package of it."""
-PREPARE = "export-mobile verify OUT --on vulkan"
+PREPARE = "export-mobile doctor --prepare"
 """The command that prepares the parts."""
 STEP_S = 600.0
 
