@@ -14,10 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from benchmarks.zoo import ZOO, build
 from exporter.capture.program import program_matrix_weights
 from exporter.errors import ExportError, LoweringError
 from exporter.formats import VARIANTS as VARIANTS_OF
+from exporter.records import Sample
 from tests import proof
 
 VARIANTS = ("onnx-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32", "onnx-int8")
@@ -56,15 +59,21 @@ class Row:
 def rows(names: Sequence[str], variants: Sequence[str] = VARIANTS) -> Iterator[Row]:
     """Yield a row for each network and variant."""
     for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            yield from _rows(name, variants, Path(folder))
+        yield from rows_of(name, build(name), ZOO[name].samples(2 * SAMPLES), variants)
 
 
-def _rows(name: str, variants: Sequence[str], folder: Path) -> Iterator[Row]:
+def rows_of(name: str, net: nn.Module, samples: Sequence[Sample], variants: Sequence[str]) -> Iterator[Row]:
+    """Yield a row of one network for each variant; `SAMPLES` inputs verify, the rest calibrate."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _rows(name, net, samples, variants, Path(folder))
+
+
+def _rows(
+    name: str, net: nn.Module, samples: Sequence[Sample], variants: Sequence[str], folder: Path
+) -> Iterator[Row]:
     started = time.monotonic()
-    samples = ZOO[name].samples(2 * SAMPLES)
     try:
-        captured = proof.capture(build(name), samples[:SAMPLES], folder)
+        captured = proof.capture(net, samples[:SAMPLES], folder)
     except ExportError as error:
         yield Row(name, "all", "refused", str(error), time.monotonic() - started)
         return
