@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from exporter.data.edges import is_edge_photo
-from exporter.data.sets import Data
+from exporter.data.sample_sets import Data
 from exporter.errors import CalibrationError, UsageError
 from exporter.records import Array, ImageInput, Preprocessing, Sample, TensorSpec
 

@@ -413,10 +413,15 @@ def test_prepare_does_what_this_machine_can(
 def test_the_doctor_prepares_only_when_asked(
     healthy: dict[str, FrameworkCheck], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --prepare nothing is downloaded; with it, preparing comes before the findings."""
-    order = []
+    """Nothing is downloaded without --prepare; with it, preparing comes before the findings."""
+    order: list[str] = []
+
+    def examined() -> tuple[Finding, ...]:
+        order.append("examine")
+        return ()
+
     monkeypatch.setattr(inspect_and_verify, "prepare_all_programs", lambda: order.append("prepare"))
-    monkeypatch.setattr(examine, "examine_machine", lambda: order.append("examine") or ())
+    monkeypatch.setattr(examine, "examine_machine", examined)
     CliRunner().invoke(app, ["doctor"])
     assert order == ["examine"]
     CliRunner().invoke(app, ["doctor", "--prepare"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exporter.config.request import Request
 from exporter.data.image_input import image_input_of, images_of_data
-from exporter.data.sets import Data
+from exporter.data.sample_sets import Data
 from exporter.errors import CalibrationError, UsageError
 from exporter.formats import VARIANTS
 from exporter.pipeline.variants import check_image_variants

@@ -72,7 +72,7 @@ def seeded(channels: int = 3, end: nn.Module | None = None) -> Net:
 def pictures(image: ImageInput, count: int, height: int = 12, width: int = 20) -> list[Sample]:
     """Make prepared pictures of 8 bits: a bright patch of one colour, somewhere."""
     generator = np.random.default_rng(5)
-    made = []
+    made: list[Sample] = []
     for _ in range(count):
         pixels = generator.integers(0, 90, (1, len(image.scale), height, width)).astype(np.float64)
         top, left = generator.integers(0, height // 2), generator.integers(0, width // 2)

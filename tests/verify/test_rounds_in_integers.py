@@ -22,7 +22,8 @@ EDGE = ("flat",)
 def noisy(array: Array, decibels: float) -> Array:
     """Return an array with noise of another draw each time, so many dB below it."""
     scale = np.sqrt((array**2).mean()) * 10 ** (-decibels / 20)
-    return array + RANDOM.normal(size=array.shape) * scale
+    changed: Array = array + RANDOM.normal(size=array.shape) * scale
+    return changed
 
 
 def check(variant: Variant, whole_db: float, edge_db: float) -> Verdict:

@@ -50,7 +50,9 @@ class Classifier:
         label, given = values[self.label], values[self.probabilities]
         if tuple(given) != self.classes:
             raise ValueError("its classifier gives probabilities of other classes than it lists")
-        expected = _probabilities(np.asarray(values[self.scores], np.float64).reshape(-1), self.normalized)
+        expected = _classifier_probabilities(
+            np.asarray(values[self.scores], np.float64).reshape(-1), self.normalized
+        )
         actual = np.array(list(given.values()), np.float64)
         if not np.allclose(actual, expected, rtol=0, atol=TOLERANCE, equal_nan=True):
             worst = int(np.abs(actual - expected).argmax())
@@ -62,7 +64,7 @@ class Classifier:
             raise ValueError(f"its classifier predicts {label!a}, which is not the most probable class")
 
 
-def _probabilities(scores: Array, normalized: bool) -> Array:
+def _classifier_probabilities(scores: Array, normalized: bool) -> Array:
     import numpy as np
 
     if normalized:
@@ -79,9 +81,11 @@ def add_classifier(spec: Any, captured: Captured) -> None:
         return
     block = edit.edited_block(spec)
     scores = spec.description.output[captured.outputs.index(output)].name
-    probabilities = scores if _is_probable(block, scores) else _add_softmax(spec, scores)
+    probabilities = scores if _is_classifiable(block, scores) else _softmax_to_classify(spec, scores)
     names = edit.unused_edit_name(spec, LABEL), edit.unused_edit_name(spec, PROBABILITIES)
-    block.operations.append(_classify(probabilities, names, classes_by_contract(captured.about.labels)))
+    block.operations.append(
+        _classify_operator(probabilities, names, classes_by_contract(captured.about.labels))
+    )
     block.outputs.extend(names)
     label, table = spec.description.output.add(name=names[0]), spec.description.output.add(name=names[1])
     label.type.stringType.SetInParent()
@@ -91,7 +95,7 @@ def add_classifier(spec: Any, captured: Captured) -> None:
     spec.description.predictedFeatureName, spec.description.predictedProbabilitiesName = names
 
 
-def _is_probable(block: Any, name: str) -> bool:
+def _is_classifiable(block: Any, name: str) -> bool:
     """Tell whether a value is a softmax or a sigmoid, or only another shape or type of one."""
     makers = {output.name: operation for operation in block.operations for output in operation.outputs}
     while name in makers and makers[name].type in _MOVES:
@@ -99,7 +103,7 @@ def _is_probable(block: Any, name: str) -> bool:
     return name in makers and makers[name].type in _PROBABLE
 
 
-def _add_softmax(spec: Any, scores: str) -> str:
+def _softmax_to_classify(spec: Any, scores: str) -> str:
     import numpy as np
 
     block = edit.edited_block(spec)
@@ -115,7 +119,7 @@ def _add_softmax(spec: Any, scores: str) -> str:
     return probabilities
 
 
-def _classify(probabilities: str, names: tuple[str, str], classes: Sequence[str]) -> Any:
+def _classify_operator(probabilities: str, names: tuple[str, str], classes: Sequence[str]) -> Any:
     from coremltools.converters.mil.backend.mil import helper
 
     mil = coremltools_quietly_for_package().proto.MIL_pb2
@@ -151,10 +155,10 @@ def read_classifier(spec: Any) -> Classifier | None:
     scores = read if normalized else makers[read].inputs["x"].arguments[0].name
     if scores not in block.outputs or (not normalized and makers[read].type != "softmax"):
         raise LoweringError(f"Its classifier reads {read}, which is no output and no softmax of one.")
-    return Classifier(*named, scores, _listed_classes(block, calls[0]), normalized)
+    return Classifier(*named, scores, _classes_of_classifier(block, calls[0]), normalized)
 
 
-def _listed_classes(block: Any, call: Any) -> tuple[str, ...]:
+def _classes_of_classifier(block: Any, call: Any) -> tuple[str, ...]:
     binding = call.inputs["classes"].arguments[0]
     if binding.WhichOneof("binding") == "value":
         value = binding.value

@@ -85,8 +85,8 @@ def _model_names_in_contents(
     expected = package_names(*names)
     if expected != features:
         raise LoweringError(
-            f"It names its inputs and outputs {_joined_in_contents(features)}; {_joined_in_contents(names)} of the model "
-            f"are {_joined_in_contents(expected)} in Core ML."
+            f"It names its inputs and outputs {_joined_in_contents(features)}; {_joined_in_contents(names)} "
+            f"of the model are {_joined_in_contents(expected)} in Core ML."
         )
     return names
 
