@@ -77,8 +77,8 @@ def _convert_captured(
         for name, spec in zip(outputs, captured.outputs, strict=True)
     ]
     target = RECURRENT_TARGET if has_recurrent_layers(program) else DEPLOYMENT_TARGET
-    package = _convert_from_trace(captured, target, inputs, types) or _convert_from_program(
-        program, target, types
+    package = _convert_from_trace(captured, inputs, types, target) or _convert_from_program(
+        program, types, target
     )
     _rename_converted_inputs(package.spec, inputs)
     names = [feature.name for feature in package.spec.description.output]
@@ -90,7 +90,7 @@ def _convert_captured(
 
 
 def _convert_from_trace(
-    captured: Captured, target: str, names: list[str], outputs: list[Any]
+    captured: Captured, names: list[str], outputs: list[Any], target: str
 ) -> Package | None:
     """Convert from a trace: a third faster, and with recurrent layers; None where that does not work.
 
@@ -117,7 +117,9 @@ def _convert_from_trace(
         return None
 
 
-def _convert_from_program(program: torch.export.ExportedProgram, target: str, outputs: list[Any]) -> Package:
+def _convert_from_program(
+    program: torch.export.ExportedProgram, outputs: list[Any], target: str = DEPLOYMENT_TARGET
+) -> Package:
     return convert_to_package(
         convertible_graph(program), target, outputs=outputs, compute_precision=coreml_float16_precision()
     )
