@@ -123,8 +123,7 @@ def _simulated_margin(observation: Observation) -> float:
 
 
 def _simulated_offset_margin(observation: Observation) -> float:
-    least = SUMMED_BIASES if observation.variant.backend == "coreml" else 1.0
-    return max(_simulated_margin(observation), least)
+    return SUMMED_BIASES if observation.variant.backend == "coreml" else 1.0
 
 
 def simulated_limit_db(observation: Observation) -> dict[str, float]:
@@ -197,13 +196,13 @@ def _simulated_worst_channel(simulated: Array, actual: Array, error: float) -> t
     return worst, where
 
 
-def _simulated_reason(multiples: SimulatedFigures, margin: float, offset_margin: float) -> str:
+def _simulated_reason(multiples: SimulatedFigures, margin: float, offset_margin: float = 1.0) -> str:
     limits, (axis, index) = multiples.limits, multiples.worst
     judged = (
         ("its error is", multiples.noise, limits.noise * margin),
         (f"the error at {index} of axis {axis} is", multiples.channel, CHANNEL * margin),
         ("it is scaled, its gain is off by", multiples.gain, limits.gain * margin),
-        ("it is shifted, its offset is", multiples.offset, limits.offset * offset_margin),
+        ("it is shifted, its offset is", multiples.offset, limits.offset * max(margin, offset_margin)),
     )
     return next(
         (
