@@ -120,7 +120,7 @@ def split_estimate(
         sizes = [getattr(operator, DIVIDED_BY[part]) for operator in operators] if part in DIVIDED_BY else []
         whole = sum(sizes)
         if not whole:  # what a call costs once belongs to no operator
-            times["", part] = times.get(("", part), 0.0) + share * estimate.p50_ms
+            times[part, part] = times.get((part, part), 0.0) + share * estimate.p50_ms
             continue
         for operator, size in zip(operators, sizes, strict=True):
             key = (operator.module, operator.kind)

@@ -87,7 +87,7 @@ def test_each_part_is_divided_by_what_it_follows() -> None:
             ("stem", "Conv"): 20 * (0.6 * 0.75 + 0.25 * 0.2 + 0.1 / 2),
             ("head", "Gemm"): 20 * (0.6 * 0.25 + 0.25 * 0.2 + 0.1 / 2),
             ("stem", "Relu"): 20 * 0.25 * 0.6,
-            ("", "the call itself"): 1.0,
+            ("the call itself", "the call itself"): 1.0,
         }
     )
     memory = operator_split.split_estimate(estimate(memory=1.0), OPERATORS)
