@@ -141,9 +141,9 @@ def test_an_unplugged_phone_is_logged_and_hides_no_result(
 def test_a_crash_of_this_machine_is_handled_at_the_next_start(phone: Phone) -> None:
     """No `finally` runs if the process is killed."""
     code = (
-        "import os, sys; from android_harness import host, settings\n"
+        "import os, sys; from android_harness import host, phone_settings\n"
         "d = host.HostDevice(); d.root = sys.argv[1]\n"
-        "with settings.changed_settings(d): os._exit(9)"
+        "with phone_settings.changed_settings(d): os._exit(9)"
     )
     ended = subprocess.run([sys.executable, "-c", code, phone.root], check=False)
     assert (ended.returncode, values(phone)) == (9, ("7", "0", "1"))
