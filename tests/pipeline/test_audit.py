@@ -222,7 +222,7 @@ def test_a_derived_limit_needs_the_simulation_it_came_from(tmp_path: Path) -> No
     [("int8", "int8.lowering.npz"), ("mixed", "executorch-xnnpack-int8.lowering.npz"), ("fp32", "")],
 )
 def test_a_quantised_artifact_needs_what_its_program_gave(precision: str, file: str, tmp_path: Path) -> None:
-    """Without its program's outputs nothing tells a fault of the lowering from quantisation loss."""
+    """Nothing tells a fault of the lowering from quantisation loss without the program's outputs."""
     listed = json.loads(manifest.dump_manifest(sample.report()))
     (row,) = (row for row in listed["artifacts"] if row["name"] == "executorch-xnnpack-int8")
     row |= {"precision": precision, "status": "passed"}
