@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.records import Array
-from exporter.verify import channels, worst_channel
+from exporter.verify import channel_groups, channels, worst_channel
 from exporter.verify.channels import Channels, measure_channels
 from exporter.verify.tolerance import Tolerance
 
@@ -191,3 +191,22 @@ def test_a_constant_is_measured_against_its_own_size() -> None:
     assert own.channel == "priors[..., 1]"
     assert own.sqnr_db == pytest.approx(20.0)
     assert "is a constant in the model and is off by 0.8 here (2 of 4 such channels are wrong)" in own.fault
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "rare"),
+    [
+        ([0, 0, 0, 0, 0], [1, 0.125, 0.126, 0.01, 0.5], [False, True, False, True, False]),
+        ([0, 0, 0, 0], [1, 0.125, 0.126, 0.01], [False] * 4),
+        ([0.5, 0.99, 0, 0, 0, 0], [0.9, 1, 0.4, 0.4, 0.05, 0.06], [False, True, False, False, True, False]),
+        ([-0.1, 0, 0, 0, 0], [1, 0.125, 0.126, 0.01, 0.5], [False] * 5),
+        ([-0.1, 0, 0, 0, 0, 0], [1, 0.04, 0.1, 0.01, 0.5, 0.5], [False, True, False, True, False, False]),
+        ([0, 0, 0, 0, 0, 0], [1.5, 0.04, 0.1, 0.01, 0.5, 0.5], [False, True, False, True, False, False]),
+    ],
+)
+def test_rare_classes_are_probabilities_of_small_range(
+    low: list[float], high: list[float], rare: list[bool]
+) -> None:
+    """An eighth of the largest probability's range or less, among more than four of them."""
+    ends = np.array(low, float), np.array(high, float)
+    assert channel_groups.rare_classes_of_groups(*ends).tolist() == rare

@@ -89,6 +89,14 @@ def test_agreement_counts_equal_winners() -> None:
     assert compare_outputs.compare_agreement(y, a) == pytest.approx([1, 1, 1, 0])
 
 
+def test_two_classes_have_an_agreement_and_one_has_none() -> None:
+    """Yes and no are classes; a single score is none, and neither are whole numbers."""
+    y = np.array([[[1.0, -1.0]], [[-1.0, 1.0]], [[1.0, -1.0]]])
+    assert compare_outputs.compare_agreement(y, y * [[[1.0]], [[1.0]], [[-1.0]]]) == pytest.approx([1, 1, 0])
+    assert compare_outputs.compare_agreement(y[:, :, :1], y[:, :, :1]) is None
+    assert compare_outputs.compare_agreement(y.astype(int), y.astype(int)) is None
+
+
 def test_agreement_of_a_segmentation_counts_pixels() -> None:
     """Axis 1 of the model's output holds the classes, per pixel."""
     y = RNG.normal(size=(2, 1, 5, 8, 8))

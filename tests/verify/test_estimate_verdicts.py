@@ -229,6 +229,7 @@ def test_the_two_largest_shares_bound_an_artifact() -> None:
         (8, "measured 8 ms p50, 0% more than the estimate of 8 ms, 6.67 to 9.6, inside its interval"),
         (6.4, "measured 6.4 ms p50, 20% less than the estimate of 8 ms, 6.67 to 9.6, outside its interval"),
         (9.6, "20% more than the estimate of 8 ms, 6.67 to 9.6, inside its interval"),
+        (8 / 1.2, "17% less than the estimate of 8 ms, 6.67 to 9.6, inside its interval"),
     ],
 )
 def test_a_comparison_gives_both_figures_and_the_interval(p50_ms: float, words: str) -> None:

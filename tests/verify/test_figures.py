@@ -673,3 +673,23 @@ def test_an_artifacts_outputs_are_stacked_as_the_models() -> None:
     shapes = (np.array([[2, 4], [3, 4]]),)
     stacked, said = reference_io.stack_like_reference([(y[0, :2],), (y[1],)], (y,), shapes)
     assert (stacked[0][0, 2].tolist(), stacked[0].shape, said) == ([0, 0, 0, 0], (2, 3, 4), "")
+
+
+@pytest.mark.parametrize("count", [2, 3, None])
+def test_the_first_samples_come_with_all_that_belongs_to_them(count: int | None) -> None:
+    """Stacks of samples are cut; edge inputs, and errors that are shaped as one output, stay whole."""
+    y, wrong, error = np.arange(6.0).reshape(3, 1, 2), np.eye(3, dtype=bool)[:, None], np.ones((4, 2))
+    whole = replace(
+        observed.evidence(y, edge_names=("flat", "bright")),
+        scenes=(np.array([5, 5, 7]),),
+        shapes=(np.array([[2], [1], [2]]),),
+        eager_errors=(error, wrong),
+    )
+    first = reference_io.first_of_reference(whole, count)
+    for stacks in ("inputs", "reference", "scenes", "shapes"):
+        (before,), (after,) = (getattr(item, stacks) for item in (whole, first))
+        assert after.tolist() == before[:count].tolist()
+    assert first.eager_errors[0].shape == error.shape
+    assert first.eager_errors[1].tolist() == wrong[:count].tolist()
+    assert first.edge_names == whole.edge_names
+    assert [len(edge) for edge in first.edge_reference] == [len(edge) for edge in whole.edge_reference]

@@ -356,3 +356,20 @@ def test_a_single_score_a_pixel_is_a_mask(values: list[float], inside: list[int]
     """Probabilities are inside above a half, others above zero; whole numbers are classes themselves."""
     mask = masks.scored_mask_classes(view(np.array(values).reshape(1, 1, 2, 2)))
     assert mask.reshape(-1).tolist() == inside
+
+
+def test_an_output_that_is_named_a_mask_is_the_mask() -> None:
+    """An output before it that could be a map is passed over; one of too few dimensions is no mask."""
+    first, mask = np.zeros((1, 2, 2), np.int64), np.array([[[1, 2], [3, 4]]])
+    assert masks.scored_mask_classes(view(first, mask, names=("ids", "mask"))).tolist() == mask[0].tolist()
+    flat = np.arange(3)
+    assert masks.scored_mask_classes(view(flat, mask, names=("mask", "ids"))).tolist() == mask[0].tolist()
+
+
+def test_logits_of_boxes_become_probabilities_box_by_box() -> None:
+    """A box whose logits are all far below another's keeps its own most likely class."""
+    corners = np.array([[0.0, 0, 8, 8], [8, 8, 16, 16]])
+    logits = np.array([[900.0, 900, 0], [-900, -901, -1900]])
+    _, scores, classes = boxes._scored_box_pair(view(corners, logits, names=("boxes", "scores")), 0, 1)
+    assert scores == pytest.approx([0.5, 1 / (1 + np.exp(-1))])
+    assert classes.tolist() == [0, 0]
