@@ -47,7 +47,7 @@ def note_on_android_resize(source: Path | None, spec: TensorSpec, how: Preproces
         return ""
     bytes_changed = np.abs(np.stack([android.astype(np.int16) - pillow for pillow, android in pairs]))
     if not bytes_changed.any():
-        return "Android's resize gives the same bytes as Pillow's: the photos have the input's size"
+        return "Android's resize gives the same bytes as Pillow's: no photo needs one"
     outputs = [[run((np.stack([image] * spec.shape[0]),))[0][0] for image in pair] for pair in pairs]
     pillow, android = (np.stack(each) for each in zip(*outputs, strict=True))
     text = (
