@@ -52,7 +52,10 @@ class LoraSettings:
 
 def is_lora_folder(path: Path) -> bool:
     """Tell whether a folder is an adapter as peft saves it."""
-    return path.is_dir() and (path / SETTINGS).is_file()
+    try:
+        return path.is_dir() and (path / SETTINGS).is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def located_lora_weights(path: Path) -> Path:
