@@ -66,11 +66,16 @@ def process_tree_bytes(root: int) -> list[int]:
 
 
 def save_random_weights(network: str, path: Path) -> int:
-    """Write a state_dict of random weights, and return the bytes of its tensors."""
+    """Write a state_dict of random weights, and return its size in bytes.
+
+    Layers that torchvision starts with zeros get noise: a constant output proves nothing.
+    """
     program = (
         "import sys, torch; from exporter.capture import torchvision_ops;"
-        "torchvision_ops.prepare_torchvision_ops(); import torchvision;"
-        "torch.save(torchvision.models.get_model(sys.argv[1]).state_dict(), sys.argv[2])"
+        "torchvision_ops.prepare_torchvision_ops(); import torchvision, torchvision.models;"
+        "weights = torchvision.models.get_model(sys.argv[1]).state_dict();"
+        "[torch.nn.init.normal_(w, std=0.02) for w in weights.values() if w.is_floating_point() and not w.any()];"
+        "torch.save(weights, sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", program, network, str(path)], check=True)
     return path.stat().st_size

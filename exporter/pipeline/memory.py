@@ -14,7 +14,7 @@ WORKER_BYTES = 600 << 20
 """What a job takes beside the weights: frameworks, activations, compilers. See benchmarks/growth.py."""
 COPIES = 5.0
 """Copies of the weights that the largest job holds at once: lowering, in either format."""
-LARGE_BYTES = 200 << 20
+LARGE_BYTES = 64 << 20
 """From here on jobs run one at a time: two would hold twice that many copies."""
 CGROUP_LIMIT, CGROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
