@@ -72,9 +72,10 @@ def save_random_weights(network: str, path: Path) -> int:
     """
     program = (
         "import sys, torch; from exporter.capture import torchvision_ops;"
-        "torchvision_ops.prepare_torchvision_ops(); import torchvision, torchvision.models;"
+        "torchvision_ops.prepare_torchvision_ops(); import torchvision.models;"
         "weights = torchvision.models.get_model(sys.argv[1]).state_dict();"
-        "[torch.nn.init.normal_(w, std=0.02) for w in weights.values() if w.is_floating_point() and not w.any()];"
+        "zeros = [w for w in weights.values() if w.is_floating_point() and not w.any()];"
+        "[torch.nn.init.normal_(w, std=0.02) for w in zeros];"
         "torch.save(weights, sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", program, network, str(path)], check=True)

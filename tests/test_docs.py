@@ -44,6 +44,7 @@ OTHER_PROGRAMS = {
     "--depth",
     "--editable",
     "--from",
+    "--held-out",
     "--index-url",
     "--markdown",
     "--models",
