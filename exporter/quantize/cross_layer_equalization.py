@@ -132,7 +132,8 @@ def _is_equalized_through(node: fx.Node) -> bool:
         return _clamp_to_equalize(node) is not None
     if node.target is not aten.add.Tensor or node.kwargs:
         return False
-    shapes = {tuple(source.meta["val"].shape) for source in node.all_input_nodes}
+    # As text: sizes that have a range are symbols, which a set does not take.
+    shapes = {str(tuple(source.meta["val"].shape)) for source in node.all_input_nodes}
     return len(node.all_input_nodes) == 2 and len(shapes) == 1
 
 
