@@ -7,6 +7,7 @@ the extra is installed. Prints a table in Markdown, and below it why the rest di
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,4 +67,6 @@ def main(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NAME", help="only these")
+    sys.exit(main(parser.parse_args().networks))
