@@ -109,7 +109,7 @@ def test_the_parts_of_a_split_parameter_are_found(name: str, tmp_path: Path) -> 
     assert problem(contents, VARIANTS[name], needed(CrossAttention())) == ""
 
 
-@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16", "ort-fp32", "executorch-xnnpack-fp32"])
+@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16", "ort-fp32"])
 def test_a_weight_that_the_file_computes_counts(name: str, tmp_path: Path) -> None:
     """Weight norm may stay in the file; the tensor that the weight is computed from counts for it."""
     contents = structure(Normed(), VARIANTS[name], tmp_path)

@@ -309,6 +309,7 @@ def test_every_field_of_the_manifest_is_proven_or_named(out: Path) -> None:
     listed = json.loads((out / "manifest.json").read_text())
     recomputed = {
         "schema_version", "target", "budget_ms", "inputs", "outputs", "artifacts", "selected", "verdict",
+        "image_input",
         "evidence", "limits", "accuracy", "task_accuracy", "page_sha256", "selection_reason", "release",
     }  # fmt: skip
     timing = {"seconds", "stage_seconds"}

@@ -281,6 +281,19 @@ def test_sorting(axis: int, ascending: bool) -> None:
     )
 
 
+@pytest.mark.parametrize(("scores", "label"), [((0.25, 0.5, 0.25), "dog"), ((0.5, 0.0, 0.5), "cat")])
+def test_classify(scores: tuple[float, ...], label: str) -> None:
+    """The label of the largest probability, the first of equal ones, and the probability of each label."""
+
+    def build(mb: Any, x: Any) -> Any:
+        from coremltools.converters.mil.mil import mil_list
+
+        return mb.classify(probabilities=x, classes=mb.const(val=mil_list(["cat", "dog", "owl"])))
+
+    chosen, table = compute_mil(build, np.array(scores, np.float32))
+    assert (str(chosen), table.item()) == (label, dict(zip(("cat", "dog", "owl"), scores, strict=True)))
+
+
 def test_suppression() -> None:
     """A box that overlaps a better one goes, one of another class stays if classes are apart."""
     boxes = np.array([[[5, 5, 4, 4], [5.5, 5, 4, 4], [20, 20, 4, 4], [5, 5, 4.5, 4]]], np.float32)
