@@ -84,8 +84,8 @@ def run_pipeline(
     planned = memory.plan_memory(
         memory.weights_memory_bytes(request.checkpoint), request.jobs, request.memory_gib
     )
-    observer(Event("plan", str(planned), 0, 0))
     with staging.staging(request.destination, request.force) as folders:
+        observer(Event("plan", str(planned), 0, 0))
         allowed = job_rights.rights_to_export(request, folders)
         with WorkerPool(planned.workers, folders.log, allowed) as workers:
             context = Context(request, target, variants, folders, workers, observer)
