@@ -90,7 +90,7 @@ def read_and_capture(
         request = replace(request, input_shapes=tuple(shape.largest for shape in request.dynamic))
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
-    checkpoint = replace(checkpoint, tensors=None)  # the network has them: no second copy while it is captured
+    checkpoint = replace(checkpoint, tensors=None)  # the network has them
     sizes = dynamic_shapes.resolve_dynamic_sizes(request.dynamic, model.inputs)
     if checkpoint.module is None:
         limit_seconds_anew(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
