@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ import yaml
 ROOT = Path(__file__).parents[1]
 YAML = [*sorted((ROOT / ".github").rglob("*.yml")), ROOT / ".pre-commit-config.yaml"]
 
+TOP_LEVEL = {
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "STYLE.md", "android_harness",
+    "benchmarks", "docs", "exporter", "mkdocs.yml", "models", "pyproject.toml", "scripts", "tests",
+}  # fmt: skip
+
 
 def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
@@ -20,6 +26,13 @@ def read(path: Path) -> Any:
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
     return [step for job in read(workflow)["jobs"].values() for step in job["steps"]]
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    """The layout is fixed; what a program wrote there is not committed by mistake."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
 
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.name)

