@@ -19,6 +19,7 @@ import pytest
 
 from exporter import sandbox
 from exporter.sandbox import Confinement, child
+from exporter.sandbox.confinement import MEMORY_BYTES
 
 pytestmark = pytest.mark.skipif(not sandbox.sandbox_support().confines, reason="this kernel confines nothing")
 
@@ -140,8 +141,15 @@ def test_what_models_need_is_left(tmp_path: Path, name: str) -> None:
     """Libraries, facts about the machine, threads and memory are there."""
     (tmp_path / "granted").mkdir()
     (tmp_path / "granted" / "file").write_text("x")
-    confinement = Confinement(reads=(tmp_path / "granted",), seconds=20)
+    # The child starts with the data of this process, which the tests before may have made large.
+    memory = MEMORY_BYTES + inherited_data_bytes()
+    confinement = Confinement(reads=(tmp_path / "granted",), seconds=20, memory_bytes=memory)
     assert outcome(NEEDS[name], tmp_path, confinement) == "done"
+
+
+def inherited_data_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")) << 10
 
 
 def test_writing_is_granted_by_folder(tmp_path: Path) -> None:
