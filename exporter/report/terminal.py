@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from exporter.records import Artifact, Report, Status
@@ -27,6 +28,10 @@ RIGHT = "acc.\n%"
 
 ARM = "arm64\n(emul.)"
 """What the artifact's outputs on emulated Arm are. The column exists only where some were emulated."""
+WIDE = 100
+"""Width of a terminal at which that column fits beside all others; in a narrower one LEFT_OUT give way."""
+LEFT_OUT = ("\nas", "max\nerror", "int8\n%")
+"""The artifact's name, its SQNR and the page say the same."""
 
 
 def print_terminal_report(report: Report, console: Console) -> None:
@@ -34,7 +39,7 @@ def print_terminal_report(report: Report, console: Console) -> None:
     _print_terminal_line(
         console, f"{report.source_file}, {report.architecture}, for {report.target_name}", "bold"
     )
-    console.print(_terminal_table(report))
+    console.print(_terminal_table(report, console.width))
     console.print()
     _terminal_choice(report, console)
     if report.evaluation:
@@ -55,17 +60,24 @@ def print_terminal_report(report: Report, console: Console) -> None:
         _print_terminal_line(console, f"Warning: {warning}", "yellow")
 
 
-def _terminal_table(report: Report) -> Table:
+def _terminal_table(report: Report, width: int) -> Table:
     from rich.table import Table
 
     # One space between columns: two would not fit nine of them into 80.
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("\nartifact", overflow="fold")
-    table.add_column("\nas")
-    table.add_column("\nstatus", no_wrap=True)
     on_arm = any(artifact.arm64 for artifact in report.artifacts)
-    for name in (*NUMBERS, *_terminal_labelled_column(report), *((ARM,) if on_arm else ())):
-        table.add_column(name, justify="right")
+    words = ("\nartifact", "\nas", "\nstatus")
+    names = (*words, *NUMBERS, *_terminal_labelled_column(report), *((ARM,) if on_arm else ()))
+    shown = [not (on_arm and width < WIDE and name in LEFT_OUT) for name in names]
+    for name in itertools.compress(names, shown):
+        number = name not in words
+        fold = name == "\nartifact"
+        table.add_column(
+            name,
+            justify="right" if number else "left",
+            overflow="fold" if fold else "ellipsis",
+            no_wrap=name == "\nstatus",
+        )
     for artifact in report.artifacts:
         chosen = artifact.variant.name == report.selected
         cells = (
@@ -73,7 +85,7 @@ def _terminal_table(report: Report) -> Table:
             *((_terminal_right_aligned(artifact),) if _terminal_labelled_column(report) else ()),
             *((_terminal_on_arm(artifact),) if on_arm else ()),
         )
-        table.add_row(*cells, style="bold" if chosen else None)
+        table.add_row(*itertools.compress(cells, shown), style="bold" if chosen else None)
     return table
 
 

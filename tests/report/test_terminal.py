@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from exporter.records import OperatorCost, Report
+from exporter.records import Emulation, OperatorCost, Report
 from exporter.report.terminal import print_terminal_report
 from tests.report import sample
 
@@ -36,6 +36,22 @@ def test_a_row_fits_on_one_line(width: int) -> None:
     expected = ["int8", "passed", "0.0713", "21.4", "95.0", "100", "3.71", "1.93/2.08"]
     assert row("executorch-xnnpack-int8", width) == expected
     assert max(len(line) for line in printed(sample.report(), width).splitlines()) <= width
+
+
+def test_a_row_fits_on_one_line_beside_emulated_arm() -> None:
+    """The column of emulated Arm takes the place of figures that others say; a wide terminal has all."""
+    report = sample.report()
+    emulated = tuple(
+        replace(a, arm64=Emulation("passed", "", "onnxruntime 1.32", "cortex-a76", 4))
+        for a in report.artifacts
+    )
+    rows = {}
+    for width in (80, 120):
+        lines = printed(replace(report, artifacts=emulated), width).splitlines()
+        rows[width] = next(line for line in lines if line.startswith("executorch-xnnpack-int8")).split()[1:]
+        assert max(map(len, lines)) <= width
+    assert rows[80] == ["passed", "21.4", "95.0", "3.71", "1.93/2.08", "passed"]
+    assert rows[120] == ["int8", "passed", "0.0713", "21.4", "95.0", "100", "3.71", "1.93/2.08", "passed"]
 
 
 def test_what_has_no_figure_has_a_dash() -> None:
