@@ -176,8 +176,11 @@ def test_what_a_probe_says_is_reported(
     title: str,
     state: str,
     detail: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    """Each answer leads to its state, with the reason."""
+    """Each answer leads to its state, with the reason, where nothing is prepared."""
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path))
     healthy[name] = FrameworkCheck(answer)
     finding = findings()[title]
     assert finding.state == state
