@@ -5,6 +5,7 @@ Imports torch: only worker processes import this module.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,7 +35,8 @@ from exporter.records import Captured, DynamicSize, Model, Sample, TensorSpec
 
 FACTS = "captured.pt"
 GRAPH = "program.pt2"
-MODULE = "module.ts"
+MODULE = "module.pt"
+SCRIPT = "module.ts"
 WEIGHTS = "weights.pt"
 
 
@@ -210,19 +212,15 @@ def program_matrix_weights(captured: Captured) -> int:
 def save_program(captured: Captured, directory: Path) -> None:
     """Write a captured model for other worker processes of this run. Private: loading runs pickled code.
 
-    The weights of the network and of its graph are the same tensors: they are written once, beside the graph.
+    The weights of the graph are written beside it, where other processes can map them.
     """
-    program = captured.program
-    module: torch.nn.Module | None = captured.module
-    if isinstance(module, torch.jit.ScriptModule):
-        torch.jit.save(module, directory / MODULE)
-        module = None
-    weights = dict(program.state_dict) if program is not None else {}
-    try:
-        torch.save((module, weights), directory / WEIGHTS)
-    except Exception:  # the network is not picklable: the others work from the graph alone
-        torch.save((None, weights), directory / WEIGHTS)
-    if program is not None:
+    if isinstance(captured.module, torch.jit.ScriptModule):
+        torch.jit.save(captured.module, directory / SCRIPT)
+    else:
+        with contextlib.suppress(Exception):  # not picklable: the others work from the graph alone
+            torch.save(captured.module, directory / MODULE)
+    if (program := captured.program) is not None:
+        torch.save(dict(program.state_dict), directory / WEIGHTS)
         torch.export.save(_program_without_weights(program), directory / GRAPH)
     torch.save(replace(captured, module=None, program=None), directory / FACTS)  # type: ignore[arg-type]
 
@@ -230,30 +228,28 @@ def save_program(captured: Captured, directory: Path) -> None:
 def load_program(directory: Path) -> Captured:
     """Read what `save_program` wrote in this run's own work folder.
 
-    Weights are mapped from the file: processes that only read them share one copy of the memory.
+    Weights are mapped from the files: what is not used takes no memory, and processes that only read them
+    share one copy.
     """
     captured: Captured = torch.load(directory / FACTS, weights_only=False)
-    module, weights = torch.load(directory / WEIGHTS, weights_only=False, mmap=True)
     program = load_saved_program(directory / GRAPH) if (directory / GRAPH).exists() else None
     if program is not None:
-        # Calls of the network may change its buffers, which are then not the graph's.
-        program.state_dict.update(
-            {n: w if isinstance(w, torch.nn.Parameter) else w.clone() for n, w in weights.items()}
-        )
-    if (directory / MODULE).exists():
-        module = torch.jit.load(directory / MODULE)  # type: ignore[no-untyped-call]
-    if module is None:
-        module = _program_module(program)
-    return replace(captured, module=module, program=program)
+        program.state_dict.update(torch.load(directory / WEIGHTS, weights_only=False, mmap=True))
+    return replace(captured, module=_load_program_module(directory, program), program=program)
 
 
-def _program_module(program: torch.export.ExportedProgram | None) -> torch.nn.Module:
-    if program is None:
-        raise CaptureError(
-            "The network can be neither exported as a graph nor pickled for the worker processes.",
-            "Define its class at the top of a module, not inside a function.",
-        )
-    return program.module()
+def _load_program_module(directory: Path, program: torch.export.ExportedProgram | None) -> torch.nn.Module:
+    if (directory / SCRIPT).exists():
+        return torch.jit.load(directory / SCRIPT)  # type: ignore[no-any-return, no-untyped-call]
+    try:
+        return torch.load(directory / MODULE, weights_only=False, mmap=True)  # type: ignore[no-any-return]
+    except Exception as error:
+        if program is None:
+            raise CaptureError(
+                "The network can be neither exported as a graph nor pickled for the worker processes.",
+                "Define its class at the top of a module, not inside a function.",
+            ) from error
+        return program.module()
 
 
 def _program_without_weights(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
