@@ -1,6 +1,6 @@
 """How long an export takes, against the plain sequential script that makes the same artifacts.
 
-    python benchmarks/export_speed.py [--runs 3]
+    python -m benchmarks.export_speed [--runs 3]
 
 Both run as whole processes on the same machine, one after the other and in turn (ours, plain, ours, …), on
 the sample MobileNetV2 and photos, without verification and without a cache. Prints wall seconds, the ratio
@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from benchmarks.process_memory import run_and_watch_memory
 from exporter.data import demo
 
 NOTHING_CHOSEN = 6
@@ -38,30 +35,13 @@ class Run:
 
 def timed(command: list[str], out: Path) -> Run:
     with tempfile.TemporaryFile() as log:
-        started = time.monotonic()
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        peak = 0.0
-        while process.poll() is None:
-            peak = max(peak, tree_memory(process.pid))
-            time.sleep(0.2)
-        seconds = time.monotonic() - started
-        if process.returncode not in (0, NOTHING_CHOSEN):
+        run = run_and_watch_memory(command, log)
+        if run.code not in (0, NOTHING_CHOSEN):
             log.seek(0)
-            sys.exit(f"{command} ended with {process.returncode}:\n{log.read().decode()[-3000:]}")
+            sys.exit(f"{command} ended with {run.code}:\n{log.read().decode()[-3000:]}")
     suffixes = {".pte", ".ptl", ".onnx", ".ort", ".mlpackage"}
-    return Run(seconds, peak / 2**20, sum(1 for path in out.iterdir() if path.suffix in suffixes))
-
-
-def tree_memory(root: int) -> float:
-    """Return the bytes of proportional set size of a process and all its descendants."""
-    total = 0.0
-    try:
-        process = psutil.Process(root)
-        for member in [process, *process.children(recursive=True)]:
-            total += member.memory_full_info().pss
-    except psutil.Error:  # it ended while we looked
-        pass
-    return total
+    files = sum(1 for path in out.iterdir() if path.suffix in suffixes)
+    return Run(run.seconds, run.peak_bytes / 2**20, files)
 
 
 def our_command(checkpoint: Path, photos: Path, out: Path) -> list[str]:

@@ -13,56 +13,13 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from benchmarks.process_memory import ProcessTreeRun, run_and_watch_memory
 
 NETWORKS = ("mobilenet_v2", "resnet50", "vit_b_16", "vit_l_16")
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class ProcessTreeRun:
-    """One run of a command: wall seconds, and the most that its whole process tree held at once."""
-
-    seconds: float
-    peak_bytes: int
-    code: int
-    members_bytes: tuple[int, ...] = ()
-    """The memory of each process at the peak, the largest first."""
-
-
-def run_and_watch_memory(command: Sequence[str], log: Path) -> ProcessTreeRun:
-    """Run a command to its end and sample its process tree's memory."""
-    started, peak = time.monotonic(), 0
-    members: tuple[int, ...] = ()
-    with log.open("ab") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
-        while process.poll() is None:
-            sizes = process_tree_bytes(process.pid)
-            if sum(sizes) > peak:
-                peak, members = sum(sizes), tuple(sorted(sizes, reverse=True))
-            time.sleep(0.2)
-    return ProcessTreeRun(time.monotonic() - started, peak, process.returncode, members)
-
-
-def process_tree_bytes(root: int) -> list[int]:
-    """Return the proportional set size of a process and of each of its descendants."""
-    sizes: list[int] = []
-    try:
-        process = psutil.Process(root)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:  # it ended meanwhile
-        return sizes
-    for member in family:
-        try:
-            sizes.append(member.memory_full_info().pss)
-        except psutil.Error:
-            continue
-    return sizes
 
 
 def save_random_weights(network: str, path: Path) -> int:
@@ -109,16 +66,23 @@ def our_command(checkpoint: Path, network: str, out: Path, more: Sequence[str]) 
     return [*command, *chosen, "--samples", "4", "--no-cache", "--no-estimate", *more]
 
 
+def logged_run(command: Sequence[str], log: Path) -> ProcessTreeRun:
+    """Run a command; where it fails, end with the end of its log."""
+    with log.open("wb") as stream:
+        run = run_and_watch_memory(command, stream)
+    if run.code:
+        sys.exit(f"{command} ended with {run.code}:\n{log.read_text(errors='replace')[-3000:]}")
+    return run
+
+
 def measure_growth(network: str, folder: Path, more: Sequence[str]) -> str:
     """Return one row of the table."""
     checkpoint = folder / f"{network}.pth"
     weights = save_random_weights(network, checkpoint)
-    ours = run_and_watch_memory(our_command(checkpoint, network, folder / "ours", more), folder / "ours.log")
+    ours = logged_run(our_command(checkpoint, network, folder / "ours", more), folder / "ours.log")
     (folder / "plain").mkdir()
     plain_command = [sys.executable, "-m", "benchmarks.growth", "--plain", network, str(checkpoint)]
-    plain = run_and_watch_memory([*plain_command, str(folder / "plain")], folder / "plain.log")
-    if ours.code or plain.code:
-        sys.exit(f"ended with {ours.code} and {plain.code}: see {folder}")
+    plain = logged_run([*plain_command, str(folder / "plain")], folder / "plain.log")
     allowed = (1 << 30) + 4 * weights
     return (
         f"| {network} | {weights / MIB:.0f} | {ours.seconds:.0f} | {ours.peak_bytes / MIB:.0f} "
