@@ -120,20 +120,20 @@ def choose_adb_device(entries: tuple[DeviceEntry, ...], serial: str | None) -> D
         return usable[0]
     if usable:
         raise NoDeviceError(
-            f"There are {len(usable)} devices: {_listed_adb_devices(entries)}.",
+            f"There are {len(usable)} devices: {_format_adb_devices(entries)}.",
             "Choose one with --device SERIAL.",
             code="EM-SEVERAL-DEVICES",
         )
     if named:
-        raise NoDeviceError(f"No device is usable: {_listed_adb_devices(named)}.")
+        raise NoDeviceError(f"No device is usable: {_format_adb_devices(named)}.")
     if entries:
         raise NoDeviceError(
-            f"There is no device {serial!r}, only: {_listed_adb_devices(entries)}.", "Check --device SERIAL."
+            f"There is no device {serial!r}, only: {_format_adb_devices(entries)}.", "Check --device SERIAL."
         )
     raise NoDeviceError("adb lists no device.", NO_DEVICE)
 
 
-def _listed_adb_devices(entries: tuple[DeviceEntry, ...]) -> str:
+def _format_adb_devices(entries: tuple[DeviceEntry, ...]) -> str:
     return "; ".join(
         f"{device.serial} ({': '.join(filter(None, (device.state, adb_state_advice(device.state))))})"
         for device in entries

@@ -72,7 +72,7 @@ def _heat_instability(session: Session) -> Iterator[str]:
 def _clock_instability(session: Session) -> Iterator[str]:
     before, after = session.before.scaling_max_khz, session.after.scaling_max_khz
     if len(before) == len(after) and any(low < top for low, top in zip(after, before, strict=True)):
-        fall = f"from {_listed_instability(before)} to {_listed_instability(after)} kHz"
+        fall = f"from {_format_unstable_launches(before)} to {_format_unstable_launches(after)} kHz"
         yield f"cap: the clocks' limits fell {fall}"
     used = cpu_clocks.clusters_to_clock(session)
     for launch in session.launches:
@@ -95,14 +95,14 @@ def _readable_clock_instability(launch: Launch, cluster: Cluster) -> bool:
 def _clock_cap_instability(launch: Launch, cluster: Cluster) -> Iterator[str]:
     lowest = cpu_clocks.lowest_clock_limit_khz(launch, cluster)
     if lowest is not None and lowest < cluster.max_khz:
-        cores = _listed_instability(cluster.cores)
+        cores = _format_unstable_launches(cluster.cores)
         yield f"cap: launch {launch.index}: cores {cores} were held to {lowest} of {cluster.max_khz} kHz"
 
 
 def _frequency_instability(launch: Launch, cluster: Cluster) -> Iterator[str]:
     mean = cpu_clocks.mean_clock_khz(launch, cluster)
     if mean is not None and mean < MIN_SHARE_OF_CAP * cluster.max_khz:
-        cores, share = _listed_instability(cluster.cores), mean / cluster.max_khz
+        cores, share = _format_unstable_launches(cluster.cores), mean / cluster.max_khz
         yield f"frequency: launch {launch.index}: cores {cores} ran at {share:.0%} of their maximum"
 
 
@@ -112,7 +112,7 @@ def _affinity_instability(session: Session) -> Iterator[str]:
         allowed = set(parse.parse_cores(launch.cores_allowed))
         if allowed != requested:
             actual = launch.cores_allowed[:40] or "an unknown set"
-            wanted = _listed_instability(sorted(requested))
+            wanted = _format_unstable_launches(sorted(requested))
             yield f"affinity: launch {launch.index} was allowed cores {actual}, not {wanted}"
 
 
@@ -152,5 +152,5 @@ def _completeness_instability(session: Session) -> Iterator[str]:
             yield f"warm-up: launch {launch.index} never settled"
 
 
-def _listed_instability(numbers: Sequence[int]) -> str:
+def _format_unstable_launches(numbers: Sequence[int]) -> str:
     return ", ".join(str(number) for number in numbers)

@@ -43,7 +43,7 @@ def judge_session(
     if not session.stable:
         signs = "; ".join((*session.flags, session.problem)).strip("; ")
         return replace(judgement, status="unstable", reason=f"The run was not stable: {signs}.")
-    percent = _judged_percent(judgement)
+    percent = _format_judged_percent(judgement)
     reason = f"p50 is {session.p50_ms:.3g} ms, {percent} {usual:.3g}; the limit is {limit:.3g} ms."
     return replace(judgement, status="suspected" if session.p50_ms > limit else "steady", reason=reason)
 
@@ -102,6 +102,6 @@ def _judging_thresholds(baseline: Sequence[StoredSession], limits: Limits) -> tu
     return usual, max(worst + room, (1 + limits.min_slower) * usual)
 
 
-def _judged_percent(judgement: Judgement) -> str:
+def _format_judged_percent(judgement: Judgement) -> str:
     slower = judgement.slower or 0.0
     return f"{abs(slower):.1%} {'above' if slower >= 0 else 'below'} the usual"

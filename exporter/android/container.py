@@ -87,10 +87,10 @@ def _libraries_in_container(
         with archive.open(entry) as stream:
             data = stream.read(entry.file_size + 1)  # zipfile compares length and CRC at the end
         name = f"{path.name}:{entry.filename}"
-        yield elf.read_elf(name, data, wanted, match[1], _unaligned_in_container(archive, entry, path))
+        yield elf.read_elf(name, data, wanted, match[1], _alignment_error_in_container(archive, entry, path))
 
 
-def _unaligned_in_container(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> int | None:
+def _alignment_error_in_container(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> int | None:
     """Return where an APK stores a library uncompressed, if that is no multiple of 16 KB; else None.
 
     Android maps such a library from within the APK. An AAR's are packed again when the app is built.

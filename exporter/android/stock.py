@@ -27,13 +27,13 @@ def answer_for_stock(artifact: str, needs: Needs, version: str) -> Answer:
 
 def _stock_of_family(artifact: str, needs: Needs, family: Sequence[Package], version: str) -> Answer:
     lacks = {package.version: package.lacks(needs) for package in family}
-    package = described_stock(family, version)
+    package = package_of_stock_version(family, version)
     problems = lacks[package.version]
     since = next((name for name, reasons in lacks.items() if not reasons), "")
     return Answer(artifact, package.title, "no" if problems else "yes", problems, since=since)
 
 
-def described_stock(family: Sequence[Package], version: str) -> Package:
+def package_of_stock_version(family: Sequence[Package], version: str) -> Package:
     """Return the package of a version, or the newest before it, or the oldest."""
     try:
         wanted = packages.package_version_numbers(version)

@@ -168,7 +168,7 @@ def _network_of_architecture(
             raise UsageError(f"{option} has no effect: the checkpoint brings its own network.")
         return self_contained.build_self_contained(checkpoint)
     readings = _architecture_readings(checkpoint, ignore_keys)
-    said = timm_networks.stated_timm_network(checkpoint)
+    said = timm_networks.find_stated_timm_network(checkpoint)
     if arch is None and said is not None:
         return timm_networks.timm_network_by_name(said.name, readings, checkpoint, arguments, said)
     if arch is not None and arch.startswith(timm_networks.PREFIX):

@@ -47,8 +47,8 @@ def build_by_factory(
             f"{_meant_factory(arch)} `mypkg.nets:make_net` stands for a function that returns a module.",
             code="EM-ARCH",
         )
-    target = _factory_attribute(_imported_factory(module_name, arch), attribute, arch)
-    module = _called_factory(target, arguments, arch)
+    target = _factory_attribute(_import_factory(module_name, arch), attribute, arch)
+    module = _call_factory(target, arguments, arch)
     return Built(module, arch, loading.load_weights(module, readings, arch, from_arch=from_arch))
 
 
@@ -79,7 +79,7 @@ def _open_directory_for_factory(name: str) -> None:
             raise
 
 
-def _imported_factory(name: str, arch: str) -> Any:
+def _import_factory(name: str, arch: str) -> Any:
     try:
         _open_directory_for_factory(name)
         return importlib.import_module(name)
@@ -115,7 +115,7 @@ def _factory_attribute(module: Any, path: str, arch: str) -> Any:
     return target
 
 
-def _called_factory(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Module:
+def _call_factory(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Module:
     import torch
 
     if isinstance(target, torch.nn.Module) and not arguments:

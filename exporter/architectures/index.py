@@ -177,7 +177,7 @@ def near_misses_in_index(shapes: Mapping[str, Shape]) -> tuple[IndexComparison, 
     return tuple(comparison for comparison in ranked[:3] if comparison.matched)
 
 
-def named_in_index(name: str) -> tuple[IndexEntry, ...]:
+def index_entries_by_name(name: str) -> tuple[IndexEntry, ...]:
     """List the entries (one per option variant) of a builder, quantisable or float."""
     return tuple(entry for entry in index_entries() if name in (entry.name, entry.quantizable))
 

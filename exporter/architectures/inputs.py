@@ -39,7 +39,7 @@ def resolve_inputs(
     """
     names, required = forward_input_names(module)
     if asked:
-        specs = _ordered_inputs(asked, names)
+        specs = _order_named_inputs(asked, names)
     elif photo and not example:
         specs = (TensorSpec("", (1, photo.channels, *photo.preprocessing.crop)),)
     else:
@@ -82,7 +82,9 @@ def forward_input_names(module: torch.nn.Module) -> tuple[tuple[str, ...] | None
     return tuple(p.name for p in positional), required
 
 
-def _ordered_inputs(asked: tuple[TensorSpec, ...], names: tuple[str, ...] | None) -> tuple[TensorSpec, ...]:
+def _order_named_inputs(
+    asked: tuple[TensorSpec, ...], names: tuple[str, ...] | None
+) -> tuple[TensorSpec, ...]:
     """Put named shapes into forward's order."""
     for spec in asked:
         if not spec.shape or min(spec.shape) < 1:

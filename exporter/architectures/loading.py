@@ -94,7 +94,7 @@ def _load_as_pytorch(
     """Load as `load_state_dict(strict=True)` does."""
     try:
         _load_reading(
-            module, _converted_for_loading(module, weights) if assign else weights, strict=True, assign=assign
+            module, _convert_types_to_load(module, weights) if assign else weights, strict=True, assign=assign
         )
     except ArchitectureError:
         raise
@@ -125,13 +125,13 @@ def _load_leniently(
 ) -> tuple[str, ...] | LoadingMisfit:
     """Load what fits, if everything else is known to be unused or to follow from the rest."""
     weights = _versions_for_loading(
-        _needed_for_loading(module, reparametrized.adapt_reparametrized(weights, own)), module
+        _drop_unused_buffers_to_load(module, reparametrized.adapt_reparametrized(weights, own)), module
     )
     comparison = index.compare_with_index(title, own, weights.shapes)
     try:
         outcome = _load_reading(
             module,
-            _converted_for_loading(module, weights) if assign else weights,
+            _convert_types_to_load(module, weights) if assign else weights,
             strict=False,
             assign=assign,
         )
@@ -141,7 +141,7 @@ def _load_leniently(
     except Exception as error:
         return LoadingMisfit(comparison, _loading_error_words(error))
     missing = [key for key in missing if not key.endswith((index.OPTIONAL_SUFFIX, EXTRA_STATE))]
-    tied = {} if assign else _tied_for_loading(module, missing, weights)
+    tied = {} if assign else _find_tied_tensors_to_load(module, missing, weights)
     absent = [key for key in missing if key not in tied]
     if extra or (absent and not from_arch):
         return LoadingMisfit(
@@ -159,11 +159,11 @@ def _load_leniently(
     return (*notes, *_integers_in_loading(own, weights))
 
 
-def _needed_for_loading(module: torch.nn.Module, weights: Weights) -> Weights:
+def _drop_unused_buffers_to_load(module: torch.nn.Module, weights: Weights) -> Weights:
     """Leave out the buffers that the network does not use, or computes itself with the same values."""
     saved = module.state_dict()
     computed = {key: value for key, value in module.named_buffers() if key not in saved}
-    patterns = [re.compile(text) for text in _declared_unused_in_loading(module)]
+    patterns = [re.compile(text) for text in _unused_patterns_to_load(module)]
     dropped = [
         key
         for key, tensor in weights.tensors.items()
@@ -195,7 +195,7 @@ def _unused_in_loading_note(dropped: Sequence[str]) -> str:
     return f"{len(dropped)} buffers that the network does not use are left out: {_few_in_loading(dropped)}"
 
 
-def _declared_unused_in_loading(module: torch.nn.Module) -> list[str]:
+def _unused_patterns_to_load(module: torch.nn.Module) -> list[str]:
     """Return the patterns of unused tensors that networks of `transformers` declare."""
     listed = getattr(module, "_keys_to_ignore_on_load_unexpected", None)
     return (
@@ -224,7 +224,9 @@ def _versions_for_loading(weights: Weights, module: torch.nn.Module) -> Weights:
     return Weights(weights.tensors, versions, weights.extra_state, weights.notes)
 
 
-def _tied_for_loading(module: torch.nn.Module, missing: Sequence[str], weights: Weights) -> dict[str, str]:
+def _find_tied_tensors_to_load(
+    module: torch.nn.Module, missing: Sequence[str], weights: Weights
+) -> dict[str, str]:
     """Find tensors that the file stores once (safetensors does) and the network uses under two names."""
     import torch
 
@@ -241,7 +243,7 @@ def _place_for_loading(value: torch.Tensor) -> tuple[int, index.Shape]:
     return value.data_ptr(), tuple(value.shape)
 
 
-def _converted_for_loading(module: torch.nn.Module, weights: Weights) -> Weights:
+def _convert_types_to_load(module: torch.nn.Module, weights: Weights) -> Weights:
     """Give the tensors the network's own types: they are not copied, so nothing else does.
 
     Raises:

@@ -71,7 +71,7 @@ def resolve_preprocessing(
             f"photos are prepared as the card says (resize {wishes.whole.resize}, crop {size[0]}x{size[1]})",
         )
     base = photo.preprocessing if photo else Preprocessing(resize=max(size), crop=size)
-    settled = _preprocessing_normalisation(resized_preprocessing(base, size), channels, wishes)
+    settled = _preprocessing_normalisation(resize_preprocessing(base, size), channels, wishes)
     return settled, _preprocessing_notes(photo, settled, channels, wishes)
 
 
@@ -98,7 +98,7 @@ def preprocessing_photo_size(inputs: tuple[TensorSpec, ...]) -> tuple[int, int] 
     return inputs[0].shape[2], inputs[0].shape[3]
 
 
-def resized_preprocessing(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+def resize_preprocessing(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
     """Keep the published ratio of resize to crop at another size."""
     if size == base.crop:
         return base

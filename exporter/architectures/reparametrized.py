@@ -40,7 +40,7 @@ def adapt_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> We
         own: The network's own names and shapes.
     """
     return _plain_of_reparametrized(
-        _renamed_reparametrized(
+        _rename_reparametrized(
             _split_reparametrized(reparametrized_without_observers(weights, own), own), own
         ),
         own,
@@ -72,7 +72,7 @@ def _plain_of_reparametrized(weights: Weights, own: Mapping[str, index.Shape] | 
     for key in list(tensors):
         for kind, weight, parts in _reparametrized_sources(key, tensors):
             if (own is None or weight in own) and weight not in tensors and parts[0] not in (own or {}):
-                tensors[weight] = _computed_reparametrized(kind, *(tensors[part] for part in parts))
+                tensors[weight] = _compute_plain_reparametrized(kind, *(tensors[part] for part in parts))
                 for part in parts:
                     del tensors[part]
                 notes.append((kind, weight))
@@ -96,7 +96,7 @@ def _reparametrized_sources(
             yield "weight norm", weight, (key, direction)
 
 
-def _computed_reparametrized(kind: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def _compute_plain_reparametrized(kind: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     if kind == "pruned":
         return first * second.to(first.dtype)
     plain: torch.Tensor = second * (first / _reparametrized_norm(second, tuple(first.shape)))
@@ -126,7 +126,7 @@ def _reparametrized_note(kind: str, weights: list[str]) -> str:
     return f"{how[kind]} ({len(weights)} weights, first {index.printable_index_key(weights[0])})"
 
 
-def _renamed_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def _rename_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
     """Respell weight norm and spectral norm between their old names and those of `parametrizations`."""
     renamed = {}
     for wanted in own:

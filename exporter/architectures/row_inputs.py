@@ -34,7 +34,7 @@ def inputs_of_rows(
     columns = _columns_of_rows(arrays, names, required)
     if not columns or any(array.ndim < 1 or not len(array) for _, array in columns):
         return ()
-    rows = [(name, _typed_row(array[0])) for name, array in columns]
+    rows = [(name, _cast_row(array[0])) for name, array in columns]
     for batched in (True, False):
         sample = [row[None] if batched else row for _, row in rows]
         if all(row.ndim and row.dtype.name in INPUT_DTYPES for row in sample) and _takes_row(module, sample):
@@ -59,7 +59,7 @@ def _columns_of_rows(
     return [(name, arrays[key]) for name, key in zip(given, positional, strict=False)]
 
 
-def _typed_row(row: Array) -> Array:
+def _cast_row(row: Array) -> Array:
     """Return a row as the network takes it: float32 where it holds floats."""
     return np.asarray(row, np.float32) if row.dtype.kind == "f" else np.asarray(row)
 

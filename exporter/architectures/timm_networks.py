@@ -53,7 +53,7 @@ class StatedTimmNetwork:
     """The arguments that cannot be used, though they may change what the network computes."""
 
 
-def stated_timm_network(checkpoint: Checkpoint) -> StatedTimmNetwork | None:
+def find_stated_timm_network(checkpoint: Checkpoint) -> StatedTimmNetwork | None:
     """Return the network that timm noted in the checkpoint; None where timm did not write it."""
     config = checkpoint.settings.get(CONFIG)
     if isinstance(config, dict) and isinstance(config.get("architecture"), str):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import index, loading, lookalikes, reparametrized, skeleton
 from exporter.architectures.built_network import Built, Photo
-from exporter.architectures.preprocessing import resized_preprocessing
+from exporter.architectures.preprocessing import resize_preprocessing
 from exporter.architectures.weight_readings import Weights
 from exporter.checkpoints import foreign_files
 from exporter.errors import ArchitectureError, UsageError
@@ -54,11 +54,11 @@ def infer_torchvision(
             file says that it is another one.
         UsageError: The builder does not take the arguments.
     """
-    match = _identified_in_torchvision(readings)
+    match = _identify_in_torchvision(readings)
     if match is None:
         raise unknown_to_torchvision([weights.shapes for weights in readings])
     weights, entry, comparison = match
-    published = _published_by_torchvision(entry, checkpoint.sha256) is not None
+    published = _find_torchvision_recipe(entry, checkpoint.sha256) is not None
     warnings = lookalikes.lookalike_doubts(entry.name, entry.title, checkpoint.stated_networks, published)
     notes = (
         f"{len(weights.tensors)} tensors match {entry.title} exactly",
@@ -87,7 +87,7 @@ def torchvision_by_name(
         ArchitectureError: The weights do not fit; names the first keys that differ.
     """
     _check_torchvision_name(name)
-    entries = index.named_in_index(name)
+    entries = index.index_entries_by_name(name)
     if not entries:
         module = _construct_torchvision(name, arguments)
         return Built(
@@ -114,7 +114,7 @@ def torchvision_by_name(
     return _build_torchvision(name, entry, comparison, weights, sha256, arguments, size)
 
 
-def _identified_in_torchvision(
+def _identify_in_torchvision(
     readings: Sequence[Weights],
 ) -> tuple[Weights, index.IndexEntry, index.IndexComparison] | None:
     """Return the first reading that fits a known network; complete and unchanged readings come first."""
@@ -169,7 +169,7 @@ def unknown_to_torchvision(readings: Sequence[Mapping[str, index.Shape]]) -> Arc
 def torchvision_photo(entry: index.IndexEntry, bindings: Mapping[str, int], sha256: str) -> Photo:
     """Return the photo that a network takes: with the published weights' preprocessing, or the default's."""
     side = torchvision_image_side(entry, bindings)
-    published = _published_by_torchvision(entry, sha256)
+    published = _find_torchvision_recipe(entry, sha256)
     same_size = (r for r in entry.recipes if side in (None, r.preprocessing.crop[0]))
     recipe = published or next(same_size, entry.recipes[0])
     source = f"preprocessing is that of {recipe.weights}"
@@ -178,7 +178,7 @@ def torchvision_photo(entry: index.IndexEntry, bindings: Mapping[str, int], sha2
     if entry.task == "segmentation":
         crop = recipe.preprocessing.crop[0]
         source += f"; it evaluates whole photos, a fixed {crop}x{crop} centre crop is used instead"
-    taken = resized_preprocessing(recipe.preprocessing, (side, side)) if side else recipe.preprocessing
+    taken = resize_preprocessing(recipe.preprocessing, (side, side)) if side else recipe.preprocessing
     return Photo(taken, bindings.get("channels", 3), source, side)
 
 
@@ -211,7 +211,7 @@ def _build_torchvision(
     size: tuple[int, int] | None,
 ) -> Built:
     inferred = {
-        **_inferred_torchvision(entry, comparison.bindings, size),
+        **_infer_torchvision_network(entry, comparison.bindings, size),
         **_torchvision_transform_input(entry, sha256),
     }
     all_arguments = {**inferred, **arguments}
@@ -229,7 +229,7 @@ def _build_torchvision(
     return Built(module, PREFIX + name, notes, taken, torchvision_labels(entry, comparison.bindings))
 
 
-def _inferred_torchvision(
+def _infer_torchvision_network(
     entry: index.IndexEntry, bindings: Mapping[str, int], size: tuple[int, int] | None
 ) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(entry.options)
@@ -246,7 +246,7 @@ def _inferred_torchvision(
 def _torchvision_transform_input(entry: index.IndexEntry, sha256: str) -> dict[str, bool]:
     if entry.name not in TRANSFORM_INPUT:
         return {}
-    return {"transform_input": _published_by_torchvision(entry, sha256) is not None}
+    return {"transform_input": _find_torchvision_recipe(entry, sha256) is not None}
 
 
 def _construct_torchvision(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
@@ -269,7 +269,7 @@ def _torchvision_without_disabled(
 ) -> Weights:
     """Leave out the tensors of a training head that the user switched off."""
     options = {key: bool(arguments.get(key, value)) for key, value in entry.options.items()}
-    for other in index.named_in_index(entry.name):
+    for other in index.index_entries_by_name(entry.name):
         dropped = entry.tensors.keys() - other.tensors.keys()
         if other.options == options and dropped:
             rest = {key: tensor for key, tensor in weights.tensors.items() if key not in dropped}
@@ -319,7 +319,7 @@ def torchvision_labels(entry: index.IndexEntry, bindings: Mapping[str, int]) -> 
     return tuple(models.get_model_weights(entry.name).DEFAULT.meta["categories"])
 
 
-def _published_by_torchvision(entry: index.IndexEntry, sha256: str) -> index.IndexRecipe | None:
+def _find_torchvision_recipe(entry: index.IndexEntry, sha256: str) -> index.IndexRecipe | None:
     return next((recipe for recipe in entry.recipes if sha256.startswith(recipe.sha256_prefix)), None)
 
 
@@ -349,5 +349,5 @@ def _check_torchvision_name(name: str) -> None:
 
 
 def _other_torchvision_network(readings: Sequence[Weights]) -> str:
-    match = _identified_in_torchvision(readings)
+    match = _identify_in_torchvision(readings)
     return f"They fit {match[1].title} exactly: leave --arch out." if match else OWN_FACTORY_HINT

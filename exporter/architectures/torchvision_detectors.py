@@ -111,7 +111,7 @@ def detector_names() -> list[str]:
 
 
 def _detector_shapes(known: KnownDetector) -> dict[str, index.Shape]:
-    state = _constructed_detector(known).state_dict()
+    state = _construct_detector(known).state_dict()
     return {
         key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(index.OPTIONAL_SUFFIX)
     }
@@ -130,7 +130,7 @@ def _detector_classes(
     return 0
 
 
-def _constructed_detector(known: KnownDetector) -> Any:
+def _construct_detector(known: KnownDetector) -> Any:
     """Construct a detector without drawing weights; torchvision's own choices that need some are replaced."""
     from torchvision.models.detection import _utils, ssdlite
 
@@ -165,9 +165,9 @@ def _built_detector(
             "fcos_resnet50_fpn), or write the part that you need as a function: --arch mypkg.nets:make_net.",
             code="EM-TWO-STAGES",
         )
-    network = _constructed_detector(known)
+    network = _construct_detector(known)
     notes = loading.load_weights(network, (weights,), title, assign=True)
-    published = published_detector(known.name, sha256)
+    published = find_published_detector(known.name, sha256)
     if (
         published is not None
         and str(published).endswith("COCO_V1")
@@ -198,7 +198,7 @@ def _built_detector(
     )
 
 
-def published_detector(name: str, sha256: str) -> Any | None:
+def find_published_detector(name: str, sha256: str) -> Any | None:
     """Return torchvision's own weights that the file is, by its hash; None for another file."""
     from torchvision import models
 

@@ -140,7 +140,7 @@ def bench_export(
         raise next(iter(failures.values()))
     artifacts = {row.variant.name: row for row in chosen.artifacts}
     judged_sessions = [
-        (session, judged_bench(session, artifacts[session.task.name], standards[session.task.name]))
+        (session, judge_bench_session(session, artifacts[session.task.name], standards[session.task.name]))
         for session in sessions
     ]
     updated_report, latencies = store_bench(out, report, judged_sessions, plan.budget_ms)
@@ -201,7 +201,7 @@ def _split_bench_outcomes(outcomes: Mapping[str, Outcome]) -> tuple[list[Session
     return sessions, failures
 
 
-def judged_bench(session: Session, artifact: Artifact, standard: Standard) -> Latency:
+def judge_bench_session(session: Session, artifact: Artifact, standard: Standard) -> Latency:
     """Judge a session: its evidence, and its outputs as verification does.
 
     Raises:

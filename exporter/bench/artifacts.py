@@ -117,7 +117,7 @@ def load_artifact_evidence(out: Path, report: Report) -> ReferenceIO:
     """
     from exporter.verify import reference_io
 
-    path = _listed_artifact_file(out, report, EVIDENCE)
+    path = evidence_file_of_artifact(out, report, EVIDENCE)
     if path is None:
         raise VerificationError(f"The manifest lists no {EVIDENCE}: there are no inputs to measure with.")
     return reference_io.load_reference(path)
@@ -141,8 +141,8 @@ def _load_artifact_standard(out: Path, report: Report, variant: Variant, evidenc
     from exporter.verify import reference_io, simulation_io
     from exporter.verify.standard import Standard
 
-    lowering = _listed_artifact_file(out, report, files.lowering_file(variant.precision, variant.name))
-    simulation = _listed_artifact_file(out, report, files.simulation_file(variant.precision))
+    lowering = evidence_file_of_artifact(out, report, files.lowering_file(variant.precision, variant.name))
+    simulation = evidence_file_of_artifact(out, report, files.simulation_file(variant.precision))
     return Standard(
         evidence,
         report.outputs,
@@ -154,7 +154,7 @@ def _load_artifact_standard(out: Path, report: Report, variant: Variant, evidenc
     )
 
 
-def _listed_artifact_file(out: Path, report: Report, name: str) -> Path | None:
+def evidence_file_of_artifact(out: Path, report: Report, name: str) -> Path | None:
     """Return a file of evidence, with the hash that the manifest lists; None where it lists none.
 
     Raises:

@@ -99,7 +99,7 @@ def device_latency_with_outputs(
         "launch_ms": device_quantiles(durations_ns),
     }
     try:
-        return latencies.checked_latency({**fields, **extra})
+        return latencies.check_latency_record({**fields, **extra})
     except ValidationError as error:
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 

@@ -42,7 +42,7 @@ def add_latencies_to_stored(
         budget_ms: The budget of all verdicts, also of those on earlier measurements; becomes the report's.
     """
     rows = tuple(
-        _merged_in_store(artifact, latencies.get(artifact.variant.name, ()), budget_ms)
+        _merge_latencies_to_store(artifact, latencies.get(artifact.variant.name, ()), budget_ms)
         for artifact in report.artifacts
     )
     before = next((a for a in rows if a.variant.name == report.selected), None)
@@ -67,10 +67,12 @@ def add_latencies_to_stored(
     )
 
 
-def _merged_in_store(artifact: Artifact, latencies: Sequence[DeviceLatency], budget_ms: float) -> Artifact:
+def _merge_latencies_to_store(
+    artifact: Artifact, latencies: Sequence[DeviceLatency], budget_ms: float
+) -> Artifact:
     again = {(item.serial, item.app_like) for item in latencies}
     others = tuple(item for item in artifact.device_latencies if (item.serial, item.app_like) not in again)
-    rows = tuple(budget.judged_by_other_budget(item, budget_ms) for item in (*others, *latencies))
+    rows = tuple(budget.rejudge_by_budget(item, budget_ms) for item in (*others, *latencies))
     return replace(artifact, device_latencies=rows)
 
 
@@ -103,8 +105,8 @@ def store_bench(
         OutputError: OUT cannot be written, or holds another export by now.
         VerificationError: There is no valid manifest, or the folder of raw samples leads out of OUT.
     """
-    with _locked_storing(out):
-        current = _stored_report(out, report)
+    with _lock_storing(out):
+        current = _read_stored_report(out, report)
         _check_stored_samples_folders(out, current)
         latencies = tuple(
             (session.task.name, keep_stored_samples(out, session, latency)) for session, latency in sessions
@@ -124,7 +126,7 @@ def store_bench(
 
 
 @contextlib.contextmanager
-def _locked_storing(out: Path) -> Iterator[None]:
+def _lock_storing(out: Path) -> Iterator[None]:
     """Let one process store at a time; the kernel releases the lock of a killed one."""
     try:
         folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
@@ -138,7 +140,7 @@ def _locked_storing(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _stored_report(out: Path, report: Report) -> Report:
+def _read_stored_report(out: Path, report: Report) -> Report:
     """Return the report that OUT holds now, which another bench may have written since.
 
     Raises:

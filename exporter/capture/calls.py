@@ -116,7 +116,7 @@ def call_array(tensor: Tensor) -> Any:
     return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy().copy()
 
 
-def copied_for_calls(module: nn.Module) -> nn.Module:
+def copy_module_for_calls(module: nn.Module) -> nn.Module:
     """Copy a module with all its tensors; a module that cannot be copied is returned itself."""
     if isinstance(module, torch.jit.ScriptModule):
         buffer = io.BytesIO()

@@ -148,7 +148,7 @@ class _Digest:
             if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor | int | float):
                 self.add(node.meta["val"])
             if node.op in ("get_attr", "call_module"):
-                self.add(_digested_attribute(module, str(node.target)))
+                self.add(_attribute_to_digest(module, str(node.target)))
 
     def _module(self, module: torch.nn.Module) -> None:
         self.add(f"{type(module).__module__}.{type(module).__qualname__}", dict(module.state_dict()))
@@ -174,7 +174,7 @@ class _Digest:
         self._text("pickle", buffer.getvalue())
 
 
-def _digested_attribute(module: torch.nn.Module, path: str) -> Any:
+def _attribute_to_digest(module: torch.nn.Module, path: str) -> Any:
     value: Any = module
     for name in path.split("."):
         value = getattr(value, name)

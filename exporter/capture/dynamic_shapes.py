@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from exporter.capture.calls import call_runner, copied_for_calls
+from exporter.capture.calls import call_runner, copy_module_for_calls
 from exporter.errors import CaptureError, LoweringError, UsageError
 from exporter.records import Captured, DynamicShape, DynamicSize, Sample, SizeRange, TensorSpec
 from exporter.verify.sizes import SizedCall, SizesIO, max_error_of_sizes, size_points, sized_sample
@@ -42,17 +42,23 @@ def resolve_dynamic_sizes(
         called = (shape.name, shape.name.rpartition(".")[2], shape.name.replace(".", "_"))
         position = next((names.index(name) for name in called if name in names), number)
         if (shape.name and not {*called} & {*names}) or position >= len(inputs):
-            raise _misfit(f"names {shape.name or f'input {number}'}; the inputs are {', '.join(names)}")
+            raise _dynamic_range_error(
+                f"names {shape.name or f'input {number}'}; the inputs are {', '.join(names)}"
+            )
         spec = inputs[position]
         if len(shape.sizes) != len(spec.shape):
-            raise _misfit(f"gives {spec.name} {len(shape.sizes)} sizes; the example is {list(spec.shape)}")
+            raise _dynamic_range_error(
+                f"gives {spec.name} {len(shape.sizes)} sizes; the example is {list(spec.shape)}"
+            )
         for axis, (size, own) in enumerate(zip(shape.sizes, spec.shape, strict=True)):
             if isinstance(size, int):
                 if size != own:
-                    raise _misfit(f"gives {spec.name} {size} on axis {axis}; the example has {own}")
+                    raise _dynamic_range_error(
+                        f"gives {spec.name} {size} on axis {axis}; the example has {own}"
+                    )
                 continue
             if not size.low <= own <= size.high or (own - size.low) % size.step:
-                raise _misfit(
+                raise _dynamic_range_error(
                     f"lets {spec.name} have {size.low} to {size.high} in steps of {size.step} "
                     f"on axis {axis}; the example has {own}"
                 )
@@ -61,7 +67,7 @@ def resolve_dynamic_sizes(
     return tuple(DynamicSize(size, tuple(where)) for size, where in places.items())
 
 
-def _misfit(what: str) -> UsageError:
+def _dynamic_range_error(what: str) -> UsageError:
     return UsageError(
         f"--dynamic {what}.", "Give an --input-shape within the ranges, or none.", code="EM-DYNAMIC"
     )
@@ -135,8 +141,8 @@ def run_dynamic_reference(captured: Captured, samples: Sequence[Sample]) -> Size
     """
     assert captured.program is not None
     names = [spec.name for spec in captured.inputs]
-    wide = call_runner(copied_for_calls(captured.module).double(), True, names)
-    single = call_runner(copied_for_calls(captured.module), names=names)
+    wide = call_runner(copy_module_for_calls(captured.module).double(), True, names)
+    single = call_runner(copy_module_for_calls(captured.module), names=names)
     calls = []
     for point in size_points(captured.dynamic):
         for sample in samples[:CALLS]:

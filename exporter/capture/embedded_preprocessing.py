@@ -104,7 +104,7 @@ def fold_embedded_preprocessing(
         The folded copy and a note, or the module itself and an empty text.
     """
     place = place_of_embedded_preprocessing(module)
-    name = _embedded_first_layer(module, program, place) if program and place is not None else ""
+    name = _first_layer_to_embed_in(module, program, place) if program and place is not None else ""
     if not name or place is None:
         return module, ""
     folded = copy.deepcopy(module)
@@ -126,7 +126,7 @@ def place_of_embedded_preprocessing(module: nn.Module) -> str | None:
     return next(places, None)
 
 
-def _embedded_first_layer(module: nn.Module, program: torch.export.ExportedProgram, place: str) -> str:
+def _first_layer_to_embed_in(module: nn.Module, program: torch.export.ExportedProgram, place: str) -> str:
     """Return the path of the plain convolution that alone reads what was divided by `std`; "" without one."""
     signature = program.graph_signature
     parameters: dict[str, str] = dict(signature.inputs_to_parameters)

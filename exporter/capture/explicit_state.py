@@ -21,7 +21,7 @@ from exporter.capture.calls import (
     call_leaves,
     call_network,
     call_output_names,
-    copied_for_calls,
+    copy_module_for_calls,
     settle_for_calls,
 )
 from exporter.capture.state import state_changed_by_calls
@@ -61,12 +61,12 @@ def make_state_explicit(
         CaptureError: The network does not run, or its state changes shape from call to call.
     """
     settle_for_calls(model.module)
-    fresh = copied_for_calls(model.module)
+    fresh = copy_module_for_calls(model.module)
     paths = state_changed_by_calls(fresh, (*verification, *calibration))
     if not paths:
         return ExplicitModel(model, tuple(calibration), tuple(verification), tuple(choice))
     first = call_arguments(verification[0])
-    names = call_output_names(list(call_leaves(call_network(copied_for_calls(fresh), first))))
+    names = call_output_names(list(call_leaves(call_network(copy_module_for_calls(fresh), first))))
     taken = {spec.name for spec in model.inputs}
     inputs = [_free_explicit_name(path.replace(".", "_"), taken) for path in paths]
     initial = [_explicit_state_tensor(fresh, path).detach().clone() for path in paths]

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from exporter.capture.calls import copied_for_calls
+from exporter.capture.calls import copy_module_for_calls
 
 
 def with_folded_weights(module: nn.Module) -> nn.Module:
@@ -23,7 +23,7 @@ def with_folded_weights(module: nn.Module) -> nn.Module:
     """
     if isinstance(module, torch.jit.ScriptModule) or not any(map(_has_folded_weight, module.modules())):
         return module
-    folded = copied_for_calls(module)
+    folded = copy_module_for_calls(module)
     if folded is module:  # it cannot be copied
         return module
     with torch.no_grad():

@@ -52,7 +52,7 @@ def draw_patterns() -> list[Pattern]:
         *(_ramp_draws(*pair) for pair in ends),
         *(_cycle_draws((level,)) for level in LEVELS),
         *(_cycle_draws(pair) for pair in ends),
-        *(_mixed_draws(seed, whole) for whole in (False, True) for seed in range(4)),
+        *(_mix_draws(seed, whole) for whole in (False, True) for seed in range(4)),
     ]
 
 
@@ -66,7 +66,7 @@ def _cycle_draws(levels: Sequence[float]) -> Pattern:
     return lambda position, count: torch.full((count,), levels[position % len(levels)], dtype=torch.float64)
 
 
-def _mixed_draws(seed: int, whole: bool) -> Pattern:
+def _mix_draws(seed: int, whole: bool) -> Pattern:
     """Mix the levels at random, within each draw or from draw to draw (`whole`)."""
 
     def quantiles(position: int, count: int) -> Tensor:

@@ -24,7 +24,7 @@ from exporter.capture.calls import (
     call_mutates_inputs,
     call_network,
     call_output_names,
-    copied_for_calls,
+    copy_module_for_calls,
     settle_for_calls,
 )
 from exporter.capture.digest import digest_program
@@ -63,19 +63,21 @@ def capture_program(
     """
     module, tensors = model.module, call_arguments(example)
     settle_for_calls(module)
-    fresh = copied_for_calls(module)
+    fresh = copy_module_for_calls(module)
     names = [spec.name for spec in model.inputs]
     outputs = call_network(module, tensors, model.architecture, names)
     named = _program_outputs(model, outputs)
     changed = _program_state(fresh, (example, *others), tensors)
-    module = _adapted_program(fresh if changed else module, tensors, outputs)
-    program, problem = _export_program(copied_for_calls(module) if changed else module, tensors, sizes)
+    module = _adapt_program(fresh if changed else module, tensors, outputs)
+    program, problem = _export_program(copy_module_for_calls(module) if changed else module, tensors, sizes)
     if sizes and program is None:
         raise dynamic_shapes.dynamic_refusal(model.architecture, problem)
     randomness.check_randomness(fresh, tensors, program)
     lowered, folded = embedded_preprocessing.fold_embedded_preprocessing(module, program)
     if folded:
-        program, problem = _export_program(copied_for_calls(lowered) if changed else lowered, tensors, sizes)
+        program, problem = _export_program(
+            copy_module_for_calls(lowered) if changed else lowered, tensors, sizes
+        )
     specs = _name_program_outputs(model, named)
     return Captured(
         module=module,
@@ -109,11 +111,9 @@ def _program_state(module: torch.nn.Module, samples: Sequence[Sample], tensors: 
         raise
 
 
-def _adapted_program(
-    module: torch.nn.Module, inputs: Sequence[torch.Tensor], outputs: Any
-) -> torch.nn.Module:
+def _adapt_program(module: torch.nn.Module, inputs: Sequence[torch.Tensor], outputs: Any) -> torch.nn.Module:
     """Wrap a module that writes to its inputs, or returns anything but a tensor or a flat tuple."""
-    if call_mutates_inputs(copied_for_calls(module), inputs):
+    if call_mutates_inputs(copy_module_for_calls(module), inputs):
         module = OwnCallInputs(module).eval()
     if isinstance(outputs, torch.Tensor):
         return module

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import generators
-from exporter.capture.calls import call_array, call_leaves, call_network, copied_for_calls
+from exporter.capture.calls import call_array, call_leaves, call_network, copy_module_for_calls
 from exporter.capture.forced_draws import (
     UNWRITTEN_TRIALS,
     Draw,
@@ -109,7 +109,7 @@ def _torch_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | Non
     for trial, pattern in enumerate(draw_patterns()):
         mode, fresh = (
             ForcedDraws(pattern),
-            copied_for_calls(module),
+            copy_module_for_calls(module),
         )  # saving a TorchScript network allows no mode
         _seed_randomness(SEEDS[0])
         try:
@@ -137,7 +137,7 @@ def _other_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | Non
     for seed in SEEDS:
         _seed_randomness(seed)
         before.append(generator_fingerprint())
-        outputs.append(_arrays_for_randomness(call_network(copied_for_calls(module), inputs)))
+        outputs.append(_arrays_for_randomness(call_network(copy_module_for_calls(module), inputs)))
         after.append(generator_fingerprint())
     states = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
     if any(starts != ends and len(set(ends)) > 1 for starts, ends in states):
@@ -153,7 +153,7 @@ def _own_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
 
     A generator that forward makes anew from a seed ends each call in one state.
     """
-    module = copied_for_calls(module)
+    module = copy_module_for_calls(module)
     states: list[list[bytes]] = []
     for _ in range(2):
         if not own_generators(module) and not states:
@@ -170,7 +170,7 @@ def _random_readings(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None
         _seed_randomness(SEEDS[0])
         with replaced_clocks(module, seed) as readings:
             try:
-                outputs = _arrays_for_randomness(call_network(copied_for_calls(module), inputs))
+                outputs = _arrays_for_randomness(call_network(copy_module_for_calls(module), inputs))
             except CaptureError:  # it ran before: the time of day made it raise
                 return readings[0] if readings else None
         if bytes_read := [reading for reading in readings if not reading.action.endswith("clock")]:
@@ -196,7 +196,7 @@ def _randomness_line(module: nn.Module, inputs: Sequence[Tensor], own: Sequence[
         own: The generators to watch, by kind; empty for the global ones.
     """
     watch = _RandomnessWatch(own)
-    module = module if own else copied_for_calls(module)
+    module = module if own else copy_module_for_calls(module)
     sys.settrace(watch.enter)
     try:
         call_network(module, inputs)

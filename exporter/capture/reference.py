@@ -11,7 +11,7 @@ from torch import nn
 
 from exporter.capture import rounding
 from exporter.capture.activations import outputs_of_resting_activations
-from exporter.capture.calls import call_runner, copied_for_calls, first_line_of_call_error
+from exporter.capture.calls import call_runner, copy_module_for_calls, first_line_of_call_error
 from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
 from exporter.capture.sigmoids import outputs_of_sigmoids
 from exporter.errors import CaptureError
@@ -85,17 +85,17 @@ def run_reference(
     edge_floors = [
         _reference_floor([y], [a], sigmoids) for y, a in zip(edge_outputs, edge_actual, strict=True)
     ]
-    nudged, edge_nudged = (_nudged_reference(captured, largest, calls) for calls in (samples, usable))
+    nudged, edge_nudged = (_run_nudged_references(captured, largest, calls) for calls in (samples, usable))
     evidence = ReferenceIO(
         inputs=stack_reference(samples),
         reference=stack_reference(expected),
         edge_inputs=stack_reference(usable) if usable else _empty_reference(samples[0]),
         edge_reference=stack_reference(edge_outputs) if usable else _empty_reference(expected[0]),
         edge_names=tuple(edge_expected),
-        floor=_bounded_reference_floor(floor),
-        edge_floor=_bounded_reference_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
+        floor=_bound_reference_floor(floor),
+        edge_floor=_bound_reference_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
         reference_dtype="float64" if exact.widen else "float32",
-        edge_floors=tuple(_bounded_reference_floor(floor) for floor in edge_floors),
+        edge_floors=tuple(_bound_reference_floor(floor) for floor in edge_floors),
         eager_errors=_with_sigmoid_errors(rounding.rounding_errors(expected, actual, nudged), sigmoids),
         edge_unstable=rounding.rounding_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
         shapes=shapes,
@@ -128,7 +128,7 @@ class _ReferenceNetwork:
 
     def start(self) -> Runner:
         """Return a runner that starts with the checkpoint's state."""
-        module = copied_for_calls(self.captured.module)
+        module = copy_module_for_calls(self.captured.module)
         if self.seed is not None:
             return rounding.rounding_runner(
                 module, lambda network: call_runner(network, False, self._names), self.seed
@@ -263,7 +263,7 @@ def _empty_reference(sample: Sample) -> Sample:
     return tuple(np.zeros((0, *array.shape), array.dtype) for array in sample)
 
 
-def _nudged_reference(
+def _run_nudged_references(
     captured: Captured, largest: Sequence[tuple[int, ...]], samples: Sequence[Sample]
 ) -> list[Stacks]:
     """Run with other roundings, where rounding can change a discrete output: class numbers, masks."""
@@ -275,7 +275,7 @@ def _nudged_reference(
         run = call_runner(module)
         return lambda sample: padded_reference(run(sample), largest)
 
-    return rounding.nudged_rounding(captured.module, copied_for_calls, padding, samples)
+    return rounding.run_nudged_roundings(captured.module, copy_module_for_calls, padding, samples)
 
 
 def _with_sigmoid_errors(errors: Stacks, sigmoids: Sequence[bool]) -> Stacks:
@@ -309,7 +309,7 @@ def _reference_floor(
     return max((*(compare_max_error(y, a) for y, a in pairs), *small), default=0.0)
 
 
-def _bounded_reference_floor(floor: float) -> float:
+def _bound_reference_floor(floor: float) -> float:
     """Return the floor, at most `MAX_FLOOR`. A reference with NaN has none; a gate refuses what it judges."""
     return min(floor, MAX_FLOOR) if math.isfinite(floor) else MAX_FLOOR
 

@@ -42,7 +42,7 @@ def replaced_clocks(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
         clock: _fake_clock(f"time.{name}", clock, random.Random(f"{seed} {name}"), readings)
         for name, clock in originals.items()
     }
-    fakes[os.urandom] = _clocked_random_bytes(readings, os.urandom)
+    fakes[os.urandom] = _random_bytes_of_clocks(readings, os.urandom)
     spaces = [vars(time), vars(os), vars(random), *_clock_namespaces(module)]
     places = [
         (space, key, value)
@@ -52,7 +52,7 @@ def replaced_clocks(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
     ]
     seeded = random.Random.seed
     try:
-        setattr(random.Random, "seed", _clocked_seeding(readings, seeded))  # noqa: B010 - mypy forbids the assignment
+        setattr(random.Random, "seed", _seeding_of_clocks(readings, seeded))  # noqa: B010 - mypy forbids the assignment
         for space, key, value in places:
             space[key] = fakes[value]
         yield readings
@@ -98,7 +98,7 @@ def _fake_clock(
     return read
 
 
-def _clocked_random_bytes(readings: list[Draw], urandom: Callable[[int], bytes]) -> Callable[[int], bytes]:
+def _random_bytes_of_clocks(readings: list[Draw], urandom: Callable[[int], bytes]) -> Callable[[int], bytes]:
     """Make a source of random bytes that remembers the user's lines that it is read for."""
 
     def read(count: int) -> bytes:
@@ -112,7 +112,7 @@ def _clocked_random_bytes(readings: list[Draw], urandom: Callable[[int], bytes])
     return read
 
 
-def _clocked_seeding(readings: list[Draw], seed: Callable[..., None]) -> Callable[..., None]:
+def _seeding_of_clocks(readings: list[Draw], seed: Callable[..., None]) -> Callable[..., None]:
     """Make a `Random.seed` that remembers the user's lines that make a generator without a seed."""
 
     def seeding(self: random.Random, a: Any = None, version: int = 2) -> None:

@@ -50,7 +50,7 @@ def _rounding_errors(reference: Array, actual: Array, nudged: Sequence[Array]) -
     return errors
 
 
-def nudged_rounding(
+def run_nudged_roundings(
     module: torch.nn.Module,
     copy: Callable[[torch.nn.Module], torch.nn.Module],
     runner: Callable[[torch.nn.Module], Runner],
@@ -66,7 +66,7 @@ def nudged_rounding(
     runs: list[Stacks] = []
     for seed in range(TRIALS):
         with contextlib.suppress(Exception):  # the model's own code may raise anything
-            runs.append(_nudged_rounding_run(copy(module), runner, samples, seed))
+            runs.append(_run_nudged_rounding_once(copy(module), runner, samples, seed))
     for last in (False, True):
         with contextlib.suppress(Exception), TiesFromOneEnd(last) as mode:
             run = runner(copy(module))
@@ -76,7 +76,7 @@ def nudged_rounding(
     return runs
 
 
-def _nudged_rounding_run(
+def _run_nudged_rounding_once(
     module: torch.nn.Module,
     runner: Callable[[torch.nn.Module], Runner],
     samples: Sequence[Sample],

@@ -18,7 +18,7 @@ from exporter.capture.calls import (
     call_array,
     call_leaves,
     call_network,
-    copied_for_calls,
+    copy_module_for_calls,
     unwrapped_call,
 )
 from exporter.errors import CaptureError
@@ -43,7 +43,7 @@ def state_changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tupl
         CaptureError: The network's own code raised, or earlier calls change the outputs through something
             that is not a tensor.
     """
-    fresh, used = copied_for_calls(module), copied_for_calls(module)
+    fresh, used = copy_module_for_calls(module), copy_module_for_calls(module)
     if used is module:
         return ()
     first = _outputs_by_state(fresh, samples[0])
@@ -106,7 +106,7 @@ def state_tensors(module: nn.Module) -> dict[str, Tensor]:
         warnings.simplefilter("ignore")
         for path, part in module.named_modules():
             for name, value in _state_attributes(part):
-                for suffix, leaf in _nested_state(value):
+                for suffix, leaf in _list_nested_state(value):
                     if isinstance(leaf, Tensor):
                         tensors[".".join(filter(None, (path, name, suffix)))] = leaf.detach().clone()
     return tensors
@@ -130,17 +130,17 @@ def _state_attributes(part: nn.Module) -> list[tuple[str, Any]]:
     return own + [(name, value) for name, value in part.__dict__.items() if name not in internal]
 
 
-def _nested_state(value: Any, depth: int = 3) -> list[tuple[str, Any]]:
+def _list_nested_state(value: Any, depth: int = 3) -> list[tuple[str, Any]]:
     if depth and isinstance(value, tuple | list):
         return [
             (".".join(filter(None, (str(i), suffix))), leaf)
             for i, item in enumerate(value)
-            for suffix, leaf in _nested_state(item, depth - 1)
+            for suffix, leaf in _list_nested_state(item, depth - 1)
         ]
     if depth and isinstance(value, dict):
         return [
             (".".join(filter(None, (str(key), suffix))), leaf)
             for key, item in value.items()
-            for suffix, leaf in _nested_state(item, depth - 1)
+            for suffix, leaf in _list_nested_state(item, depth - 1)
         ]
     return [("", value)]

@@ -27,7 +27,7 @@ from exporter.checkpoints import (
 )
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.contents import printable_content
-from exporter.checkpoints.source import EXPECTED, CheckpointSource, opened_source
+from exporter.checkpoints.source import EXPECTED, CheckpointSource, open_source
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -77,10 +77,10 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
         CheckpointError: The file cannot be read, or not safely. Never anything else.
     """
     if distributed.is_distributed(path):
-        with _explained_checkpoint_errors(path):
+        with _explain_checkpoint_errors(path):
             return distributed.read_distributed(path)
     if folder.is_checkpoint_folder(path):
-        with _explained_checkpoint_errors(path):
+        with _explain_checkpoint_errors(path):
             return folder.read_checkpoint_folder(path)
     if lora.is_lora_folder(path):
         raise CheckpointError(f"{path} is a LoRA adapter.", foreign_files.LORA_ADVICE)
@@ -88,17 +88,17 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
         raise CheckpointError(
             f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."
         )
-    with opened_source(path) as source, _explained_checkpoint_errors(path):
+    with open_source(path) as source, _explain_checkpoint_errors(path):
         return _read_checkpoint(source, trust)
 
 
 @contextmanager
-def _explained_checkpoint_errors(path: Path) -> Iterator[None]:
+def _explain_checkpoint_errors(path: Path) -> Iterator[None]:
     """Make every failure a CheckpointError that names the file."""
     try:
         yield
     except CheckpointError as error:
-        raise _located_checkpoint_error(error, path) from error
+        raise _checkpoint_error_with_path(error, path) from error
     # Unpicklers, zip readers and torch raise whatever they like on a damaged file.
     except (Exception, pickle.PickleError) as error:
         reason = printable_content(str(error).strip().splitlines()[0] if str(error).strip() else "")
@@ -131,7 +131,7 @@ def _top_of_checkpoint(source: CheckpointSource) -> tuple[tuple[str, str], ...]:
     return describe_contents(source.pickled.root) if source.pickled is not None else ()
 
 
-def _located_checkpoint_error(error: CheckpointError, path: Path) -> CheckpointError:
+def _checkpoint_error_with_path(error: CheckpointError, path: Path) -> CheckpointError:
     """Return the error with the file's name in it."""
     if str(path) in error.message:
         return error

@@ -64,7 +64,7 @@ class Archive:
             ) from error
 
 
-def packed_archive(records: Mapping[str, bytes], root: str) -> io.BytesIO:
+def pack_archive(records: Mapping[str, bytes], root: str) -> io.BytesIO:
     """A fresh archive of exactly these records.
 
     What was checked and what PyTorch's own zip reader sees are then the same bytes: two readers can

@@ -63,7 +63,7 @@ def read_distributed(folder: Path) -> Checkpoint:
             folder was changed meanwhile.
     """
     sha256 = digest_file_or_folder(folder)
-    metadata = _distributed_state(_unpickled_distributed(folder / METADATA), "Metadata")
+    metadata = _distributed_state(_unpickle_distributed(folder / METADATA), "Metadata")
     listed = metadata.get("state_dict_metadata")
     if not isinstance(listed, dict):
         raise DamagedFileError(f"{folder / METADATA} lists no tensors.", DAMAGED)
@@ -71,12 +71,12 @@ def read_distributed(folder: Path) -> Checkpoint:
         name: ref for name, entry in listed.items() if (ref := _distributed_tensor(name, entry)) is not None
     }
     shards = _distributed_shards(folder, metadata.get("storage_data"))
-    root = _nested_distributed(refs, metadata.get("planner_data"))
+    root = _nest_distributed(refs, metadata.get("planner_data"))
     files = sorted({shard.file for pieces in shards.values() for shard in pieces})
     size_bytes = sum((folder / file).stat().st_size for file in files if (folder / file).is_file())
 
     def read_storage(storage: Storage) -> bytearray:
-        return _assembled_distributed(folder, refs[storage.key], shards.get(storage.key, []))
+        return _assemble_distributed(folder, refs[storage.key], shards.get(storage.key, []))
 
     with (folder / METADATA).open("rb") as file:
         source = CheckpointSource(folder, file, size_bytes, sha256, b"")
@@ -89,7 +89,7 @@ def read_distributed(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def _unpickled_distributed(path: Path) -> Any:
+def _unpickle_distributed(path: Path) -> Any:
     with path.open("rb") as file:
         return unpickle.unpickle(file, path.stat().st_size)
 
@@ -138,7 +138,7 @@ def _distributed_shards(folder: Path, listed: object) -> dict[str, list[Distribu
     return shards
 
 
-def _nested_distributed(refs: Mapping[str, TensorRef], paths: object) -> dict[Any, Any]:
+def _nest_distributed(refs: Mapping[str, TensorRef], paths: object) -> dict[Any, Any]:
     """Rebuild the dictionary that was saved: DCP flattens it, and notes each tensor's keys."""
     root: dict[Any, Any] = {}
     for name, ref in refs.items():
@@ -153,7 +153,7 @@ def _nested_distributed(refs: Mapping[str, TensorRef], paths: object) -> dict[An
     return root
 
 
-def _assembled_distributed(folder: Path, ref: TensorRef, shards: list[DistributedShard]) -> bytearray:
+def _assemble_distributed(folder: Path, ref: TensorRef, shards: list[DistributedShard]) -> bytearray:
     """Put a tensor together; every element exactly once."""
     import torch
 

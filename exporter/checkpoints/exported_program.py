@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import contents, exported_program_json, tensors, torchfile
-from exporter.checkpoints.archive import DAMAGED, Archive, packed_archive
+from exporter.checkpoints.archive import DAMAGED, Archive, pack_archive
 from exporter.checkpoints.inert_values import MAX_DIMENSIONS, TensorRef
 from exporter.checkpoints.source import CheckpointSource
 from exporter.checkpoints.torchscript import check_torchscript_module
@@ -63,7 +63,7 @@ def read_exported_program(source: CheckpointSource, trust: bool) -> Checkpoint:
         program = _load_exported_program(io.BytesIO(source.file.read()))
     else:
         program = _load_exported_program(
-            packed_archive(_safe_exported_records(archive, example), archive.root or "model/")
+            pack_archive(_safe_exported_records(archive, example), archive.root or "model/")
         )
     _check_exported_inference(program)
     values = {**program.state_dict, **{k: v for k, v in program.constants.items() if _is_exported_tensor(v)}}
@@ -90,14 +90,14 @@ def _why_no_exported_graph(archive: Archive) -> str:
 
 def _safe_exported_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
     records = {name: archive.read(name) for name in COPIED if name in archive}
-    records[GRAPH] = exported_program_json.checked_program_json(archive.read(GRAPH))
+    records[GRAPH] = exported_program_json.sanitize_program_json(archive.read(GRAPH))
     for folder, config_name in CONFIGS.items():
         config = json.loads(archive.read(config_name))
         for payload in config["config"].values():
             name = folder + _exported_payload(payload, archive, folder)
             records[name] = archive.read(name)
-        records[config_name] = exported_program_json.checked_program_json(json.dumps(config).encode())
-    records[EXAMPLE] = _saved_exported_program(example)
+        records[config_name] = exported_program_json.sanitize_program_json(json.dumps(config).encode())
+    records[EXAMPLE] = _save_exported_program(example)
     return records
 
 
@@ -137,7 +137,7 @@ def _exported_example(archive: Archive) -> tuple[torch.Tensor, ...]:
     return ()
 
 
-def _saved_exported_program(example: tuple[torch.Tensor, ...]) -> bytes:
+def _save_exported_program(example: tuple[torch.Tensor, ...]) -> bytes:
     import torch
 
     if not example:

@@ -60,7 +60,7 @@ TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"
 TRUST = "Pass --trust if you trust whoever made the file."
 
 
-def checked_program_json(program: bytes) -> bytes:
+def sanitize_program_json(program: bytes) -> bytes:
     """The graph with what could run taken out, as torch may safely read it.
 
     Args:
@@ -72,10 +72,10 @@ def checked_program_json(program: bytes) -> bytes:
     Raises:
         CheckpointError: A string is no name, operator, expression or tree specification of a plain model.
     """
-    return json.dumps(_checked_json_part(json.loads(program), "")).encode()
+    return json.dumps(_sanitize_json_part(json.loads(program), "")).encode()
 
 
-def _checked_json_part(value: Any, key: str) -> Any:
+def _sanitize_json_part(value: Any, key: str) -> Any:
     if key == "guards_code":
         return []  # Python source, which `ExportedProgram.module` would run.
     if key == "metadata":
@@ -84,9 +84,9 @@ def _checked_json_part(value: Any, key: str) -> Any:
     if key in ("device", "as_device"):
         return {"type": "cpu", "index": None}
     if isinstance(value, dict):
-        return {_json_name(name, "."): _checked_json_part(item, name) for name, item in value.items()}
+        return {_json_name(name, "."): _sanitize_json_part(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_checked_json_part(item, key) for item in value]
+        return [_sanitize_json_part(item, key) for item in value]
     return _json_text(value, key) if isinstance(value, str) else value
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import contents, prefixes, safetensors, state_dict, training_checkpoint
 from exporter.checkpoints.archive import DAMAGED
-from exporter.checkpoints.source import UNCHANGED, check_regular_source, opened_source
+from exporter.checkpoints.source import UNCHANGED, check_regular_source, open_source
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.files import digest_file_or_folder
 from exporter.records import Checkpoint
@@ -42,7 +42,7 @@ MAX_JSON_BYTES = 64 << 20
 MAX_SHARDS = 10_000
 
 
-def located_folder(path: Path) -> Path:
+def find_checkpoint_folder(path: Path) -> Path:
     """Return the folder that a path stands for; any other path is returned unchanged.
 
     Args:
@@ -102,9 +102,9 @@ def read_checkpoint_folder(folder: Path) -> Checkpoint:
         kind="pretrained",
         tensors=tensors,
         notes=notes,
-        contents=tuple(_described_folder(settings, tensors)),
+        contents=tuple(_describe_folder_contents(settings, tensors)),
         readings=prefixes.prefix_readings(tensors),
-        stated_networks=tuple(_stated_in_folder(settings[CONFIG])),
+        stated_networks=tuple(_networks_stated_in_folder(settings[CONFIG])),
         settings=settings,
     )
 
@@ -165,7 +165,7 @@ def _folder_texts(values: Any) -> bool:
 
 
 def _folder_file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    with opened_source(path) as source:
+    with open_source(path) as source:
         for is_kind, read_kind in (
             (safetensors.is_safetensors, safetensors.read_safetensors),
             (training_checkpoint.is_training_checkpoint, training_checkpoint.read_training_checkpoint),
@@ -177,7 +177,7 @@ def _folder_file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
         raise CheckpointError(f"{path} {source.nature()}, expected the weights.", "Save the folder again.")
 
 
-def _described_folder(
+def _describe_folder_contents(
     settings: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> Iterator[tuple[str, str]]:
     for name, content in settings.items():
@@ -188,7 +188,7 @@ def _described_folder(
         yield contents.printable_content(key), f"tensor {kind} {list(tensor.shape)}"
 
 
-def _stated_in_folder(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _networks_stated_in_folder(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     classes = config.get("architectures")
     for key, value in (
         *(("architectures", name) for name in (classes if isinstance(classes, list) else ())),

@@ -58,7 +58,7 @@ def is_lora_folder(path: Path) -> bool:
         return False
 
 
-def located_lora_weights(path: Path) -> Path:
+def find_lora_weights(path: Path) -> Path:
     """Return the file with an adapter's tensors, where a path is its folder; any other path unchanged."""
     if not is_lora_folder(path):
         return path

@@ -30,7 +30,7 @@ def read_pickled_module(source: CheckpointSource, trust: bool) -> Checkpoint:
         CheckpointError: It is not trusted, or its classes are not here.
     """
     modules = _pickled_modules(source)
-    key = _preferred_pickled_module(modules)
+    key = _choose_pickled_module(modules)
     where = f" under {key!r}" if key else ""
     if not trust:
         raise CodeInFileError(
@@ -39,7 +39,7 @@ def read_pickled_module(source: CheckpointSource, trust: bool) -> Checkpoint:
             "expected its weights: to read it is to run its code.",
             "Save model.state_dict() instead, or pass --trust if you trust whoever made the file.",
         )
-    module = _unpickled_module(source, key)
+    module = _unpickle_module(source, key)
     assert source.pickled is not None
     _, converted = tensors.tensors_as_float32(dict(module.state_dict()))
     return Checkpoint(
@@ -63,7 +63,7 @@ def _pickled_modules(source: CheckpointSource) -> dict[str, Inert]:
     return {str(key): value for key, value in entries if isinstance(value, Inert) and is_module_value(value)}
 
 
-def _preferred_pickled_module(modules: dict[str, Inert]) -> str:
+def _choose_pickled_module(modules: dict[str, Inert]) -> str:
     """Averaged modules first (Ultralytics keeps one under "ema"), then the most telling key."""
     ranks = {key: index for index, key in enumerate(choose_weights.WEIGHTS)}
     return min(
@@ -71,7 +71,7 @@ def _preferred_pickled_module(modules: dict[str, Inert]) -> str:
     )
 
 
-def _unpickled_module(source: CheckpointSource, key: str) -> torch.nn.Module:
+def _unpickle_module(source: CheckpointSource, key: str) -> torch.nn.Module:
     import torch
 
     source.file.seek(0)

@@ -59,7 +59,7 @@ def _without_prefix(reading: Reading, pattern: re.Pattern[str]) -> Reading:
     if not removed:
         return reading
     return (
-        _renamed_without_prefix(reading, {name: pattern.sub("", name) for name in reading.names}, removed)
+        _rename_without_prefix(reading, {name: pattern.sub("", name) for name in reading.names}, removed)
         or reading
     )
 
@@ -71,7 +71,7 @@ def _without_shared_prefix(reading: Reading) -> Iterator[Reading]:
         prefix = f"{next(iter(firsts), '')}."
         if len(firsts) != 1 or not all(name.startswith(prefix) for name in reading.names):
             return
-        shorter = _renamed_without_prefix(
+        shorter = _rename_without_prefix(
             reading, {name: name[len(prefix) :] for name in reading.names}, [prefix]
         )
         if shorter is None:
@@ -80,7 +80,7 @@ def _without_shared_prefix(reading: Reading) -> Iterator[Reading]:
         yield reading
 
 
-def _renamed_without_prefix(
+def _rename_without_prefix(
     reading: Reading, renamed: Mapping[str, str], removed: list[str]
 ) -> Reading | None:
     """None where two tensors would get one name, or one none."""

@@ -89,7 +89,7 @@ def _few_of_source(names: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def opened_source(path: Path) -> Iterator[CheckpointSource]:
+def open_source(path: Path) -> Iterator[CheckpointSource]:
     """Open a checkpoint once: everything is read from this one handle, whatever happens to the path.
 
     Raises:

@@ -33,35 +33,35 @@ MAX_NAMES = 6
 
 def stated_networks(root: object) -> tuple[tuple[str, str], ...]:
     """List (key, text) of each setting that names a network, as `args.arch`: `resnet50`."""
-    return tuple(_stated_in(root))[:MAX_NAMES]
+    return tuple(_find_stated_networks(root))[:MAX_NAMES]
 
 
-def stated_arguments(root: object) -> dict[str, object]:
+def stated_training_arguments(root: object) -> dict[str, object]:
     """Return the settings under `args`: what the training program was called with.
 
     What is neither numbers nor text is described in words.
     """
-    settings = _stated_settings(_stated_settings(root).get("args"))
+    settings = _settings_stated_by_value(_settings_stated_by_value(root).get("args"))
     return {
         key: value if is_plain_value(value) else describe_content(value) for key, value in settings.items()
     }
 
 
-def _stated_in(root: object) -> Iterator[tuple[str, str]]:
-    top = _stated_settings(root)
-    yield from _stated_name(top, "")
+def _find_stated_networks(root: object) -> Iterator[tuple[str, str]]:
+    top = _settings_stated_by_value(root)
+    yield from _names_stated_in_settings(top, "")
     for place in PLACES:
-        yield from _stated_name(_stated_settings(top.get(place)), f"{place}.")
+        yield from _names_stated_in_settings(_settings_stated_by_value(top.get(place)), f"{place}.")
 
 
-def _stated_name(settings: dict[str, object], before: str) -> Iterator[tuple[str, str]]:
+def _names_stated_in_settings(settings: dict[str, object], before: str) -> Iterator[tuple[str, str]]:
     for key in NAMES:
         value = settings.get(key)
         if isinstance(value, str) and NAME.fullmatch(value):
             yield f"{before}{key}", value
 
 
-def _stated_settings(value: object) -> dict[str, object]:
+def _settings_stated_by_value(value: object) -> dict[str, object]:
     """The entries of a dictionary, or the attributes of an inert object such as `argparse.Namespace`."""
     value = value.state if isinstance(value, Inert) else value
     return (

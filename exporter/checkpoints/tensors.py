@@ -60,7 +60,7 @@ def load_tensors(
 
 def raw_tensor(name: str, ref: TensorRef, pickled: PickledTorchfile) -> torch.Tensor:
     """Read one tensor in the type it is stored in."""
-    return _strided_tensor(name, ref, pickled.read_storage(whole_tensor_storage(ref.storage)))
+    return _stride_tensor(name, ref, pickled.read_storage(whole_tensor_storage(ref.storage)))
 
 
 def check_total_of_tensors(total_bytes: int, file_bytes: int) -> None:
@@ -149,7 +149,7 @@ def _is_mask_tensor(values: torch.Tensor) -> bool:
 def _real_tensor(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -> torch.Tensor:
     match ref:
         case TensorRef():
-            return _strided_tensor(name, ref, read[whole_tensor_storage(ref.storage)])
+            return _stride_tensor(name, ref, read[whole_tensor_storage(ref.storage)])
         case ArrayRef():
             return _tensor_from_array(name, ref)
         case Opaque():
@@ -159,7 +159,7 @@ def _real_tensor(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -
             )
 
 
-def _strided_tensor(name: str, ref: TensorRef, data: bytearray) -> torch.Tensor:
+def _stride_tensor(name: str, ref: TensorRef, data: bytearray) -> torch.Tensor:
     import torch
 
     stored = len(data) // ITEM_BYTES[ref.dtype]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import sandbox
 from exporter.checkpoints import contents, tensors, torchscript_operators
-from exporter.checkpoints.archive import packed_archive
+from exporter.checkpoints.archive import pack_archive
 from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import BoundsError, CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
@@ -51,7 +51,7 @@ def read_torchscript(source: CheckpointSource, trust: bool) -> Checkpoint:
     """
     assert source.archive is not None
     records = {name: source.archive.read(name) for name in source.archive.names}
-    archive = packed_archive(records, source.archive.root or "archive/").getvalue()
+    archive = pack_archive(records, source.archive.root or "archive/").getvalue()
     if not trust:
         _check_torchscript_classes(records)
         check_torchscript_operators(archive, source.size_bytes)

@@ -31,11 +31,11 @@ def refused_operators(names: Iterable[str]) -> tuple[str, ...]:
 
 def operators_complaint(names: tuple[str, ...]) -> str:
     """What is wrong with a file that uses these operators, to go on after its name."""
-    shown = ", ".join(map(_spelled_operator, names[:3])) + (", …" if len(names) > 3 else "")
+    shown = ", ".join(map(_spell_operator, names[:3])) + (", …" if len(names) > 3 else "")
     return f"uses {shown}: it may reach files, the screen or other code, which no model needs to compute"
 
 
-def _spelled_operator(name: str) -> str:
+def _spell_operator(name: str) -> str:
     """An operator as TorchScript's source writes it, with its full name: 'save' (aten::save)."""
     namespace, _, short = name[:80].partition("::")
     return f"{short if namespace in ('aten', 'prim') else f'ops.{namespace}'!r} ({namespace}::{short})"

@@ -75,7 +75,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     def persistent_load(self, pid: object) -> object:
         match pid:
             case ("storage", DType(dtype), str(key) | int(key), _, int(numel), *view) if 0 <= numel < 2**60:
-                return _viewed_for_unpickling(Storage(str(key), dtype, numel), view)
+                return _view_storage_for_unpickling(Storage(str(key), dtype, numel), view)
             case ("storage", Foreign(name), *_):
                 return Inert(name)
             case ("module", kind, *_):
@@ -197,7 +197,7 @@ def unpickle(file: BinaryIO, size: int) -> Any:
     return RestrictedUnpickler(BoundedPickleFile(file, size)).load()
 
 
-def _viewed_for_unpickling(storage: Storage, view: list[object]) -> Storage:
+def _view_storage_for_unpickling(storage: Storage, view: list[object]) -> Storage:
     match view:
         case [] | [None]:
             return storage

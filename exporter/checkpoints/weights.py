@@ -53,7 +53,9 @@ def checkpoint_of_weights(
         layer_versions=chosen.layer_versions,
         extra_state=chosen.extra_state,
         stated_networks=stated_network.stated_networks(pickled.root),
-        settings={ARGUMENTS: said} if (said := stated_network.stated_arguments(pickled.root)) else {},
+        settings={ARGUMENTS: said}
+        if (said := stated_network.stated_training_arguments(pickled.root))
+        else {},
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 Command = Callable[..., None]
 
 
-def composed_command(parameter: str, build: Callable[..., Any]) -> Callable[[Command], Command]:
+def compose_command(parameter: str, build: Callable[..., Any]) -> Callable[[Command], Command]:
     """Give a command the parameters of `build` in the place of one of its own, which gets what it returns.
 
     Typer reads a function's signature, so the signature is changed.

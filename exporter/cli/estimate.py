@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli.app import Debug, Json, app, app_console, watch_command
-from exporter.cli.prepare import prepared_arm_programs
+from exporter.cli.prepare import prepare_arm_programs
 
 
 @app.command()
@@ -36,7 +36,7 @@ def estimate(
     from exporter.pipeline.workers.pool import default_pool_size
 
     if not qemu_plugin.missing_for_plugin() and not arm_tools.missing_arm_tools():
-        prepared_arm_programs()
+        prepare_arm_programs()
     with watch_command(as_json) as observer:
         report = estimates.estimate_export(out, jobs or default_pool_size(), observer, cached=not no_cache)
     if as_json:

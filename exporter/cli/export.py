@@ -279,9 +279,9 @@ def export_command(
         from exporter.config import cards
 
         card = cards.load_card(model.checkpoint)
-        request = cards.merged_with_card(card, request, _given_export_fields(context))
+        request = cards.merge_card_with_options(card, request, _given_export_fields(context))
         required = required or card.require
-    request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
+    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
     _check_export_options(context, request, bench)
     print_export_report(request, required, as_json, last=not bench)
     if bench:

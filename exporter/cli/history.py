@@ -45,7 +45,7 @@ Location = Annotated[
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of a session; its first letters are enough.")]
 
 
-def opened_history(location: str | None) -> History:
+def open_existing_history(location: str | None) -> History:
     """Open an existing history. A mistyped place must not create a new one."""
     from android_harness import history
 
@@ -66,7 +66,7 @@ def list_history_command(
     from exporter.cli.console import history as tables
 
     wanted = replace(wanted, newest=newest)
-    with opened_history(history) as memory:
+    with open_existing_history(history) as memory:
         sessions, gaps = memory.sessions(wanted), memory.gaps(wanted)
     if as_json:
         rows = {"sessions": [plain(item) for item in sessions], "gaps": [plain(item) for item in gaps]}
@@ -87,7 +87,7 @@ def show_session_command(
     from android_harness.regressions import changes, judging, quality
     from exporter.cli.console import history as tables
 
-    with opened_history(history) as memory:
+    with open_existing_history(history) as memory:
         session = memory.find(key)
         judgement = judging.judge_session(session, memory.baseline(session))
         worse = quality.worse_quality(session, memory.earlier(session))
@@ -120,7 +120,7 @@ def export_history_command(
     """Write sessions, or their raw samples, to a table for other programs."""
     from android_harness.history import exports
 
-    with opened_history(history) as memory:
+    with open_existing_history(history) as memory:
         count = exports.export_history(memory, file, wanted, samples=samples)
     if as_json:
         typer.echo(json.dumps({"file": str(file), "rows": count}))
@@ -165,12 +165,12 @@ def prune_history_command(
     if keep_days is None and keep_newest is None:
         raise UsageError("No rule says what to keep.", "Give --keep-days, --keep-newest, or both.")
     policy = pruning.PruningPolicy(keep_days, keep_newest, samples_only)
-    with opened_history(history) as memory:
+    with open_existing_history(history) as memory:
         plan = (pruning.prune_history if yes else pruning.plan_pruning)(memory, policy)
     if as_json:
         typer.echo(json.dumps(plain(plan) | {"done": yes}, indent=2))
     else:
-        typer.echo(tables.pruned_history_sentence(plan, policy.samples_only, yes))
+        typer.echo(tables.describe_pruned_history(plan, policy.samples_only, yes))
 
 
 @remembered.command("accept")
@@ -184,7 +184,7 @@ def accept_session_command(
     """
     from android_harness.history.records import history_record_as_json as plain
 
-    with opened_history(history) as memory:
+    with open_existing_history(history) as memory:
         accepted = memory.accept(memory.find(key).key)
     if as_json:
         typer.echo(json.dumps(plain(accepted), indent=2))

@@ -9,7 +9,7 @@ import typer
 
 from android_harness import records
 from android_harness.history.records import Filter
-from exporter.cli.composed_options import composed_command
+from exporter.cli.composed_options import compose_command
 from exporter.config import options
 
 Model = Annotated[str | None, typer.Option(help="Only sessions of this model card.")]
@@ -73,5 +73,5 @@ def _filter_time(option: str, words: str | None) -> datetime | None:
     return options.parse_time_option(option, words) if words else None
 
 
-filtered_command = composed_command("wanted", filter_from_options)
+filtered_command = compose_command("wanted", filter_from_options)
 """Gives a command these options, and passes it the filter as `wanted`."""

@@ -11,7 +11,7 @@ import typer
 
 from exporter.cli.app import Debug, Json, app, app_console, watch_command
 from exporter.cli.model_options import model_command
-from exporter.cli.prepare import prepare_all_programs, prepare_software_vulkan, prepared_arm_programs
+from exporter.cli.prepare import prepare_all_programs, prepare_arm_programs, prepare_software_vulkan
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, UsageError, VerificationError
 
@@ -109,7 +109,7 @@ def verify(
         return
     if libraries or artifact or min_sdk is not None:
         raise UsageError("LIBRARY, --artifact and --min-sdk go with --for-app.", "Add --for-app.")
-    arm64 = prepared_arm_programs() if on == "arm64" else None
+    arm64 = prepare_arm_programs() if on == "arm64" else None
     if on == "vulkan":
         prepare_software_vulkan()
     wanted = check.CheckedIdentity(expect_name, expect_version)
@@ -167,7 +167,7 @@ def _verify_for_app(
     from exporter.pipeline.workers.pool import default_pool_size
     from exporter.release import check
 
-    with check.opened_to_check(out) as folder:
+    with check.open_to_check(out) as folder:
         answer = for_app.check_for_app(folder, libraries, artifacts, min_sdk, jobs or default_pool_size())
     if as_json:
         typer.echo(json.dumps({"holds": answer.holds} | asdict(answer), indent=2, default=sorted))

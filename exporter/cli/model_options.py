@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.composed_options import composed_command
+from exporter.cli.composed_options import compose_command
 from exporter.config import options
 from exporter.config.request import ModelRequest
 
@@ -131,5 +131,5 @@ def model_from_options(
     )
 
 
-model_command = composed_command("model", model_from_options)
+model_command = compose_command("model", model_from_options)
 """Gives a command these options, and passes it the request as `model`."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from exporter.emulated.arm_tools import ArmTools
 
 
-def prepared_arm_programs() -> ArmTools:
+def prepare_arm_programs() -> ArmTools:
     """Return QEMU and the programs that it runs, prepared in the cache the first time."""
     from exporter.emulated import arm_tools
     from exporter.pipeline import cache
@@ -37,7 +37,7 @@ def prepare_software_vulkan() -> None:
 
 def prepare_all_programs() -> None:
     """Prepare everything that this machine has the programs for; say of the rest what is missing."""
-    steps: tuple[Callable[[], object], ...] = (prepared_arm_programs, prepare_software_vulkan)
+    steps: tuple[Callable[[], object], ...] = (prepare_arm_programs, prepare_software_vulkan)
     for step in steps:
         try:
             step()

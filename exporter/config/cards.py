@@ -33,7 +33,7 @@ class Card:
 
     def place(self, path: str) -> Path:
         """Return where a path in the card leads: relative paths start at the card's folder."""
-        return self.path.parent / toml_file.expanded_toml_path(path)
+        return self.path.parent / toml_file.expand_toml_path(path)
 
     def __str__(self) -> str:
         return f"Card {self.name} ({self.path})"
@@ -143,7 +143,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
     )
 
 
-def merged_with_card(card: Card, options: Request, given: Collection[str]) -> Request:
+def merge_card_with_options(card: Card, options: Request, given: Collection[str]) -> Request:
     """Merge a card's request with the command line's options; a given option overrides the card.
 
     Args:

@@ -45,10 +45,10 @@ def read_toml(path: Path, title: str, kind: type[Listed]) -> Listed:
         # As JSON: only there may a strict model take a list for a tuple.
         return kind.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise _refused_toml(error, path, title, kind) from None
+        raise _explain_refused_toml(error, path, title, kind) from None
 
 
-def expanded_toml_path(path: str) -> str:
+def expand_toml_path(path: str) -> str:
     """Return a path with `~` replaced by the user's home folder."""
     return os.path.expanduser(path)  # noqa: PTH111 - Path's own refuses an unknown user
 
@@ -78,7 +78,7 @@ def _parse_toml(path: Path, title: str) -> dict[str, Any]:
         ) from None
 
 
-def _refused_toml(error: ValidationError, path: Path, title: str, kind: type[Table]) -> UsageError:
+def _explain_refused_toml(error: ValidationError, path: Path, title: str, kind: type[Table]) -> UsageError:
     """Describe the first mistake in full. Unknown keys come first, as they often cause the others."""
     mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     first = mistakes[0]

@@ -55,10 +55,10 @@ class InstalledToolchain:
 
 def installed_toolchain() -> InstalledToolchain:
     """Compare the installed packages with the tested sets; imports none of them."""
-    return compared_toolchain({name: _installed_version(name) for name in TOOLCHAIN_SETS[0].versions})
+    return compare_toolchain({name: _installed_version(name) for name in TOOLCHAIN_SETS[0].versions})
 
 
-def compared_toolchain(installed: Mapping[str, str]) -> InstalledToolchain:
+def compare_toolchain(installed: Mapping[str, str]) -> InstalledToolchain:
     """Find the set with the fewest differences; the first of several.
 
     Args:

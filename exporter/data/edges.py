@@ -56,17 +56,17 @@ def edge_inputs(
         largest code observed in the saturated edges. Masks, lengths and positions stay as they are.
     """
     described = [
-        _described_edges(spec, preprocessing, array, [row[i] for row in (sample, *observed)])
+        _describe_edge_input(spec, preprocessing, array, [row[i] for row in (sample, *observed)])
         for i, (spec, array) in enumerate(zip(inputs, sample, strict=True))
     ]
-    edges = {name: tuple(_moved_edge(name, each) for each in described) for name in NAMES}
+    edges = {name: tuple(_move_edge(name, each) for each in described) for name in NAMES}
     return {name: edge for name, edge in edges.items() if not _equal_edges(edge, sample)}
 
 
 NAMES = ("zeros", "saturated_low", "saturated_high", "tiny", "brighter", "darker", "larger")
 
 
-def _described_edges(
+def _describe_edge_input(
     spec: TensorSpec, preprocessing: Preprocessing | None, array: Array, rows: Sequence[Array]
 ) -> _EdgeInput:
     kind = _edge_input_kind(rows)
@@ -98,7 +98,7 @@ def _edge_input_kind(rows: Sequence[Array]) -> Kind:
     return "fixed" if len(values) <= 2 or lengths or ordered else "codes"
 
 
-def _moved_edge(name: str, given: _EdgeInput) -> Array:
+def _move_edge(name: str, given: _EdgeInput) -> Array:
     array = given.array
     if given.kind == "fixed" or (given.kind == "codes" and not name.startswith("saturated")):
         return array.copy()

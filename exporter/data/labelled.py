@@ -91,18 +91,18 @@ def find_labelled(
     Raises:
         CalibrationError: The source cannot be used: what was seen, what was expected, what to try.
     """
-    classes = outputs[labelled_output_index(outputs)].shape[1]
+    classes = outputs[index_of_labelled_output(outputs)].shape[1]
     if source.is_dir():
-        return _labelled_photos(source, inputs, preprocessing, names, classes)
+        return _read_labelled_photos(source, inputs, preprocessing, names, classes)
     if source.suffix.lower() == ".npz" and source.is_file():
-        return _labelled_arrays(source, inputs, classes)
+        return _read_labelled_arrays(source, inputs, classes)
     seen = "is neither" if source.exists() else "does not exist"
     raise CalibrationError(
         f"--eval: {source} {seen}; expected a folder with a folder of photos per class, or an .npz file."
     )
 
 
-def labelled_output_index(outputs: Sequence[TensorSpec]) -> int:
+def index_of_labelled_output(outputs: Sequence[TensorSpec]) -> int:
     """Return the index of the output that says the class: the first of shape [batch, classes].
 
     Raises:
@@ -118,7 +118,7 @@ def labelled_output_index(outputs: Sequence[TensorSpec]) -> int:
     )
 
 
-def _labelled_arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Labelled:
+def _read_labelled_arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Labelled:
     digest = files.digest_file(source)
     rows, notes = npz.read_npz(source, inputs)
     labels = npz.read_npz_labels(source)
@@ -147,7 +147,7 @@ def _check_label_range(source: Path, labels: Array, classes: int) -> None:
         )
 
 
-def _labelled_photos(
+def _read_labelled_photos(
     source: Path,
     inputs: tuple[TensorSpec, ...],
     preprocessing: Preprocessing | None,
@@ -193,7 +193,7 @@ def match_label_folders(
     Raises:
         CalibrationError: Nothing fits all folders.
     """
-    listed = _listed_labels(source / CLASSES_FILE, classes)
+    listed = _read_label_names(source / CLASSES_FILE, classes)
     if listed:
         return _labels_by_name(folders, listed, CLASSES_FILE), f"Labels: folders are named in {CLASSES_FILE}."
     if all(name.isdecimal() and name.isascii() and int(name) < classes for name in folders):
@@ -248,7 +248,7 @@ def _plain_label(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().replace("_", " ").strip()
 
 
-def _listed_labels(path: Path, classes: int) -> list[str]:
+def _read_label_names(path: Path, classes: int) -> list[str]:
     if not path.is_file():
         return []
     try:

@@ -121,11 +121,11 @@ def _npz_rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Arr
             HOW,
             code="EM-NPZ",
         )
-    typed = _typed_npz(path, name, array, spec)
+    typed = _cast_npz_array(path, name, array, spec)
     return [np.ascontiguousarray(row.reshape(spec.shape)) for row in typed]
 
 
-def _typed_npz(path: Path, name: str, array: Array, spec: TensorSpec) -> Array:
+def _cast_npz_array(path: Path, name: str, array: Array, spec: TensorSpec) -> Array:
     wanted = np.dtype(spec.dtype)
     kinds = "iu" if wanted.kind in "iu" else wanted.kind
     if array.dtype.kind not in kinds:

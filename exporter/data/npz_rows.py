@@ -13,7 +13,7 @@ from exporter.data.sample_sets import (
     MORE,
     Data,
     Origin,
-    copied_in_sample_sets,
+    copies_in_sample_sets_warning,
     flat_sample_sets,
     note_on_grouped_sample_sets,
     scene_fields_of_sample_sets,
@@ -77,7 +77,7 @@ def split_npz_rows(
         (
             *_too_few_npz_rows(len(samples["calibration"]), count),
             *_flat_npz_rows(used),
-            *copied_in_sample_sets(copies, len(distinct), 2 * count),
+            *copies_in_sample_sets_warning(copies, len(distinct), 2 * count),
         ),
         {npz_row_digest(row): Origin(name) for name, (_, row) in zip(names, used, strict=True)},
         samples["choice"],

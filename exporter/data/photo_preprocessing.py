@@ -39,7 +39,7 @@ def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: R
     image = _center_crop_photo(_resize_photo(image, preprocessing, resize), preprocessing.crop)
     pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
     if preprocessing.pixels:
-        return _preprocessed_photo_pixels(pixels, preprocessing)
+        return _preprocess_photo_pixels(pixels, preprocessing)
     values = pixels.transpose(2, 0, 1).astype(np.float32)
     if preprocessing.scale != 255.0:
         values = values / np.float32(255.0) * np.float32(preprocessing.scale)
@@ -48,7 +48,7 @@ def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: R
     )
 
 
-def _preprocessed_photo_pixels(pixels: Array, preprocessing: Preprocessing) -> Array:
+def _preprocess_photo_pixels(pixels: Array, preprocessing: Preprocessing) -> Array:
     if preprocessing.pixels != "rgba":
         return np.ascontiguousarray(pixels)
     return np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)

@@ -14,7 +14,7 @@ from exporter.data.sample_sets import (
     MORE,
     Data,
     Origin,
-    copied_in_sample_sets,
+    copies_in_sample_sets_warning,
     flat_sample_sets,
     note_on_grouped_sample_sets,
     scene_fields_of_sample_sets,
@@ -88,7 +88,7 @@ def load_photo_sets(
         (
             *problems,
             *flat_sample_sets(constant, len(distinct), "photos"),
-            *copied_in_sample_sets(len(notes), len(distinct), wanted),
+            *copies_in_sample_sets_warning(len(notes), len(distinct), wanted),
         ),
         {photo.digest: Origin(photo.name, photo.size) for photo in distinct},
         samples["choice"],

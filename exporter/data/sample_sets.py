@@ -93,10 +93,10 @@ def scene_fields_of_sample_sets(
     }
     counts = {purpose: len(set(numbers)) for purpose, numbers in scene_of.items()}
     used = {i: purpose for purpose, samples in owners.items() for shown in samples for i in shown}
-    return scene_of, Scenes(**counts, groups=scenes.listed_scenes(grouping, used, names))
+    return scene_of, Scenes(**counts, groups=scenes.make_scenes(grouping, used, names))
 
 
-def copied_in_sample_sets(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
+def copies_in_sample_sets_warning(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
     """Warn when copies leave fewer different samples than were asked for."""
     if not copies or distinct >= wanted:
         return ()

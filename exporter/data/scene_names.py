@@ -49,7 +49,7 @@ def _scene_name_source(stem: str, known: Collection[str]) -> str:
     if alone := _ALONE.match(stem):
         return alone[1]
     rest = stem
-    while shorter := _shortened_scene_name(rest, known):
+    while shorter := _shorten_scene_name(rest, known):
         rest = shorter
     if video := _VIDEO.match(rest):
         return video[1]
@@ -59,7 +59,7 @@ def _scene_name_source(stem: str, known: Collection[str]) -> str:
     return rest if rest != stem else ""
 
 
-def _shortened_scene_name(name: str, known: Collection[str]) -> str:
+def _shorten_scene_name(name: str, known: Collection[str]) -> str:
     """Return a name without its last mark; empty when it has none."""
     if (piece := _SUFFIX.match(name)) and piece[1]:
         return piece[1].rstrip(" _.-")

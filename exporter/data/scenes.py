@@ -143,7 +143,7 @@ def scenes_of_samples(shown: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return _group_scenes(len(shown), {"": [pair for pair in pairs if pair[0] != pair[1]]}).scenes
 
 
-def listed_scenes(
+def make_scenes(
     grouping: SceneGrouping, used: Mapping[int, Purpose], names: Sequence[str]
 ) -> tuple[Scene, ...]:
     """Return the scenes of several samples, with their samples' names and their purpose.

@@ -82,7 +82,7 @@ def prepare_arm_tools(cache: Path) -> ArmTools:
 def root_of_arm_tools(target: Target, parts: ArmTools) -> Path:
     """Return the root that emulated programs see, made once: the C library, and the target's processor."""
     root = parts.folder / "roots" / target.name
-    with prepared_folder.locked_preparation(root):
+    with prepared_folder.lock_preparation(root):
         if not root.exists():
             aside = root.with_name(f".{root.name}.making")
             shutil.rmtree(aside, ignore_errors=True)

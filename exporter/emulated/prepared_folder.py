@@ -30,7 +30,7 @@ def prepare_once(folder: Path, make: Callable[[Path], None]) -> None:
     Raises:
         UsageError: Another user's folder is in its place.
     """
-    with locked_preparation(folder):
+    with lock_preparation(folder):
         if not is_prepared(folder):
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -53,7 +53,7 @@ def _is_folder_own(folder: Path) -> bool:
 
 
 @contextmanager
-def locked_preparation(folder: Path) -> Iterator[None]:
+def lock_preparation(folder: Path) -> Iterator[None]:
     """Keep other processes from preparing the same folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:

@@ -76,7 +76,7 @@ def ratio_of_anchor(
     return same[0].threads, latency.p50_ms / (same[0].p50_ms / same[0].anchor)
 
 
-def anchored_estimate(
+def anchor_estimate(
     estimate: EstimatedLatency, anchors: Sequence[Anchor], soc: str, runtime: str, precision: str
 ) -> EstimatedLatency:
     """Return an estimate corrected by the median anchor of its chip, runtime, precision and threads."""

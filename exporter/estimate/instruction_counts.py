@@ -78,11 +78,11 @@ def count_instructions(
         replace(parts, qemu=plugin.qemu),
         root, core, backend, model, [sample] * CALLS, scratch, plugin.options(answer),
     )  # fmt: skip
-    settled = _parsed_instruction_counts(answer)[SETTLED:]
+    settled = _parse_instruction_counts(answer)[SETTLED:]
     return Counts(*(sum(values) / len(settled) for values in zip(*settled, strict=True)))
 
 
-def _parsed_instruction_counts(answer: Path) -> list[tuple[int, ...]]:
+def _parse_instruction_counts(answer: Path) -> list[tuple[int, ...]]:
     """Return what each call executed, in the order of the fields of `Counts`."""
     try:
         names, *lines = [line.split() for line in answer.read_text().splitlines()]

@@ -69,20 +69,21 @@ def format_simulation_runner(program: torch.export.ExportedProgram, precision: P
     """
     module = copy.deepcopy(program.module())
     batch_norms.fold_norms(module)
-    interpreter = HalfSimulation(module, simulated_stored_weights(module, precision))
+    interpreter = HalfSimulation(module, stored_weights_to_simulate(module, precision))
 
     def run(sample: Sample) -> Sample:
         tensors = [torch.from_numpy(np.array(array)) for array in sample]
         with torch.inference_mode():
             outputs = interpreter.run(*tensors)
         return tuple(
-            t.float().numpy() if t.is_floating_point() else t.numpy() for t in _simulated_leaves(outputs)
+            t.float().numpy() if t.is_floating_point() else t.numpy()
+            for t in _tensor_leaves_to_simulate(outputs)
         )
 
     return run
 
 
-def _simulated_leaves(outputs: Any) -> Iterator[Tensor]:
+def _tensor_leaves_to_simulate(outputs: Any) -> Iterator[Tensor]:
     return (leaf for leaf in _pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
 
 
@@ -93,8 +94,8 @@ class HalfSimulation(fx.Interpreter):
         super().__init__(module)
         self._weights = weights
         self._rounded: dict[int, Tensor] = {}
-        self._float32 = simulated_float32_nodes(module.graph)
-        self._fused = _simulated_fused_nodes(module.graph)
+        self._float32 = float32_nodes_to_simulate(module.graph)
+        self._fused = _fused_nodes_to_simulate(module.graph)
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute a node, on rounded values unless it stays in float32."""
@@ -104,7 +105,7 @@ class HalfSimulation(fx.Interpreter):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         args, kwargs = _pytree.tree_map(simulate_half, (args, kwargs))
-        if _simulated_operator(n) in _ELEMENTWISE:
+        if _operator_name_to_simulate(n) in _ELEMENTWISE:
             args = tuple(_simulate_half_constant(value) for value in args)
         result = self.call_function(n.target, args, kwargs)
         return result if n in self._fused else _pytree.tree_map(simulate_half, result)
@@ -129,12 +130,15 @@ def _simulate_half_constant(value: Any) -> Any:
     return value if rounded == 0 else rounded
 
 
-def simulated_float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+def float32_nodes_to_simulate(graph: fx.Graph) -> frozenset[fx.Node]:
     """Return the nodes of a captured graph that a half-precision artifact computes in float32."""
     calls = [node for node in graph.nodes if node.op == "call_function"]
     nodes = [
         half_precision.HalfNode(
-            _simulated_operator(n), tuple(_simulated_values(n)), (n.name,), _has_simulated_matrix(n)
+            _operator_name_to_simulate(n),
+            tuple(_value_names_to_simulate(n)),
+            (n.name,),
+            _has_simulated_matrix(n),
         )
         for n in calls
     ]
@@ -142,23 +146,23 @@ def simulated_float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
     return frozenset(calls[i] for i in half_precision.nodes_not_in_half(nodes, outputs))
 
 
-def _simulated_fused_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+def _fused_nodes_to_simulate(graph: fx.Graph) -> frozenset[fx.Node]:
     """Layers that only a batch norm reads: it is folded into their weights, nothing is rounded between."""
     return frozenset(
         node
         for node in graph.nodes
-        if node.users and all(_simulated_operator(user) in _NORMS for user in node.users)
+        if node.users and all(_operator_name_to_simulate(user) in _NORMS for user in node.users)
     )
 
 
-def _simulated_operator(node: fx.Node) -> str:
+def _operator_name_to_simulate(node: fx.Node) -> str:
     name = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
     if name == "mul" and len(node.args) > 1 and node.args[0] is node.args[1]:
         return "Square"
     return _OPERATORS.get(name, name)
 
 
-def _simulated_values(node: fx.Node) -> Iterator[str]:
+def _value_names_to_simulate(node: fx.Node) -> Iterator[str]:
     return (value.name for value in node.all_input_nodes if value.op != "get_attr")
 
 
@@ -167,15 +171,15 @@ def _has_simulated_matrix(node: fx.Node) -> bool:
     return any(half_precision.is_half_matrix(shape) for shape in shapes)
 
 
-def simulated_stored_weights(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:
+def stored_weights_to_simulate(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:
     """Attribute of the graph -> its weights of two or more dimensions, as an artifact stores them."""
     if precision == "fp16":
         return {}
-    users = _simulated_attributes(module)
+    users = _attributes_to_simulate(module)
     weights = {
         name: value.detach().numpy()
         for name in users
-        if _is_simulated_weight(value := _simulated_attribute(module, name))
+        if _is_simulated_weight(value := _attribute_to_simulate(module, name))
     }
     arrays = chosen_to_compress(weights, {name for name in weights if not users[name] <= _ELEMENTWISE})
     small = smallest_weight_to_compress(arrays) if precision == "w4" else set(arrays)
@@ -185,16 +189,16 @@ def simulated_stored_weights(module: fx.GraphModule, precision: Precision) -> Ma
     }
 
 
-def _simulated_attributes(module: fx.GraphModule) -> Mapping[str, set[str]]:
+def _attributes_to_simulate(module: fx.GraphModule) -> Mapping[str, set[str]]:
     """Return the attributes that the graph reads, each with the kinds of the operators that read it."""
     users: dict[str, set[str]] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
-            users.setdefault(str(node.target), set()).update(map(_simulated_operator, node.users))
+            users.setdefault(str(node.target), set()).update(map(_operator_name_to_simulate, node.users))
     return users
 
 
-def _simulated_attribute(module: fx.GraphModule, name: str) -> Any:
+def _attribute_to_simulate(module: fx.GraphModule, name: str) -> Any:
     value: Any = module
     for part in name.split("."):
         value = getattr(value, part)

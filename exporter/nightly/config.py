@@ -112,7 +112,7 @@ def load_night_config(path: Path) -> NightConfig:
         broken=broken,
         targets=named,
         devices=tuple(dict.fromkeys(listed.devices)),
-        out=folder / toml_file.expanded_toml_path(listed.out),
+        out=folder / toml_file.expand_toml_path(listed.out),
         history=_config_history(folder, listed.history),
         protocol=listed.protocol.model_copy(update={"affinity": affinity}),
         resume=listed.resume,
@@ -123,7 +123,7 @@ def load_night_config(path: Path) -> NightConfig:
 def _config_history(folder: Path, setting: str | None) -> str | None:
     if setting is None or "://" in setting:
         return setting
-    return str(folder / toml_file.expanded_toml_path(setting))
+    return str(folder / toml_file.expand_toml_path(setting))
 
 
 def _config_cards(
@@ -149,7 +149,7 @@ def _config_cards(
 def _config_card_files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
     files: dict[Path, None] = {}
     for index, pattern in enumerate(patterns):
-        expanded = toml_file.expanded_toml_path(pattern)
+        expanded = toml_file.expand_toml_path(pattern)
         root, relative = (
             (Path("/"), expanded.lstrip("/")) if Path(expanded).is_absolute() else (folder, expanded)
         )

@@ -26,12 +26,14 @@ def export_night(config: NightConfig, night: Night, observer: Observer) -> tuple
         for done, (card, target) in enumerate(pairs):
             observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
             exports.append(
-                _export_cell(card, target, night, _named_export_events(observer, f"{card.name} for {target}"))
+                _export_cell(
+                    card, target, night, _prefix_export_events(observer, f"{card.name} for {target}")
+                )
             )
     return tuple(exports)
 
 
-def _named_export_events(observer: Observer, name: str) -> Observer:
+def _prefix_export_events(observer: Observer, name: str) -> Observer:
     """Prefix each event with its model; a model's steps do not move the night's own progress bar."""
     return lambda event: observer(Event(event.stage, f"{name}: {event.detail}".rstrip(": "), 0, 0))
 

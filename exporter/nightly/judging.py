@@ -67,7 +67,7 @@ def judge_night(
 def _judge_cell(history: History, sessions: Sequence[StoredSession]) -> JudgedCell:
     first = sessions[0]
     baseline = history.baseline(first)
-    judgement = _judged_suspect_although_unstable(judging.judge_session(first, baseline))
+    judgement = _suspect_unstable_judgement(judging.judge_session(first, baseline))
     for again in sessions[1:]:
         judgement = judging.confirm_judgement(judgement, again, baseline)
     earlier = history.earlier(sessions[-1])
@@ -77,7 +77,7 @@ def _judge_cell(history: History, sessions: Sequence[StoredSession]) -> JudgedCe
     return replace(verdict, causes=causes.causes_of_change(earlier, sessions))
 
 
-def _judged_suspect_although_unstable(judgement: Judgement) -> Judgement:
+def _suspect_unstable_judgement(judgement: Judgement) -> Judgement:
     """Suspect a session that was slower and not stable: a second one tells which of both it is."""
     limit = judgement.limit_ms
     if judgement.status != "unstable" or limit is None or judgement.p50_ms <= limit:

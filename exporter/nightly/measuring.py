@@ -231,7 +231,7 @@ def _keep_measured(
             if isinstance(result, Failed):
                 raise result.reason
             name = result.task.name
-            judged = bench.judged_bench(result, group.artifacts[name], group.standards[name])
+            judged = bench.judge_bench_session(result, group.artifacts[name], group.standards[name])
             benched.append((cell, result, judged))
         except HarnessError as error:
             stage.measurements.failures[cell] = str(error)

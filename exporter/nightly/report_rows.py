@@ -76,10 +76,10 @@ def night_report_rows(
     cells: dict[Cell, list[NightRow]] = {}
     for row in drafts:
         cells.setdefault(row.cell, []).append(row)
-    return tuple(_merged_report_rows(cells[cell]) for cell in sorted(cells))
+    return tuple(_merge_report_rows(cells[cell]) for cell in sorted(cells))
 
 
-def _merged_report_rows(same: Sequence[NightRow]) -> NightRow:
+def _merge_report_rows(same: Sequence[NightRow]) -> NightRow:
     """Merge the rows of one cell: the worst state, and all sentences."""
     ordered = summary.worst_first_for_summary(same)
     words = " ".join(dict.fromkeys(row.words for row in ordered))

@@ -71,7 +71,7 @@ def run_pipeline(
     request: Request, observer: Observer | None = None, measure: Measurer | None = None
 ) -> Report:
     """Run an export for a request that is already complete."""
-    request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
+    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
     target = targets.get_target(request.target)
     variants = plan_variants(target, request.formats, request.precisions, request.search)
     check_variant_extras(variants)

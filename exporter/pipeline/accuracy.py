@@ -117,11 +117,11 @@ def judge_accuracy(
             artifact = replace(artifact, task_accuracy=own)
         else:
             artifact = replace(artifact, accuracy=own)
-        judged.append(_judged_by_labels(artifact, reason, max_drop))
+        judged.append(_apply_accuracy_judgement(artifact, reason, max_drop))
     return tuple(judged)
 
 
-def _judged_by_labels(artifact: Artifact, reason: str, max_drop: float) -> Artifact:
+def _apply_accuracy_judgement(artifact: Artifact, reason: str, max_drop: float) -> Artifact:
     """Return an artifact with the status that the labelled samples leave it.
 
     Args:

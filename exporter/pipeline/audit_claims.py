@@ -63,7 +63,7 @@ def claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
 
 def _claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str]:
     evidence = reference_io.load_reference(file_inside(out, EVIDENCE))
-    problems = _claimed_counts(evidence, listed) + _claimed_shapes(evidence, listed)
+    problems = _check_claimed_counts(evidence, listed) + _check_claimed_shapes(evidence, listed)
     if listed.evidence.floor is None or not math.isclose(listed.evidence.floor, evidence.floor, rel_tol=1e-6):
         problems.append(
             f"evidence.floor is {listed.evidence.floor}, but {EVIDENCE} has {evidence.floor:.3g}."
@@ -72,42 +72,44 @@ def _claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str
         file = lowering_file(artifact.precision, artifact.name)
         if artifact.status not in SHIPPABLE or artifact.precision not in QUANTIZED:
             continue
-        count = _claimed_length(reference_io.load_reference_lowering(file_inside(out, file)).outputs)
+        count = _sample_count_of_claim(reference_io.load_reference_lowering(file_inside(out, file)).outputs)
         if count != listed.evidence.count:
             problems.append(f"{file} holds {count} samples, the manifest says {listed.evidence.count}.")
     return sorted(set(problems))
 
 
-def _claimed_length(stacks: reference_io.Stacks) -> int:
+def _sample_count_of_claim(stacks: reference_io.Stacks) -> int:
     """Return the number of samples of stacked arrays; -1 when they differ in it."""
     lengths = {len(stack) if stack.ndim else -1 for stack in stacks}
     return lengths.pop() if len(lengths) == 1 else -1
 
 
-def _claimed_counts(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
+def _check_claimed_counts(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
     claimed = listed.evidence.count
-    counts = {name: _claimed_length(getattr(evidence, name)) for name in ("inputs", "reference")}
+    counts = {name: _sample_count_of_claim(getattr(evidence, name)) for name in ("inputs", "reference")}
     problems = [
         f"{EVIDENCE} holds {count if count >= 0 else 'different numbers of'} samples ({name}), "
         f"the manifest says {claimed}."
         for name, count in counts.items()
         if count != claimed
     ]
-    edges = (_claimed_length(evidence.edge_inputs), _claimed_length(evidence.edge_reference))
+    edges = (_sample_count_of_claim(evidence.edge_inputs), _sample_count_of_claim(evidence.edge_reference))
     if evidence.edge_names and edges != (len(evidence.edge_names),) * 2:
         problems.append(f"{EVIDENCE} names {len(evidence.edge_names)} edge inputs and holds others.")
     return problems
 
 
-def _claimed_shapes(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
+def _check_claimed_shapes(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
     wanted = [(spec.shape, spec.dtype) for spec in listed.inputs]
     stored = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
     if stored == wanted:
         return []
-    return [f"{EVIDENCE} holds inputs {_shown_claim(stored)}, the manifest says {_shown_claim(wanted)}."]
+    return [
+        f"{EVIDENCE} holds inputs {_format_claimed(stored)}, the manifest says {_format_claimed(wanted)}."
+    ]
 
 
-def _shown_claim(specs: list[tuple[tuple[int, ...], str]]) -> str:
+def _format_claimed(specs: list[tuple[tuple[int, ...], str]]) -> str:
     return ", ".join(f"{dtype} {list(shape)}" for shape, dtype in specs)[:200]
 
 
@@ -120,10 +122,15 @@ def claims_of_files(out: Path, listed: schema.Manifest) -> list[str]:
         and path.exists()
         and (size := file_size_bytes(path)) != a.size_bytes
     ]
-    return [*problems, *_claimed_page(out, listed), *_claimed_target(listed), *_claimed_choice(listed)]
+    return [
+        *problems,
+        *_check_claimed_page(out, listed),
+        *_check_claimed_target(listed),
+        *_check_claimed_choice(listed),
+    ]
 
 
-def _claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
+def _check_claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
     if listed.page_sha256 is None:
         return []
     path = page_file_path(out, listed.page_sha256)
@@ -134,14 +141,14 @@ def _claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
     return []
 
 
-def _claimed_target(listed: schema.Manifest) -> list[str]:
+def _check_claimed_target(listed: schema.Manifest) -> list[str]:
     named = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     if named is None or named.soc == listed.target.soc:
         return []
     return [f"target.soc is {listed.target.soc!a}, but {named.name} has {named.soc}."]
 
 
-def _claimed_choice(listed: schema.Manifest) -> list[str]:
+def _check_claimed_choice(listed: schema.Manifest) -> list[str]:
     """Check that the manifest's figures lead to its choice; a release's may be chosen by name."""
     numerics = listed.verdict.numerics
     problems = []
@@ -190,12 +197,12 @@ def extent_of_claims(listed: schema.Manifest, checked: Mapping[str, CheckedArtif
     if not ran:
         return "No artifact ran."
     counts, *fewer = sorted(ran, reverse=True)
-    others = [f"{', '.join(ran[few])} on {_claimed_extent_counts(*few)}" for few in fewer]
-    whole = f"Compared on {_claimed_extent_counts(*counts, f' ({listed.evidence.kind})')}"
+    others = [f"{', '.join(ran[few])} on {_format_extent_of_claims(*few)}" for few in fewer]
+    whole = f"Compared on {_format_extent_of_claims(*counts, f' ({listed.evidence.kind})')}"
     return f"{'; '.join([whole, *others])}."
 
 
-def _claimed_extent_counts(samples: int, edges: int, kind: str = "") -> str:
+def _format_extent_of_claims(samples: int, edges: int, kind: str = "") -> str:
     plural = ["" if count == 1 else "s" for count in (samples, edges)]
     return f"{samples} sample{plural[0]}{kind} and {edges} edge input{plural[1]}"
 

@@ -49,31 +49,31 @@ def figure_claims_of_artifacts(
         computed = checked.get(row.name)
         if row.status not in SHIPPABLE or row.verification is None or computed is None:
             continue
-        problems += _claimed_figures(row, computed)
+        problems += _check_claimed_figures(row, computed)
         if computed.structure is not None:
-            problems += _claimed_structure_figures(row, computed.structure)
+            problems += _check_claimed_structure_figures(row, computed.structure)
     return problems
 
 
-def _claimed_figures(row: schema.Artifact, computed: CheckedArtifactResult) -> list[str]:
+def _check_claimed_figures(row: schema.Artifact, computed: CheckedArtifactResult) -> list[str]:
     claimed, verdict = row.verification, computed.verdict
     assert claimed is not None
     if verdict.comparison is None:
         return []  # it did not run: its own finding says so
     if verdict.executor != claimed.executor:
         return []  # they round differently: the finding says which of the two is the stronger proof
-    problems = _claimed_figure_limits(row.name, claimed.limits, verdict.limits)
+    problems = _check_claimed_limit_figures(row.name, claimed.limits, verdict.limits)
     for part, figures, comparison in (
         ("verification", claimed, verdict.comparison),
         ("verification.edge", claimed.edge, verdict.edge),
         ("verification.lowering", claimed.lowering, verdict.lowering),
     ):
-        problems += _claimed_comparison_figures(f"{row.name}: {part}", figures, comparison)
-    problems += _claimed_task_figure(f"{row.name}: verification.task", claimed.task, verdict.task)
-    return problems + _claimed_channel_figure(row.name, claimed.worst_channel, verdict.worst_channel)
+        problems += _check_claimed_comparison_figures(f"{row.name}: {part}", figures, comparison)
+    problems += _check_claimed_task_figure(f"{row.name}: verification.task", claimed.task, verdict.task)
+    return problems + _check_claimed_channel_figure(row.name, claimed.worst_channel, verdict.worst_channel)
 
 
-def _claimed_figure_limits(
+def _check_claimed_limit_figures(
     name: str, claimed: Mapping[str, float], computed: Mapping[str, float]
 ) -> list[str]:
     return [
@@ -83,7 +83,7 @@ def _claimed_figure_limits(
     ]
 
 
-def _claimed_comparison_figures(
+def _check_claimed_comparison_figures(
     where: str, claimed: schema.Figures | None, computed: Comparison | None
 ) -> list[str]:
     if claimed is None or computed is None:
@@ -145,7 +145,9 @@ def _are_bounds_near(claimed: Bounds | None, computed: Bounds | None, room: floa
     return all(abs(a - b) <= room for a, b in zip(claimed, finite, strict=True))
 
 
-def _claimed_task_figure(where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None) -> list[str]:
+def _check_claimed_task_figure(
+    where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None
+) -> list[str]:
     if claimed is None or computed is None:
         return _missing_or_made_up_figures(where, claimed, computed)
     same = replace(claimed, value=computed.value, detail=computed.detail) == computed
@@ -154,7 +156,7 @@ def _claimed_task_figure(where: str, claimed: TaskMeasure | None, computed: Task
     return [f"{where} is {claimed.name} {claimed.value:g}, found now: {computed.name} {computed.value:g}."]
 
 
-def _claimed_channel_figure(
+def _check_claimed_channel_figure(
     name: str, claimed: WorstChannel | None, computed: WorstChannel | None
 ) -> list[str]:
     """Compare the worst channel's figure; which channel it is may change with rounding."""
@@ -183,7 +185,7 @@ def _is_agreement_near(claimed: float | None, computed: float | None) -> bool:
     return abs(claimed - computed) <= AGREEMENT_ROOM
 
 
-def _claimed_structure_figures(row: schema.Artifact, structure: Structure) -> list[str]:
+def _check_claimed_structure_figures(row: schema.Artifact, structure: Structure) -> list[str]:
     expected: dict[str, object] = {
         "quantized_weight_fraction": structure.quantized_weight_fraction,
         "delegated_fraction": structure.delegated_fraction,

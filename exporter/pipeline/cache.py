@@ -124,7 +124,7 @@ class Cache:
             return None
         entry = self._root / kind / entry_key
         try:
-            entry_record = _opened_cache_record((entry / RECORD).read_text(), kind, entry_key)
+            entry_record = _open_cache_record((entry / RECORD).read_text(), kind, entry_key)
             value = TypeAdapter(record).validate_python(entry_record["record"])
             if any(
                 digest_file_or_folder(entry / "files" / name) != digest
@@ -167,7 +167,7 @@ class Cache:
                     _copy_cached(path, aside / "files" / name)
                 digests = {name: digest_file_or_folder(aside / "files" / name) for name in files}
                 content = {"kind": entry.parent.name, "key": entry.name, "record": values, "files": digests}
-                (aside / RECORD).write_text(_sealed_cache_record(content))
+                (aside / RECORD).write_text(_seal_cache_record(content))
                 shutil.rmtree(entry, ignore_errors=True)
                 aside.rename(entry)
             finally:
@@ -194,13 +194,13 @@ class Cache:
                 shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sealed_cache_record(content: Mapping[str, Any]) -> str:
+def _seal_cache_record(content: Mapping[str, Any]) -> str:
     """Return a record's text: the hash of the second line, and that line."""
     text = json.dumps(content)
     return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n"
 
 
-def _opened_cache_record(text: str, kind: str, entry_key: str) -> Any:
+def _open_cache_record(text: str, kind: str, entry_key: str) -> Any:
     """Return the content of a record's text.
 
     Raises:

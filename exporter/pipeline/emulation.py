@@ -158,7 +158,7 @@ def emulate_artifacts(
             ),
             Emulation,
             functools.partial(_emulation_job, folder, variant, file, (limits, target, ready, root)),
-            failed=functools.partial(_crashed_emulation, target),
+            failed=functools.partial(_emulation_of_crash, target),
         )
         for variant, file in chosen
     ]  # fmt: skip
@@ -193,5 +193,5 @@ def _emulation_job(
     )
 
 
-def _crashed_emulation(target: Target, error: Exception) -> Emulation:
+def _emulation_of_crash(target: Target, error: Exception) -> Emulation:
     return Emulation("failed", f"On emulated Arm: {error}", "", cores.emulated_core_name(target), SAMPLES)

@@ -204,7 +204,7 @@ def _estimates(
         for threads in latency_model.THREADS
     )
     return tuple(
-        anchors.anchored_estimate(item, learned, target.soc, runtime, row.variant.precision)
+        anchors.anchor_estimate(item, learned, target.soc, runtime, row.variant.precision)
         for item in estimated
     )
 
@@ -283,14 +283,14 @@ def estimate_export(
             temporary_files.temporary_scratch("estimate") as folder,
             WorkerPool(workers, folder / "log", allowed) as pool,
         ):
-            run = functools.partial(_observed_run_of_estimates, pool, observer or (lambda _: None))
+            run = functools.partial(_run_observed_estimate_jobs, pool, observer or (lambda _: None))
             counts = count_artifacts_for_estimates(out, files, target, tools, run, kept)
     rows = split_estimates(add_estimates(report.artifacts, counts, target, report.flops), out)
     estimated = _chosen_by_estimate(replace(report, artifacts=rows), target)
     return write_report(out, estimated)
 
 
-def _observed_run_of_estimates(
+def _run_observed_estimate_jobs(
     pool: WorkerPool,
     observer: Observer,
     stage: str,

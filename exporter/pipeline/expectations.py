@@ -28,22 +28,22 @@ def check_expectations(model: Model, expected: tuple[tuple[str, str], ...]) -> t
         ArchitectureError: The network gives another class: it, its weights or its preprocessing is not what
             was trained.
     """
-    return tuple(_expected_and_answered(model, Path(photo), wanted) for photo, wanted in expected)
+    return tuple(_compare_expected_class(model, Path(photo), wanted) for photo, wanted in expected)
 
 
-def _expected_and_answered(model: Model, photo: Path, wanted: str) -> str:
+def _compare_expected_class(model: Model, photo: Path, wanted: str) -> str:
     scores = _expectation_scores(model, photo)
-    number = _expected_class_number(model, wanted, scores.numel())
+    number = _class_number_expected(model, wanted, scores.numel())
     best = int(scores.argmax())
     if best != number:
         rank = int((scores > scores[number]).sum()) + 1
         raise ArchitectureError(
-            f"--expect: {photo.name} is {_named_expectation(model, best)} to the network, expected "
-            f"{_named_expectation(model, number)} (in place {rank} of {scores.numel()}).",
+            f"--expect: {photo.name} is {_describe_expected_class(model, best)} to the network, expected "
+            f"{_describe_expected_class(model, number)} (in place {rank} of {scores.numel()}).",
             "The network is not the one that was trained, or its photos are prepared another way: see "
             "`export-mobile inspect`, `--arch` and `--preprocess`.",
         )
-    return f"{photo.name} is {_named_expectation(model, number)} to the network, as expected"
+    return f"{photo.name} is {_describe_expected_class(model, number)} to the network, as expected"
 
 
 def _expectation_scores(model: Model, photo: Path) -> torch.Tensor:
@@ -68,7 +68,7 @@ def _expectation_scores(model: Model, photo: Path) -> torch.Tensor:
     return first[0]
 
 
-def _expected_class_number(model: Model, wanted: str, count: int) -> int:
+def _class_number_expected(model: Model, wanted: str, count: int) -> int:
     labels = [label.casefold() for label in model.labels]
     if wanted.casefold() in labels:
         return labels.index(wanted.casefold())
@@ -80,5 +80,5 @@ def _expected_class_number(model: Model, wanted: str, count: int) -> int:
     )
 
 
-def _named_expectation(model: Model, number: int) -> str:
+def _describe_expected_class(model: Model, number: int) -> str:
     return f"{model.labels[number]!r} ({number})" if number < len(model.labels) else f"class {number}"

@@ -76,7 +76,7 @@ def check_for_app(
         containers,
         (
             *libraries.problems_of_libraries(containers, min_sdk),
-            *_unanswered_for_app(listed, artifacts, answers, names),
+            *_warn_unanswered_for_app(listed, artifacts, answers, names),
         ),
         (*UNKNOWN, *(UNKNOWN_OF_LIBRARIES if paths else UNKNOWN_OF_STOCK)),
     )
@@ -172,7 +172,7 @@ def _answer_for_app(
     return stock.answer_for_stock(artifact.name, needs, listed.tool.get(RUNTIMES[artifact.format], ""))
 
 
-def _unanswered_for_app(
+def _warn_unanswered_for_app(
     listed: Manifest,
     artifacts: Sequence[Artifact],
     answers: Sequence[Answer | None],

@@ -42,7 +42,7 @@ def measure_host_latencies(
     from exporter.verify import reference_io
 
     samples = reference_io.load_reference(evidence_path).samples()[:8]
-    calls = [_loaded_for_latency(path, variant, samples, threads) for path, variant in files]
+    calls = [_load_for_latency(path, variant, samples, threads) for path, variant in files]
     taken: list[list[int]] = [[] for _ in files]
     usable = [index for index, call in enumerate(calls) if call is not None and _warm_up_for_latency(call)]
     started = time.monotonic()
@@ -54,7 +54,7 @@ def measure_host_latencies(
     return tuple(_latency_of_durations(durations, threads) if durations else None for durations in taken)
 
 
-def _loaded_for_latency(
+def _load_for_latency(
     path: Path, variant: Variant, samples: Sequence[tuple[object, ...]], threads: int
 ) -> Callable[[], object] | None:
     from exporter.formats import FORMATS
@@ -150,10 +150,10 @@ def measure_latencies_beside(
     """
     anew, *others = measure_latencies_together(context, [base, *files])
     factor = latency.p50_ms / anew.p50_ms if anew is not None and anew.p50_ms else 1.0
-    return tuple(other and _scaled_latency(other, factor) for other in others)
+    return tuple(other and _scale_latency(other, factor) for other in others)
 
 
-def _scaled_latency(latency: Latency, factor: float) -> Latency:
+def _scale_latency(latency: Latency, factor: float) -> Latency:
     calls = tuple(round(call * factor) for call in latency.samples_ns)
     return Latency(latency.p50_ms * factor, latency.p90_ms * factor, latency.samples, latency.threads, calls)
 

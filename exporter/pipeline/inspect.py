@@ -44,7 +44,7 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
     Raises:
         CheckpointError: It cannot be read safely, or not within its bounds.
     """
-    request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
+    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
     if not checkpoints.is_folder(request.checkpoint):
         check_regular_source(request.checkpoint)
     job = Job("reading the checkpoint", inspect_here, (request,), preload=TORCH)

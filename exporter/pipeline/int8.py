@@ -205,7 +205,7 @@ def int8_lowering(program: Runner, samples: Sequence[Sample], edges: Mapping[str
     for name, edge in edges.items():
         with contextlib.suppress(Exception):  # the model's own code may refuse an edge
             on_edges[name] = program(edge)
-    nudged = stack_reference([program(_nudged_int8_inputs(sample)) for sample in samples[:NUDGED]])
+    nudged = stack_reference([program(_nudge_int8_inputs(sample)) for sample in samples[:NUDGED]])
     first = tuple(stack[:NUDGED] for stack in outputs)
     pairs = zip(without_infinite(first, first), without_infinite(first, nudged), strict=True)
     floors = [compare_sqnr_db(o, n) for o, n in pairs if o.dtype.kind in "fc"]
@@ -213,6 +213,6 @@ def int8_lowering(program: Runner, samples: Sequence[Sample], edges: Mapping[str
     return Lowering(outputs, max(floor, LOUDEST_FLOOR_DB), on_edges)
 
 
-def _nudged_int8_inputs(sample: Sample) -> Sample:
+def _nudge_int8_inputs(sample: Sample) -> Sample:
     """Inputs changed by less than any quantisation step: only what sits on a rounding tie moves."""
     return tuple(a * a.dtype.type(1 + 1e-5) if a.dtype.kind == "f" else a for a in sample)

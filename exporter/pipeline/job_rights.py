@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from exporter.checkpoints.folder import located_folder
+from exporter.checkpoints.folder import find_checkpoint_folder
 from exporter.checkpoints.lora import SETTINGS
 from exporter.config.request import ModelRequest, Request
 from exporter.emulated import arm_tools
@@ -111,7 +111,9 @@ def _folders_listed_for_rights(evaluation: Path) -> tuple[Path, ...]:
 
 def _rights_to_inputs(request: ModelRequest) -> tuple[Path, ...]:
     """Return what reading the checkpoint takes: the file, its base network, and photos of known classes."""
-    base = (request.checkpoint.parent / SETTINGS, located_folder(request.base)) if request.base else ()
+    base = (
+        (request.checkpoint.parent / SETTINGS, find_checkpoint_folder(request.base)) if request.base else ()
+    )
     return (request.checkpoint, *filter(Path.exists, base), *(Path(photo) for photo, _ in request.expect))
 
 

@@ -41,7 +41,7 @@ class ArtifactPredictions:
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
-def merged_predictions(
+def merge_predictions(
     existing: ArtifactPredictions, more: Mapping[str, ArtifactPredictions]
 ) -> ArtifactPredictions:
     """Add to `existing` the predictions of the artifact that each entry of `more` is named after."""
@@ -305,8 +305,8 @@ def predict_artifact(path: Path, variant: Variant, work: Path, outputs: Sequence
 def _predictions(run: Runner, work: Path, outputs: Sequence[TensorSpec]) -> Answer:
     samples: labelled.Labelled = pickle.loads((work / LABELLED).read_bytes())  # our own file
     if samples.task:
-        return task_accuracy.scored_for_task_accuracy(run, samples, outputs)
-    output = labelled.labelled_output_index(outputs)
+        return task_accuracy.score_for_task_accuracy(run, samples, outputs)
+    output = labelled.index_of_labelled_output(outputs)
     rows: list[tuple[int, ...]] = []
     for sample, read in samples.batches():
         for ranked, usable in zip(accuracy.rank_for_accuracy(run(sample)[output]), read, strict=True):

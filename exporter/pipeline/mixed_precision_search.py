@@ -80,7 +80,7 @@ def search_mixed_precision(
     enough = {point.variant.removesuffix("int8") for point in int8 if point.passed}
     wanted = [variant for variant in mixed if variant.name.removesuffix("mixed") not in enough]
     tried, why = _search_candidates(judge, wanted, existing, int8)
-    tried = _searched_in_one_timing(judge, tried, wanted)
+    tried = _time_search_finalists_together(judge, tried, wanted)
     best = {
         v.name: candidate
         for v in wanted
@@ -105,7 +105,7 @@ def search_mixed_precision(
         checked_again,
         (*int8, *tried_points),
         warnings,
-        labelled_predictions.merged_predictions(
+        labelled_predictions.merge_predictions(
             existing, {name: candidate.answers for name, candidate in best.items()}
         ),
     )
@@ -152,7 +152,7 @@ def _search_candidates(
             if time.monotonic() - started >= context.request.time_limit_s:
                 return tried, "its time was over (--time-limit)"
             context.observer(
-                Event("search", _search_so_far((*int8, *_searched_points(tried))), number, len(mixes))
+                Event("search", _search_so_far((*int8, *_points_of_search(tried))), number, len(mixes))
             )
             tried.append(
                 mixed_precision_candidates.make_candidate(judge, missing, existing, mix.float_ops, number)
@@ -164,7 +164,7 @@ def _search_candidates(
     return tried, "" if mixes else "the network has too few operators in int8"
 
 
-def _searched_points(tried: Sequence[MixedCandidate]) -> list[MixedPoint]:
+def _points_of_search(tried: Sequence[MixedCandidate]) -> list[MixedPoint]:
     return [point for candidate in tried for point in candidate.points]
 
 
@@ -198,7 +198,7 @@ def _bases_to_search(
     }
 
 
-def _searched_in_one_timing(
+def _time_search_finalists_together(
     judge: CandidateJudge, tried: Sequence[MixedCandidate], variants: Sequence[Variant]
 ) -> list[MixedCandidate]:
     """Time the finalists of each runtime, those that are good enough, once more and in turn.

@@ -79,7 +79,7 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
     }
     if option := next((name for name, value in options.items() if value), ""):
         raise UsageError(f"{option} is for one part.", f"Give --part {names[0]}, and export each.")
-    request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
+    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
     out = request.destination
     check_empty_before_staging(out, request.force)
     remove_earlier_parts(out)
@@ -101,7 +101,7 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
     selected = next(
         (verdict.name for verdict in ranked if _may_select_parts(request, reports, verdict)), None
     )
-    files = _copied_parts(out, reports, selected) if selected else {}
+    files = _copy_parts(out, reports, selected) if selected else {}
     result = PartsExport(reports, together, selected, files)
     write_text_file(out / PARTS, json.dumps(_parts_record(out, result), indent=2) + "\n")
     return result
@@ -241,7 +241,7 @@ def _may_select_parts(request: Request, reports: Mapping[str, Report], verdict: 
     )
 
 
-def _copied_parts(out: Path, reports: Mapping[str, Report], selected: str) -> dict[str, str]:
+def _copy_parts(out: Path, reports: Mapping[str, Report], selected: str) -> dict[str, str]:
     """Copy the chosen file of each part to OUT, under the part's name."""
     files = {}
     for name, report in reports.items():
@@ -289,12 +289,12 @@ def load_parts(out: Path) -> dict[str, tuple[Path, str]]:
         return {}
     try:
         listed = json.loads((out / PARTS).read_text())["parts"]
-        return {str(entry["name"]): _checked_part(out, entry) for entry in listed}
+        return {str(entry["name"]): _check_part(out, entry) for entry in listed}
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise VerificationError(f"{out / PARTS} is damaged.", "Export again.") from error
 
 
-def _checked_part(out: Path, entry: Mapping[str, Any]) -> tuple[Path, str]:
+def _check_part(out: Path, entry: Mapping[str, Any]) -> tuple[Path, str]:
     folder, file = str(entry["folder"]), entry["file"]
     if Path(folder).name != folder or (file is not None and Path(file).name != file):
         raise ValueError("a place outside OUT")

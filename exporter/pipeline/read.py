@@ -34,8 +34,8 @@ def read_checkpoint(request: ModelRequest) -> Checkpoint:
 
     if request.base is None:
         return checkpoints.read_checkpoint(request.checkpoint, trust=request.trust)
-    adapter = checkpoints.read_checkpoint(lora.located_lora_weights(request.checkpoint))
-    base = checkpoints.read_checkpoint(folder.located_folder(request.base), trust=request.trust)
+    adapter = checkpoints.read_checkpoint(lora.find_lora_weights(request.checkpoint))
+    base = checkpoints.read_checkpoint(folder.find_checkpoint_folder(request.base), trust=request.trust)
     merged = lora.merge_lora(adapter, base)
     return replace(merged, sha256=digest_file_or_folder(request.checkpoint))
 

@@ -224,7 +224,7 @@ def save_report_outputs(context: Context, checked: Mapping[str, CheckedArtifactR
     }
     if values:
         reference = reference_io.load_reference(context.evidence).reference[0]
-        values["reference"] = verify.verified_histogram_values(reference).astype(np.float32)
+        values["reference"] = verify.histogram_values_to_verify(reference).astype(np.float32)
         np.savez_compressed(context.folders.out / OUTPUTS, **values)  # type: ignore[arg-type]
 
 

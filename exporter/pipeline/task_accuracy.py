@@ -21,7 +21,7 @@ COUNT = "count"
 """The name of the array that holds the number of samples, in the file of all rows."""
 
 
-def scored_for_task_accuracy(run: Runner, samples: Labelled, outputs: Sequence[TensorSpec]) -> ScoredRows:
+def score_for_task_accuracy(run: Runner, samples: Labelled, outputs: Sequence[TensorSpec]) -> ScoredRows:
     """Run a model on the labelled samples of a task, and return what each contributes to its measures."""
     scorer, names = SCORES[samples.task], [spec.name for spec in outputs]
     tables: dict[str, list[tuple[float, ...]]] = {}

@@ -60,7 +60,7 @@ def verify_artifact(
     try:
         structure = module.structure(path, variant)
     except LoweringError as error:
-        return CheckResult(None, _verified_as_failed(f"It cannot be read: {error.cause}"))
+        return CheckResult(None, _failed_verification_verdict(f"It cannot be read: {error.cause}"))
     stand = stand_for(variant)
     samples = stand.samples if stand else None
     evidence = reference_io.first_of_reference(reference_io.load_reference(evidence_path), samples)
@@ -80,7 +80,7 @@ def verify_artifact(
         expected.image,
     )
     if problem:
-        return CheckResult(structure, _verified_as_failed(problem))
+        return CheckResult(structure, _failed_verification_verdict(problem))
     if structure.image:
         evidence = reference_io.pictures_of_reference(evidence, structure.image)
     # To read a file may take other programs, to run it does not.
@@ -89,9 +89,9 @@ def verify_artifact(
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
-        return CheckResult(structure, Verdict("not_run", _verified_without_run(error), "", None))
+        return CheckResult(structure, Verdict("not_run", _reason_verified_without_run(error), "", None))
     except Exception as error:
-        return CheckResult(structure, _verified_as_failed(f"Its runtime refuses it: {error}"))
+        return CheckResult(structure, _failed_verification_verdict(f"Its runtime refuses it: {error}"))
     lowering = reference_io.load_reference_lowering(lowering_path) if lowering_path else None
     simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
     if stand:
@@ -110,24 +110,26 @@ def verify_artifact(
     try:
         calls = _VerifiedCalls.collect(run, fresh, evidence, 1 if stand else REPEATED)
     except CannotRunHere as error:
-        return CheckResult(structure, Verdict("not_run", _verified_without_run(error), runtime, None))
+        return CheckResult(structure, Verdict("not_run", _reason_verified_without_run(error), runtime, None))
     except Exception as error:
         return CheckResult(
             structure,
-            _verified_as_failed(f"It does not run on the model's inputs: {error}", runtime, executor),
+            _failed_verification_verdict(
+                f"It does not run on the model's inputs: {error}", runtime, executor
+            ),
         )
     verdict = standard.judge_by_standard(by, variant, runtime, calls.samples, calls.edges, executor)
-    if verdict.status in SHIPPABLE and (problem := _verified_repeats(by, variant, calls)):
+    if verdict.status in SHIPPABLE and (problem := _check_repeats_to_verify(by, variant, calls)):
         verdict = replace(verdict, status="failed", reason=problem)
     if several and verdict.status in SHIPPABLE:
         example = evidence.samples()[0]
         verdict = sizes.judge_sizes(run, several, example, variant, verdict, expected.limits)
     stacked = standard.stack_by_standard(by, variant, calls.samples)
-    values = None if stacked.problem else verified_histogram_values(stacked.samples[0])
+    values = None if stacked.problem else histogram_values_to_verify(stacked.samples[0])
     return CheckResult(structure, verdict, values)
 
 
-def verified_histogram_values(output: Array) -> Array:
+def histogram_values_to_verify(output: Array) -> Array:
     """Return the finite values that the report's histogram shows; of complex numbers the magnitude."""
     values: Array = output.reshape(-1)[:HISTOGRAM_VALUES]
     values = np.abs(values) if values.dtype.kind == "c" else values
@@ -169,7 +171,7 @@ class _VerifiedCalls:
         return cls(given, on_edges, [repeated[i] for i in sorted(repeated)])
 
 
-def _verified_repeats(by: Standard, variant: Variant, calls: _VerifiedCalls) -> str:
+def _check_repeats_to_verify(by: Standard, variant: Variant, calls: _VerifiedCalls) -> str:
     """Return a sentence when the same inputs gave other outputs the second time, else an empty string."""
     from exporter.verify.compare_outputs import compare_repeats
     from exporter.verify.infinite import without_infinite
@@ -181,11 +183,11 @@ def _verified_repeats(by: Standard, variant: Variant, calls: _VerifiedCalls) -> 
     return again.problem or compare_repeats(without_infinite(first.samples, first.samples), repeated)
 
 
-def _verified_without_run(why: CannotRunHere) -> str:
+def _reason_verified_without_run(why: CannotRunHere) -> str:
     return f"{str(why).rstrip('.')}. Its structure was checked."
 
 
-def _verified_as_failed(reason: str, runtime: str = "", executor: Executor = "runtime") -> Verdict:
+def _failed_verification_verdict(reason: str, runtime: str = "", executor: Executor = "runtime") -> Verdict:
     return Verdict("failed", reason, runtime, None, executor=executor)
 
 
@@ -234,8 +236,8 @@ def verify_files(
             _verify_key(folder, variant, file, expected),
             CheckedArtifactResult,
             functools.partial(_verify_job, folder, variant, file, expected),
-            value=_verified_result,
-            failed=_verified_as_crashed,
+            value=_result_of_verification,
+            failed=_crashed_verification_result,
         )
         for variant, file in files
     ]
@@ -290,11 +292,11 @@ def _programs_to_verify(folder: Path, variant: Variant) -> tuple[Path, Path]:
     return folder / names[0], folder / names[1]
 
 
-def _verified_result(checked: CheckResult) -> CheckedArtifactResult:
+def _result_of_verification(checked: CheckResult) -> CheckedArtifactResult:
     values = () if checked.outputs is None else tuple(float(x) for x in checked.outputs)
     return CheckedArtifactResult(checked.structure, checked.verdict, values)
 
 
-def _verified_as_crashed(error: Exception) -> CheckedArtifactResult:
+def _crashed_verification_result(error: Exception) -> CheckedArtifactResult:
     """Return the verdict on a file whose runtime crashed."""
     return CheckedArtifactResult(None, Verdict("failed", str(error), "", None))

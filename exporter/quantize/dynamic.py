@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import DEQUANTIZE_DYNAMIC, aten, copied_graph, rounded_graph_tensor
+from exporter.quantize.graphs import DEQUANTIZE_DYNAMIC, aten, copy_graph, rounded_graph_tensor
 
 LOW, HIGH = -128, 127
 
@@ -75,20 +75,20 @@ def dynamic_by_rows(module: fx.GraphModule) -> fx.GraphModule:
     """
     if not is_dynamic(module):
         return module
-    copy = copied_graph(module)
+    copy = copy_graph(module)
     for node, source in _dynamic_rounded(copy):
         with copy.graph.inserting_before(node):
             rows = copy.graph.call_function(dynamic_rounded_rows, (source,))
         node.replace_all_uses_with(rows)
-    return _cleaned_dynamic(copy)
+    return _clean_dynamic(copy)
 
 
 def dynamic_in_float(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy over the same tensors with activations in float: only weights are quantised."""
-    copy = copied_graph(module)
+    copy = copy_graph(module)
     for node, source in _dynamic_rounded(copy):
         node.replace_all_uses_with(source)
-    return _cleaned_dynamic(copy)
+    return _clean_dynamic(copy)
 
 
 def _dynamic_rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
@@ -100,7 +100,7 @@ def _dynamic_rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
     ]
 
 
-def _cleaned_dynamic(module: fx.GraphModule) -> fx.GraphModule:
+def _clean_dynamic(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.eliminate_dead_code()
     module.recompile()
     return module

@@ -76,7 +76,7 @@ def graph_module_path(node: fx.Node) -> str:
     return str(paths[-1]).removeprefix("L['self'].") if paths else node.name
 
 
-def copied_graph(module: fx.GraphModule) -> fx.GraphModule:
+def copy_graph(module: fx.GraphModule) -> fx.GraphModule:
     """Copy the graph over the same tensors; a deep copy takes several times as long."""
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))

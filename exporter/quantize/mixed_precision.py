@@ -59,7 +59,7 @@ def keep_float_in_mixed_precision(
         weights: Layer's node name -> its weight before rounding.
         names: The `Operator.name` of each operator to turn into float.
     """
-    mixed = graphs.copied_graph(module)
+    mixed = graphs.copy_graph(module)
     for node in list(mixed.graph.nodes):
         if node.name in names and node.name in weights:
             _restore_mixed_weight(mixed, node, weights[node.name])

@@ -102,10 +102,10 @@ def choose_ranges(prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]
         best |= _best_ranges(prepared, {group: _ranges_around(best[group]) for group in signed}, few)
     for group, parts in best.items():
         for observer in group.observers:
-            observer.parts = _widened_range(parts)
+            observer.parts = _widen_range(parts)
 
 
-def _widened_range(parts: Parts) -> Parts:
+def _widen_range(parts: Parts) -> Parts:
     return min(1.0, parts[0] * MARGIN), min(1.0, parts[1] * MARGIN)
 
 

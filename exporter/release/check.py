@@ -82,7 +82,7 @@ def check_release(
 
 
 @contextlib.contextmanager
-def opened_to_check(path: Path) -> Iterator[Path]:
+def open_to_check(path: Path) -> Iterator[Path]:
     """Give the folder with the manifest: OUT itself, or a release's zip unpacked for as long as the block.
 
     Raises:
@@ -135,7 +135,7 @@ def _check_release_zip(
     verify: Verify,
     wanted: CheckedIdentity,
 ) -> Audit:
-    signature = next((p for p in _checked_signature_places(path) if p.exists()), None)
+    signature = next((p for p in _signature_places_to_check(path) if p.exists()), None)
     if key:
         sign.check_signature(path, signature or path.with_name(f"{path.name}.sig"), key)
     statement = _check_signed(key, signature is not None)
@@ -144,7 +144,7 @@ def _check_release_zip(
         return replace(audited, facts=(*audited.facts, statement))
 
 
-def _checked_signature_places(path: Path) -> tuple[Path, ...]:
+def _signature_places_to_check(path: Path) -> tuple[Path, ...]:
     """Return the places of a zip's signature: next to it, or where `release` puts it."""
     name = f"{path.name}.sig"
     return path.with_name(name), path.parent / sign.FOLDER / name

@@ -17,7 +17,7 @@ from exporter.release import zip as archive
 from exporter.report.manifest.schema import Release
 
 
-def listed_digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
+def list_digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
     """Return name -> sha256 of every file below a folder, except top-level names in `without`."""
     paths = archive.folder_for_zip(directory)
     return {n: files.digest_file(p) for n, p in paths.items() if n.partition("/")[0] not in without}
@@ -25,12 +25,12 @@ def listed_digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
 
 def listing_of_zip(inside: Path) -> dict[str, str]:
     """Return the `contents` of an unpacked zip."""
-    return listed_digests(inside, (MANIFEST, sha256sums.FILE))
+    return list_digests(inside, (MANIFEST, sha256sums.FILE))
 
 
 def listing_of_folder(directory: Path, title: str, signatures: str) -> dict[str, str]:
     """Return the `files` of a release's folder."""
-    return listed_digests(directory, (f"{title}.zip", sha256sums.FILE, signatures))
+    return list_digests(directory, (f"{title}.zip", sha256sums.FILE, signatures))
 
 
 def manifest_with_listing(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> str:

@@ -105,28 +105,28 @@ def plan_release(request: ReleaseRequest) -> Plan:
     labels = serials.serial_labels(listed)
     overridden = overrides.override_sentences(request, listed, chosen, labels)
     not_measured = unproven_speed_sentences(request, listed, chosen)
-    name = request.name or _planned_name(listed)
+    name = request.name or _network_name_for_plan(listed)
     statements = {"not_measured": not_measured, "not_verified": not_verified, "overridden": overridden}
-    narrowed = _planned_manifest(request, listed, chosen, name, statements)
-    intact.check_intact(request.out, _parsed_plan_manifest(request, _planned_manifest_text(narrowed)))
+    narrowed = _make_manifest_for_plan(request, listed, chosen, name, statements)
+    intact.check_intact(request.out, _parse_manifest_of_plan(request, _manifest_text_of_plan(narrowed)))
     hidden, samples = serials.hide_serials(request.out, narrowed, labels)
     return Plan(
         request,
         name,
         source_date.source_date_clock(),
-        _parsed_plan_manifest(request, _planned_manifest_text(hidden)),
-        _planned_manifest_text(hidden),
+        _parse_manifest_of_plan(request, _manifest_text_of_plan(hidden)),
+        _manifest_text_of_plan(hidden),
         labels,
         samples,
         not_measured,
         not_verified,
         overridden,
-        _planned_card(request, listed),
-        _planned_left_out(request, listed, chosen),
+        _read_card_for_plan(request, listed),
+        _explain_left_out_of_plan(request, listed, chosen),
     )
 
 
-def _planned_card(request: ReleaseRequest, listed: Manifest) -> Card | None:
+def _read_card_for_plan(request: ReleaseRequest, listed: Manifest) -> Card | None:
     """Read the card of `--card`, which must describe the exported checkpoint.
 
     Raises:
@@ -161,7 +161,7 @@ def _check_planned_words(request: ReleaseRequest) -> None:
             raise UsageError(f"{option} {file}: {'not a file' if file.exists() else 'no such file'}.")
 
 
-def _planned_name(listed: Manifest) -> str:
+def _network_name_for_plan(listed: Manifest) -> str:
     """Return the network's name: torchvision/resnet18 gives "resnet18", mypkg.nets:make_net "make_net"."""
     last = re.split(r"[/:.]", listed.source.architecture)[-1].lower()
     name = re.sub(r"[^a-z0-9]+", "_", last).lstrip("_0123456789").rstrip("_")
@@ -201,7 +201,7 @@ def _plan_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact
     return tuple(rows[n] for n in dict.fromkeys((*names, *request.allow_unverified)))
 
 
-def _planned_left_out(
+def _explain_left_out_of_plan(
     request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]
 ) -> tuple[str, ...]:
     words = []
@@ -218,7 +218,7 @@ def _planned_left_out(
     return tuple(words)
 
 
-def _planned_manifest(
+def _make_manifest_for_plan(
     request: ReleaseRequest,
     listed: Manifest,
     chosen: Sequence[Artifact],
@@ -239,21 +239,21 @@ def _planned_manifest(
         raw["verdict"]["numerics"] = first.status
     if first is None:
         raw["verdict"] = {"numerics": "not_run", "budget": "not_measured"}
-    needed = _planned_evidence(chosen)
+    needed = _evidence_files_of_plan(chosen)
     raw["evidence"]["files"] = [row for row in raw["evidence"]["files"] if row["file"] in needed]
     raw["release"] = {"name": name, "version": request.version, "group": request.group, **statements}
     return raw
 
 
-def _planned_manifest_text(raw: dict[str, Any]) -> str:
+def _manifest_text_of_plan(raw: dict[str, Any]) -> str:
     return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
 
-def _parsed_plan_manifest(request: ReleaseRequest, text: str) -> Manifest:
+def _parse_manifest_of_plan(request: ReleaseRequest, text: str) -> Manifest:
     return manifest.parse_manifest(text.encode(), request.out / files.MANIFEST)
 
 
-def _planned_evidence(chosen: Sequence[Artifact]) -> set[str]:
+def _evidence_files_of_plan(chosen: Sequence[Artifact]) -> set[str]:
     """Return the names of the files that prove what the chosen artifacts claim."""
     samples = {latency.samples_file for a in chosen for latency in a.measured_on() if latency.samples_file}
     programs = {files.lowering_file(a.precision, a.name) for a in chosen}

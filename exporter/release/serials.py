@@ -51,7 +51,7 @@ def hide_serials(
     Raises:
         VerificationError: A file of raw samples is invalid.
     """
-    hidden, renamed = _relabelled_serials(listed, renames)
+    hidden, renamed = _relabel_serials(listed, renames)
     contents = {}
     for row in hidden["evidence"]["files"]:
         if row["file"] in renamed:
@@ -68,12 +68,12 @@ def page_without_serials(out: Path, renames: Mapping[str, str], sha256: str | No
     if not any(serial in text for serial in renames):
         return written
     path = out / files.MANIFEST
-    hidden, _ = _relabelled_serials(json.loads(path.read_text("utf-8")), renames)
+    hidden, _ = _relabel_serials(json.loads(path.read_text("utf-8")), renames)
     report = restore.restore_report(manifest.parse_manifest(json.dumps(hidden).encode(), path))
     return render_report_page(out, report).encode()
 
 
-def _relabelled_serials(
+def _relabel_serials(
     listed: dict[str, Any], renames: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the renamed manifest, and file of raw samples -> its new name."""

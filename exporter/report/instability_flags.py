@@ -48,7 +48,7 @@ def _flag_skeleton(name: str, words: str) -> str:
 
 def _flag_line(name: str, seen: Sequence[tuple[str, str]]) -> str:
     launches = [launch for launch, _ in seen]
-    words = _merged_flags([words for _, words in seen]) if len(seen) > 1 else seen[0][1]
+    words = _merge_flags([words for _, words in seen]) if len(seen) > 1 else seen[0][1]
     if not launches[0]:
         return words
     if len(launches) == 1:
@@ -58,7 +58,7 @@ def _flag_line(name: str, seen: Sequence[tuple[str, str]]) -> str:
     return f"{name}: launches {', '.join(launches)}{words}"
 
 
-def _merged_flags(texts: Sequence[str]) -> str:
+def _merge_flags(texts: Sequence[str]) -> str:
     """Merge texts into one, with each figure as the range over the texts."""
     columns = zip(*(_flag_figures(text) for text in texts), strict=True)
     ranges = iter([_flag_range(column) for column in columns])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from exporter.sandbox.confinement import Confinement
-from exporter.sandbox.system_calls import checked_system_call, system_call
+from exporter.sandbox.system_calls import check_system_call, system_call
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
@@ -58,7 +58,7 @@ def enter_landlock(confinement: Confinement, version: int) -> None:
     scoped = 0b11 if version >= 6 else 0
     attributes = struct.pack("=QQQ", everything, network, scoped)
     attributes = attributes[: 8 if version < 4 else 16 if version < 6 else 24]
-    ruleset = checked_system_call(
+    ruleset = check_system_call(
         system_call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "Landlock"
     )
     reading = (_READ_FILE | _READ_DIR | (_EXECUTE if confinement.programs else 0)) & everything
@@ -68,7 +68,7 @@ def enter_landlock(confinement: Confinement, version: int) -> None:
     for path in confinement.writes:
         _allow_in_landlock(ruleset, path, writing)
     _allow_in_landlock(ruleset, Path("/dev/null"), (_READ_FILE | _WRITE_FILE) & everything)
-    checked_system_call(system_call(_RESTRICT_SELF, ruleset, 0), "Landlock")
+    check_system_call(system_call(_RESTRICT_SELF, ruleset, 0), "Landlock")
     os.close(ruleset)
 
 
@@ -82,7 +82,7 @@ def _allow_in_landlock(ruleset: int, path: Path, access: int) -> None:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             access &= _OF_FILES
         rule = struct.pack("=Qi", access, descriptor)
-        checked_system_call(system_call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0), f"Landlock, {path}")
+        check_system_call(system_call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0), f"Landlock, {path}")
     finally:
         os.close(descriptor)
 

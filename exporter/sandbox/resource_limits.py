@@ -28,7 +28,7 @@ def enter_limits(confinement: Confinement) -> None:
     _time_is_bounded = True
     _lower_limit(resource.RLIMIT_CORE, 0)
     _lower_limit(resource.RLIMIT_DATA, confinement.memory_bytes)
-    _lower_limit(resource.RLIMIT_AS, _limited_address_space() + confinement.memory_bytes)
+    _lower_limit(resource.RLIMIT_AS, _limit_address_space() + confinement.memory_bytes)
     _lower_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     _lower_limit(resource.RLIMIT_FSIZE, OUTPUT_BYTES if confinement.writes else LOG_BYTES)
     _lower_limit(resource.RLIMIT_CPU, int(confinement.seconds * (os.cpu_count() or 1)) + 60)
@@ -49,7 +49,7 @@ def _lower_limit(kind: int, limit: int) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
-def _limited_address_space() -> int:
+def _limit_address_space() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:

@@ -21,7 +21,7 @@ def prctl_call(operation: int, *arguments: object) -> int:
     return int(_libc.prctl(operation, *words))
 
 
-def checked_system_call(result: int, action: str) -> int:
+def check_system_call(result: int, action: str) -> int:
     """Return a system call's result.
 
     Raises:
@@ -35,4 +35,4 @@ def checked_system_call(result: int, action: str) -> int:
 
 def forbid_privileges_by_call() -> None:
     """Give up what set-user-ID programs could add: the kernel asks for it before it confines."""
-    checked_system_call(prctl_call(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
+    check_system_call(prctl_call(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")

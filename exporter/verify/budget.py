@@ -16,7 +16,7 @@ COVERAGE = 95
 """In how many of 100 simulated sessions an interval holds the true p90: `benchmarks/interval_coverage.py`."""
 
 
-def judged_by_budget(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
+def judge_by_budget(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
     """Judge a device's kept interval against a budget, whatever budget it was measured for.
 
     Only a real phone has a verdict. Wrong outputs fail every budget, and an interval that is wholly above
@@ -49,22 +49,22 @@ def missing_evidence_for_budget(latency: DeviceLatency) -> str:
     return ""
 
 
-def judged_by_other_budget(latency: DeviceLatency, budget_ms: float) -> DeviceLatency:
+def rejudge_by_budget(latency: DeviceLatency, budget_ms: float) -> DeviceLatency:
     """Return the latency with its verdict on another budget."""
-    return replace(latency, verdict=judged_by_budget(latency, budget_ms), budget_ms=budget_ms)
+    return replace(latency, verdict=judge_by_budget(latency, budget_ms), budget_ms=budget_ms)
 
 
 def worst_for_budget(latencies: Sequence[DeviceLatency], budget_ms: float) -> DeviceLatency | None:
     """Return the latency that counts: the worst verdict on this budget, then the slowest."""
     return max(
-        latencies, key=lambda item: (BADNESS[judged_by_budget(item, budget_ms)], item.p90_ms), default=None
+        latencies, key=lambda item: (BADNESS[judge_by_budget(item, budget_ms)], item.p90_ms), default=None
     )
 
 
 def budget_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
     """Return whether the budget is met; "not_measured" without a real phone, always."""
     counts = worst_for_budget(latencies, budget_ms)
-    return judged_by_budget(counts, budget_ms) if counts else "not_measured"
+    return judge_by_budget(counts, budget_ms) if counts else "not_measured"
 
 
 def recorded_budget_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:

@@ -102,13 +102,13 @@ def judge_artifact(
     program = program and lowering_without_infinite(evidence, program)
     simulation = simulation and simulation_without_infinite(evidence, simulation)
     evidence = evidence_without_infinite(evidence)
-    tolerances = judged_ties(evidence, limits, variant.precision)
-    outputs = _judged_untied(evidence.reference, outputs, tolerances)
+    tolerances = tie_widths_to_judge_by(evidence, limits, variant.precision)
+    outputs = _undo_ties_before_judging(evidence.reference, outputs, tolerances)
     comparison = compare_outputs(
         evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of
     )
-    edge_ordered = _judged_untied_edges(evidence, edge_outputs, tolerances)
-    applied = _judged_limits(variant, limits, evidence, program)
+    edge_ordered = _undo_edge_ties_before_judging(evidence, edge_outputs, tolerances)
+    applied = _limits_to_judge_by(variant, limits, evidence, program)
     observation = Observation(
         variant=variant,
         evidence=evidence,
@@ -126,7 +126,7 @@ def judge_artifact(
         choices=()
         if comparison.problem
         else compare_discrete(evidence.reference, outputs, evidence.eager_errors, tolerances),
-        worst_channel=_judged_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
+        worst_channel=_judge_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
         task=None
         if comparison.problem
         else measure_task(
@@ -148,7 +148,7 @@ def judge_artifact(
         reason=reason or doubt or None,
         runtime=runtime,
         comparison=observation.comparison,
-        edge=_judged_worst(observation.edges),
+        edge=_worst_edge_judged(observation.edges),
         lowering=observation.against_program,
         limits=observation.limits,
         worst_channel=observation.worst_channel,
@@ -162,7 +162,7 @@ def first_judged_reason(observation: Observation) -> str:
     return next((reason for gate in GATES.values() if (reason := gate(observation))), "")
 
 
-def _judged_worst_channel(
+def _judge_worst_channel(
     precision: Precision,
     evidence: ReferenceIO,
     outputs: Stacks,
@@ -172,20 +172,22 @@ def _judged_worst_channel(
 ) -> WorstChannel | None:
     if comparison.problem or compare_not_finite("", evidence.reference):
         return None
-    allowed = judged_tolerance(precision, comparison, limits, _judged_typical(evidence.reference, outputs))
+    allowed = tolerance_to_judge_by(
+        precision, comparison, limits, _typical_sqnr_to_judge(evidence.reference, outputs)
+    )
     names = evidence.output_names
     return worst_channel(
         evidence.reference, outputs, evidence.eager_errors, allowed, names, labels, evidence.resting
     )
 
 
-def _judged_typical(reference: Stacks, outputs: Stacks) -> float:
+def _typical_sqnr_to_judge(reference: Stacks, outputs: Stacks) -> float:
     """Return the worst float output's SQNR, as its median channel has it."""
     floats = [(y, a) for y, a in zip(reference, outputs, strict=True) if not is_discrete(y)]
     return min((compare_typical_sqnr_db(y, a) for y, a in floats), default=math.inf)
 
 
-def judged_tolerance(
+def tolerance_to_judge_by(
     precision: Precision, comparison: Comparison, limits: Limits, typical_sqnr_db: float
 ) -> Tolerance:
     """Return what a precision may cost a channel.
@@ -225,7 +227,7 @@ def _judge_undecided(comparison: Comparison, limit_db: float, min_agreement: flo
     )
 
 
-def judged_ties(evidence: ReferenceIO, limits: Limits, precision: Precision) -> tuple[float, ...]:
+def tie_widths_to_judge_by(evidence: ReferenceIO, limits: Limits, precision: Precision) -> tuple[float, ...]:
     """Return for each output how far apart its values may be and still be equal but for rounding.
 
     In float16 two values that are next to each other may change places.
@@ -235,30 +237,37 @@ def judged_ties(evidence: ReferenceIO, limits: Limits, precision: Precision) -> 
     )
     apart = HALF_STEP if precision == "fp16" else 0.0
     return tuple(
-        max(limits.fp32_floor_factor * float(np.max(error, initial=0.0)), apart * _judged_scale(y))
+        max(
+            limits.fp32_floor_factor * float(np.max(error, initial=0.0)),
+            apart * _largest_magnitude_to_judge(y),
+        )
         for error, y in zip(errors, evidence.reference, strict=True)
     )
 
 
-def _judged_scale(output: Array) -> float:
+def _largest_magnitude_to_judge(output: Array) -> float:
     return 0.0 if is_discrete(output) else float(np.abs(output).max(initial=0.0))
 
 
-def _judged_untied(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+def _undo_ties_before_judging(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
     same = [y.shape for y in reference] == [a.shape for a in actual]
     return undo_ties_of_outputs(reference, actual, tolerances) if same else actual
 
 
-def _judged_untied_edges(evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+def _undo_edge_ties_before_judging(
+    evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
+) -> Stacks:
     """Put the rows of equal scores of each edge input, on its own, into the model's order."""
     edges = [
-        _judged_untied(_judged_row(evidence.edge_reference, i), _judged_row(actual, i), tolerances)
+        _undo_ties_before_judging(
+            _row_to_judge(evidence.edge_reference, i), _row_to_judge(actual, i), tolerances
+        )
         for i in range(len(evidence.edge_names))
     ]
     return tuple(map(np.concatenate, zip(*edges, strict=True))) if edges else actual
 
 
-def _judged_row(stacks: Stacks, index: int) -> Stacks:
+def _row_to_judge(stacks: Stacks, index: int) -> Stacks:
     return tuple(stack[index : index + 1] for stack in stacks)
 
 
@@ -272,12 +281,12 @@ def _judge_edges(
 def _judge_edge(
     evidence: ReferenceIO, actual: Stacks, index: int, tolerances: tuple[float, ...]
 ) -> Comparison:
-    reference = _judged_row(evidence.edge_reference, index)
+    reference = _row_to_judge(evidence.edge_reference, index)
     unstable = edges.edge_unstable_rows(evidence, index)
-    return compare_outputs(reference, _judged_row(actual, index), unstable, tolerances)
+    return compare_outputs(reference, _row_to_judge(actual, index), unstable, tolerances)
 
 
-def _judged_worst(edges: Mapping[str, Comparison]) -> Comparison | None:
+def _worst_edge_judged(edges: Mapping[str, Comparison]) -> Comparison | None:
     if not edges:
         return None
     return Comparison(
@@ -289,7 +298,7 @@ def _judged_worst(edges: Mapping[str, Comparison]) -> Comparison | None:
     )
 
 
-def _judged_limits(
+def _limits_to_judge_by(
     variant: Variant, limits: Limits, evidence: ReferenceIO, program: Lowering | None
 ) -> dict[str, float]:
     """Resolve the limits that hold for an artifact to figures."""
@@ -300,13 +309,13 @@ def _judged_limits(
     if precision == "fp32":
         on_edges = edges.edges_gate_limits(evidence, limits).values()
         edge = {"edge_max_error": max(on_edges)} if on_edges else {}
-        return own | _judged_fp32_limit("max_error", limits, evidence.floor) | edge
+        return own | _fp32_limit_to_judge_by("max_error", limits, evidence.floor) | edge
     if precision == "fp16":
         return own | {"min_sqnr_db": limits.fp16_min_sqnr_db, "min_agreement": limits.fp16_min_agreement}
     return own | {"min_sqnr_db": limits.int8_min_sqnr_db, "min_agreement": limits.int8_min_agreement}
 
 
-def _judged_fp32_limit(name: str, limits: Limits, floor: float) -> dict[str, float]:
+def _fp32_limit_to_judge_by(name: str, limits: Limits, floor: float) -> dict[str, float]:
     """Return the fixed limit, or ten times eager float32's own error where that is larger; both are shown."""
     measured = limits.fp32_floor_factor * floor
     return {name: max(limits.fp32_max_error, measured), f"{name}_from_eager_floor": measured}

@@ -98,9 +98,9 @@ class TestStockPackages:
     def test_the_version_of_the_export_is_asked(self) -> None:
         """A version that the table lacks is answered by the newest before it."""
         known = packages.onnxruntime_packages()
-        assert stock.described_stock(known, "1.23.5").version == "1.23.2"
-        assert stock.described_stock(known, "99.0").version == known[-1].version
-        assert stock.described_stock(known, "0.1").version == known[0].version
+        assert stock.package_of_stock_version(known, "1.23.5").version == "1.23.2"
+        assert stock.package_of_stock_version(known, "99.0").version == known[-1].version
+        assert stock.package_of_stock_version(known, "0.1").version == known[0].version
 
     def test_an_older_package_may_lack_what_a_newer_one_has(self) -> None:
         """`since` is the oldest package that loads the file: the newer opset needs the newer runtime."""

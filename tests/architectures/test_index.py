@@ -23,7 +23,7 @@ def filled(entry: IndexEntry, **sizes: int) -> dict[str, Shape]:
 
 
 def by_name(name: str) -> IndexEntry:
-    return index.named_in_index(name)[0]
+    return index.index_entries_by_name(name)[0]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)

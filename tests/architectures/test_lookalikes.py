@@ -42,7 +42,7 @@ def test_named_networks_are_not_doubted() -> None:
 
 def test_published_files_are_not_doubted() -> None:
     """Torchvision's own file, known by its hash, has no warning."""
-    (entry,) = index.named_in_index("resnet50")
+    (entry,) = index.index_entries_by_name("resnet50")
     published = replace(checkpoint(state("resnet50")), sha256=entry.recipes[0].sha256_prefix.ljust(64, "0"))
     assert build_architecture(published).warnings == ()
 
@@ -95,7 +95,7 @@ def test_what_a_file_calls_its_network(
 
 def test_lookalikes_are_known_networks() -> None:
     """The table speaks of networks that are in the index."""
-    assert all(index.named_in_index(name) for name in lookalikes.SAME_TENSORS)
+    assert all(index.index_entries_by_name(name) for name in lookalikes.SAME_TENSORS)
 
 
 @pytest.mark.parametrize("extra", ["total_ops", "layer1.0.total_params", "n_averaged"])

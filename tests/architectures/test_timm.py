@@ -51,7 +51,7 @@ def trained(tmp_path: Path, own: Any, name: str = SMALL, **args: Any) -> Path:
 
 
 def read(path: Path, **options: Any) -> Model:
-    return build_architecture(checkpoints.read_checkpoint(folder.located_folder(path)), **options)
+    return build_architecture(checkpoints.read_checkpoint(folder.find_checkpoint_folder(path)), **options)
 
 
 def check_equal(model: Model, own: Any) -> None:

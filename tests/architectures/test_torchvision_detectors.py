@@ -13,7 +13,7 @@ import torch
 
 from exporter.architectures import build_architecture, loading, skeleton
 from exporter.architectures.detector_heads import DetectorHeads
-from exporter.architectures.torchvision_detectors import KnownDetector, published_detector
+from exporter.architectures.torchvision_detectors import KnownDetector, find_published_detector
 from exporter.checkpoints import read_checkpoint
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint, TensorSpec
@@ -118,7 +118,7 @@ def ssdlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     known = KnownDetector("ssdlite320_mobilenet_v3_large", 6, full_tail=True)
-    network = torchvision_detectors._constructed_detector(known).to_empty(device="cpu")
+    network = torchvision_detectors._construct_detector(known).to_empty(device="cpu")
     state = {f"module.{key}": torch.full(value.shape, 0.01) for key, value in network.state_dict().items()}
     path = tmp_path_factory.mktemp("ssdlite") / "model.pth"
     torch.save(state, path)
@@ -164,6 +164,6 @@ def test_a_pyramid_takes_multiples_of_32_only(monkeypatch: pytest.MonkeyPatch) -
 
 def test_torchvision_s_own_file_is_known_by_its_hash() -> None:
     """The hash in the published name tells torchvision's own weights, whose epsilon differs."""
-    weights = published_detector("retinanet_resnet50_fpn", "eeacb38b" + "0" * 56)
+    weights = find_published_detector("retinanet_resnet50_fpn", "eeacb38b" + "0" * 56)
     assert str(weights).endswith("COCO_V1")
-    assert published_detector("retinanet_resnet50_fpn", "0" * 64) is None
+    assert find_published_detector("retinanet_resnet50_fpn", "0" * 64) is None

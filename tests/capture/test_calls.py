@@ -142,7 +142,7 @@ def test_old_weight_norm_can_be_copied() -> None:
     with pytest.raises(RuntimeError):
         copy.deepcopy(net)
     calls.settle_for_calls(net)
-    assert calls.copied_for_calls(net) is not net
+    assert calls.copy_module_for_calls(net) is not net
 
 
 class Raises(nn.Module):

@@ -92,11 +92,11 @@ def test_outputs_keep_their_number_of_dimensions() -> None:
 def test_real_and_complex_outputs_need_no_other_roundings(dtype: str) -> None:
     """Only a discrete output can change by rounding alone, so that the network is not run again."""
     captured: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,), dtype)])
-    assert reference._nudged_reference(captured, [(1,)], [one(1.0)]) == []
+    assert reference._run_nudged_references(captured, [(1,)], [one(1.0)]) == []
     discrete: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,), dtype), TensorSpec("b", (1,), "int64")])
-    assert reference._nudged_reference(discrete, [(1,), (1,)], []) == []
+    assert reference._run_nudged_references(discrete, [(1,), (1,)], []) == []
     with pytest.raises(AttributeError):  # it has no network to run
-        reference._nudged_reference(discrete, [(1,), (1,)], [one(1.0)])
+        reference._run_nudged_references(discrete, [(1,), (1,)], [one(1.0)])
 
 
 def test_no_samples_have_the_shape_of_one() -> None:

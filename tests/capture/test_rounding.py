@@ -143,7 +143,7 @@ def test_ties_are_resolved_from_both_ends() -> None:
 
     def runs(net: nn.Module) -> list[reference_io.Stacks]:
         samples = [(np.zeros((1, 6), np.float32),), (np.ones((1, 6), np.float32),)]
-        return rounding.nudged_rounding(net, copy.deepcopy, calls.call_runner, samples)
+        return rounding.run_nudged_roundings(net, copy.deepcopy, calls.call_runner, samples)
 
     class Top(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

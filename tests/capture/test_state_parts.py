@@ -86,8 +86,8 @@ def test_tensors_are_found_by_their_paths() -> None:
     assert tensors["table.k"].item() == 3.0
     holding.get_buffer("seen").add_(1)
     assert tensors["seen"].item() == 0.0
-    assert state._nested_state([[[["deep"]]]]) == [("0.0.0", ["deep"])]
-    assert state._nested_state(7) == [("", 7)]
+    assert state._list_nested_state([[[["deep"]]]]) == [("0.0.0", ["deep"])]
+    assert state._list_nested_state(7) == [("", 7)]
 
 
 def test_plain_attributes_are_printed_by_their_paths() -> None:

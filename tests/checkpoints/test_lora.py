@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from exporter.checkpoints import is_folder, read_checkpoint
-from exporter.checkpoints.lora import located_lora_weights, merge_lora
+from exporter.checkpoints.lora import find_lora_weights, merge_lora
 from exporter.config.request import ModelRequest
 from exporter.errors import CheckpointError
 from exporter.pipeline import read
@@ -53,7 +53,7 @@ def written(folder: Path, tensors: dict[str, Tensor], **settings: Any) -> Path:
 def merged(folder: Path, base: dict[str, Tensor]) -> Checkpoint:
     path = folder.parent / "base.pt"
     torch.save(base, path)
-    return merge_lora(read_checkpoint(located_lora_weights(folder)), read_checkpoint(path))
+    return merge_lora(read_checkpoint(find_lora_weights(folder)), read_checkpoint(path))
 
 
 def changed(checkpoint: Checkpoint, base: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -216,7 +216,7 @@ def test_versions_are_held_to_the_pin(monkeypatch: pytest.MonkeyPatch, installed
 
 def test_pins_are_read_from_the_project() -> None:
     """Versions come from the package's own metadata (or pyproject.toml in a checkout), not from a copy."""
-    wanted = examine._examined_requirements()
+    wanted = examine._requirements_to_examine()
     assert set(framework_checks.IMPORTS) <= set(wanted)
     assert wanted["torch"].startswith("==")
 
@@ -393,7 +393,7 @@ def test_what_vulkan_needs_to_be_executed(
     assert words in f"{finding.detail} {finding.fix}"
 
 
-@pytest.mark.parametrize("missing", [(), ("prepared_arm_programs",), ("prepare_software_vulkan",)])
+@pytest.mark.parametrize("missing", [(), ("prepare_arm_programs",), ("prepare_software_vulkan",)])
 def test_prepare_does_what_this_machine_can(
     missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -405,7 +405,7 @@ def test_prepare_does_what_this_machine_can(
             raise MissingDependencyError("There is no QEMU.", "Debian: apt install it.")
         done.append(name)
 
-    names = ["prepared_arm_programs", "prepare_software_vulkan"]
+    names = ["prepare_arm_programs", "prepare_software_vulkan"]
     for name in names:
         monkeypatch.setattr(prepare, name, functools.partial(step, name))
     prepare.prepare_all_programs()

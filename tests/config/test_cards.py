@@ -45,7 +45,7 @@ class TestShipped:
         """Each loads, names an existing architecture, and has its weights' preprocessing."""
         card = cards.load_card(MODELS / name)
         known = str(card.listed.architecture.name).removeprefix("torchvision/")
-        recipes = [recipe for entry in index.named_in_index(known) for recipe in entry.recipes]
+        recipes = [recipe for entry in index.index_entries_by_name(known) for recipe in entry.recipes]
         (recipe,) = {r for r in recipes if card.listed.checkpoint.sha256.startswith(r.sha256_prefix)}
         assert card.listed.preprocessing is not None
         assert card.listed.preprocessing.record() == recipe.preprocessing
@@ -235,7 +235,7 @@ def test_an_option_that_was_given_beats_the_card_and_a_default_does_not(tmp_path
     options = Request(
         checkpoint=card.path, target="snapdragon888", budget_ms=3.0, formats=("coreml",), force=True
     )
-    request = cards.merged_with_card(card, options, given={"formats", "target", "force", "checkpoint"})
+    request = cards.merge_card_with_options(card, options, given={"formats", "target", "force", "checkpoint"})
     assert (request.formats, request.budget_ms) == (("coreml",), 7.5)
     assert (request.target, request.force, request.out) == ("snapdragon888", True, Path("net-snapdragon888"))
     assert request.checkpoint == tmp_path / "net.pth"

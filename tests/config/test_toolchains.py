@@ -11,7 +11,7 @@ from exporter.config import toolchains
 from exporter.config.toolchains import (
     TOOLCHAIN_SETS,
     ToolchainSet,
-    compared_toolchain,
+    compare_toolchain,
     toolchain_warnings,
 )
 
@@ -39,7 +39,7 @@ def two_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_nearest_set_is_named(installed: dict[str, str], text: str) -> None:
     """The set with the fewest differences is named, with what differs from it."""
-    assert compared_toolchain(installed).text == text
+    assert compare_toolchain(installed).text == text
 
 
 def test_an_untested_set_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:

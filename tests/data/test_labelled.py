@@ -96,7 +96,7 @@ def test_folders_that_are_no_classes_are_refused(bad: str, tmp_path: Path) -> No
 
 def test_only_classifiers_are_judged(tmp_path: Path) -> None:
     """The first output of shape [batch, classes] says the class; a model without one is refused."""
-    assert labelled.labelled_output_index((TensorSpec("map", (1, 3, 8, 8)), TensorSpec("y", (1, 3)))) == 1
+    assert labelled.index_of_labelled_output((TensorSpec("map", (1, 3, 8, 8)), TensorSpec("y", (1, 3)))) == 1
     with pytest.raises(CalibrationError, match="judges classifiers"):
         find(folders(tmp_path, "a"), outputs=(TensorSpec("map", (1, 3, 8, 8)),))
 

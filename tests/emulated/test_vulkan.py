@@ -134,7 +134,7 @@ def test_libraries_that_others_may_change_are_not_loaded(prepared: Path, cache: 
 
 
 def fails_to_fetch(command: list[str], step: str) -> None:
-    raise vulkan_tools._failed_vulkan_step(step, "no network")
+    raise vulkan_tools._vulkan_step_error(step, "no network")
 
 
 def fetches_another_file(command: list[str], step: str) -> None:

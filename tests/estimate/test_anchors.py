@@ -29,7 +29,7 @@ MEASURED = DeviceLatency(
 
 def test_an_anchor_corrects_the_estimate_and_narrows_it() -> None:
     """One anchor moves the median to the phone's, halves the miss, and is noted."""
-    corrected = anchors.anchored_estimate(ESTIMATE, [ANCHOR], "SM8250", "onnxruntime", "int8")
+    corrected = anchors.anchor_estimate(ESTIMATE, [ANCHOR], "SM8250", "onnxruntime", "int8")
     assert corrected.p50_ms == pytest.approx(12)
     assert corrected.high_ms / corrected.p50_ms == pytest.approx(2**0.5)
     assert corrected.low_ms < corrected.p50_ms
@@ -43,7 +43,7 @@ def test_an_anchor_corrects_the_estimate_and_narrows_it() -> None:
 def test_an_anchor_of_something_else_changes_nothing(other: dict[str, object]) -> None:
     """Chip, runtime, precision and threads must be the same."""
     anchor = replace(ANCHOR, **other)  # type: ignore[arg-type]
-    assert anchors.anchored_estimate(ESTIMATE, [anchor], "SM8250", "onnxruntime", "int8") == ESTIMATE
+    assert anchors.anchor_estimate(ESTIMATE, [anchor], "SM8250", "onnxruntime", "int8") == ESTIMATE
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_only_a_real_stable_run_is_learned_from(change: dict[str, object]) -> No
 
 def test_a_ratio_is_of_the_estimate_without_anchors() -> None:
     """Learning twice from one phone changes nothing: corrections do not multiply."""
-    corrected = anchors.anchored_estimate(ESTIMATE, [ANCHOR], "SM8250", "onnxruntime", "int8")
+    corrected = anchors.anchor_estimate(ESTIMATE, [ANCHOR], "SM8250", "onnxruntime", "int8")
     for estimate in (ESTIMATE, corrected):
         learned = anchors.ratio_of_anchor(MEASURED, [estimate])
         assert learned is not None

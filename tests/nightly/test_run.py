@@ -444,7 +444,7 @@ class TestMerged:
             season.row("skipped", "Not here."),
         ]
         for order in (drafts, drafts[::-1]):
-            merged = report_rows._merged_report_rows(order)
+            merged = report_rows._merge_report_rows(order)
             assert merged == season.row("failed", "It broke. Fast. Not here.", key="k")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporter import data
-from exporter.checkpoints.source import opened_source
+from exporter.checkpoints.source import open_source
 from exporter.config.request import ModelRequest
 from exporter.data import labelled, npz
 from exporter.errors import CalibrationError, CheckpointError
@@ -49,7 +49,7 @@ def test_a_checkpoint_that_is_written_to_while_it_is_read_is_refused(change: Cha
     """The checkpoint's hash would name other weights than those that were read."""
     path = tmp_path / "last.pt2"
     path.write_bytes(b"old weights")
-    with pytest.raises(CheckpointError, match="changed while it was read"), opened_source(path):
+    with pytest.raises(CheckpointError, match="changed while it was read"), open_source(path):
         change(path)
 
 
@@ -58,7 +58,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_the_old_one(tmp_path:
     path = tmp_path / "last.pt2"
     path.write_bytes(b"old weights")
     before = digest_file(path)
-    with opened_source(path) as source:
+    with open_source(path) as source:
         replace_it(path)
         assert (source.sha256, source.file.read()) == (before, b"old weights")
 

@@ -21,7 +21,7 @@ Damage = Callable[[Path], object]
 
 def resum(signed: Path) -> None:
     """Make the folder's hashes fit its files, whatever their names; `write_sha256sums` refuses some."""
-    listed = listing.listed_digests(signed, (sha256sums.FILE, "signatures"))
+    listed = listing.list_digests(signed, (sha256sums.FILE, "signatures"))
     lines = (f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
     (signed / sha256sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
 

@@ -52,7 +52,7 @@ def test_an_estimate_never_meets_a_budget(p50_ms: float) -> None:
 def test_an_estimate_is_no_device_latency() -> None:
     """No field makes one the other: the types share neither evidence nor device."""
     assert "estimated" not in DeviceLatency.__dataclass_fields__["evidence"].type
-    assert budget.judged_by_budget(estimate(1), 15) == "not_measured"  # type: ignore[arg-type]
+    assert budget.judge_by_budget(estimate(1), 15) == "not_measured"  # type: ignore[arg-type]
 
 
 def test_the_estimate_chooses_where_this_host_would_not() -> None:

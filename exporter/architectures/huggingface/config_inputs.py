@@ -49,7 +49,7 @@ class InputSettings:
         return default if value is None else value
 
 
-def asked_or_config_inputs(
+def config_inputs_or_asked(
     asked: tuple[TensorSpec, ...], forward: Any, default: tuple[TensorSpec, ...]
 ) -> tuple[TensorSpec, ...]:
     """Return the inputs: the user's where they are named, else the default ones in the user's sizes.

@@ -93,19 +93,21 @@ def load_network(
     transformers = network_library(f"{checkpoint.path.name}")
     kind = _network_class(transformers, checkpoint, wanted, trust)
     settings = _network_settings(kind, config)
-    network, info = _filled_network_settings(kind, settings, dict(weights.tensors), {})
+    network, info = _fill_network_settings(kind, settings, dict(weights.tensors), {})
     missing = sorted(info["missing_keys"])
     notes = [f"the network is {kind.__name__} of transformers {transformers.__version__}, as {CONFIG} says"]
     if wanted:
         notes = [f"the network is {kind.__name__} of transformers {transformers.__version__}, as asked"]
     if missing and all(key.split(".")[0] == "pooler" for key in missing):
-        network, info = _filled_network_settings(
+        network, info = _fill_network_settings(
             kind, settings, dict(weights.tensors), {"add_pooling_layer": False}
         )
         missing = sorted(info["missing_keys"])
         notes.append("built without its pooler, which the weights lack")
     title = f"{PREFIX}{kind.__name__}"
-    notes += _checked_network(title, network, weights, missing, sorted(info["unexpected_keys"]), bool(wanted))
+    notes += _check_network_weights(
+        title, network, weights, missing, sorted(info["unexpected_keys"]), bool(wanted)
+    )
     _switch_off_in_network(network)
     notes.append(
         f"use_cache=False, return_dict=True, {ATTENTION} attention: outputs are plain tensors by name"
@@ -203,7 +205,7 @@ def _plain_network_settings(value: Any) -> Any:
     return {key: _plain_network_settings(item) for key, item in own.items()}
 
 
-def _filled_network_settings(
+def _fill_network_settings(
     kind: Any, settings: Any, tensors: dict[str, torch.Tensor], arguments: Mapping[str, Any]
 ) -> tuple[Any, Mapping[str, Any]]:
     import torch
@@ -237,7 +239,7 @@ def _network_attention(kind: Any) -> str | None:
     )
 
 
-def _checked_network(
+def _check_network_weights(
     title: str, network: Any, weights: Weights, missing: list[str], extra: list[str], asked: bool
 ) -> list[str]:
     """Refuse weights that leave a tensor of the network random, or that are not all used.

@@ -77,12 +77,12 @@ def _parts_of_network(own: Any) -> tuple[dict[str, Maker], bool]:
     if writes and getattr(own.config, "is_encoder_decoder", False):
         return {"encoder": _encoder_part, "decoder": _decoder_part}, False
     if text_generation.is_text_generation(own):
-        makers = {name: functools.partial(_cached_part, part=name) for name in text_generation.PARTS}
+        makers = {name: functools.partial(_part_with_cache, part=name) for name in text_generation.PARTS}
         return dict(makers), True
     return {}, False
 
 
-def _cached_part(
+def _part_with_cache(
     loaded: LoadedNetwork,
     checkpoint: Checkpoint,
     asked: tuple[TensorSpec, ...],
@@ -95,7 +95,7 @@ def _cached_part(
     specs = text_generation.text_generation_inputs(loaded.network, settings, part)
     module = CachedModule(loaded.network)
     tokens, slots = specs[0].shape[1], specs[2].shape[2]
-    specs = config_inputs.asked_or_config_inputs(asked, module.forward, specs)
+    specs = config_inputs.config_inputs_or_asked(asked, module.forward, specs)
     note = (
         f"{part}: {tokens} token{'s' if tokens > 1 else ''} a call, a cache of {slots}, which the app hands "
         "on from call to call; behind a short prompt any token will do"
@@ -157,11 +157,11 @@ def _whole_part(
         if named and name not in {spec.name for spec in asked}
         else _default_part(own, settings, checkpoint, name, asked)
     )
-    specs = config_inputs.asked_or_config_inputs(asked, own.forward, default)
+    specs = config_inputs.config_inputs_or_asked(asked, own.forward, default)
     module = ModuleByName(
         own, tuple(spec.name for spec in specs), {**_part_call_settings(own.forward), **arguments}
     )
-    return _pooled_part(module, checkpoint, HuggingfacePart(module, specs, settings))
+    return _part_with_pooling(module, checkpoint, HuggingfacePart(module, specs, settings))
 
 
 def _default_part(
@@ -183,7 +183,7 @@ def _part_call_settings(forward: Any) -> dict[str, Any]:
     return {key: value for key, value in (("use_cache", False), ("return_dict", True)) if key in taken}
 
 
-def _pooled_part(module: Any, checkpoint: Checkpoint, part: HuggingfacePart) -> HuggingfacePart:
+def _part_with_pooling(module: Any, checkpoint: Checkpoint, part: HuggingfacePart) -> HuggingfacePart:
     """Add the pooling of a sentence-transformers folder, as its modules.json lists it."""
     from exporter.architectures.huggingface.wrapper_modules import SentenceModule
 
@@ -223,7 +223,7 @@ def _text_tower_part(
     default = config_inputs.text_inputs_by_config(
         settings, own.get_text_features, position_table_of_module(own.text_model)
     )
-    specs = config_inputs.asked_or_config_inputs(asked, own.get_text_features, default)
+    specs = config_inputs.config_inputs_or_asked(asked, own.get_text_features, default)
     module = ProjectedModule(own, tuple(s.name for s in specs), arguments, "get_text_features", "text_embeds")
     return HuggingfacePart(module, specs, settings, ("the text tower is exported, with its projection",))
 
@@ -235,7 +235,7 @@ def _vision_tower_part(
 
     own = loaded.network
     settings = _part_settings(checkpoint, own.config.vision_config)
-    specs = config_inputs.asked_or_config_inputs(
+    specs = config_inputs.config_inputs_or_asked(
         asked, own.get_image_features, _photo_part_inputs(settings, checkpoint)
     )
     module = ProjectedModule(
@@ -252,7 +252,7 @@ def _encoder_part(
     own = loaded.network.get_encoder()
     settings = _part_settings(checkpoint, loaded.network.config)
     default = _default_part_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
-    specs = config_inputs.asked_or_config_inputs(asked, own.forward, default)
+    specs = config_inputs.config_inputs_or_asked(asked, own.forward, default)
     names = tuple(spec.name for spec in specs)
     module = ModuleByName(own, names, {**_part_call_settings(own.forward), **arguments})
     return HuggingfacePart(module, specs, settings, ("the encoder is exported",))
@@ -264,7 +264,7 @@ def _decoder_part(
     from exporter.architectures.huggingface.wrapper_modules import DecoderModule
 
     encoder = _encoder_part(loaded, checkpoint, (), {})
-    states = _encoded_part_shape(encoder)
+    states = _shape_of_encoder_output(encoder)
     specs = [config_inputs.hidden_input_by_config(states)]
     if any(spec.name == "attention_mask" for spec in encoder.inputs):
         specs.append(TensorSpec("attention_mask", tuple(states[:2]), "int64"))
@@ -286,7 +286,7 @@ def _decoder_part(
     return HuggingfacePart(module, tuple(specs), encoder.settings, (note,))
 
 
-def _encoded_part_shape(encoder: HuggingfacePart) -> tuple[int, ...]:
+def _shape_of_encoder_output(encoder: HuggingfacePart) -> tuple[int, ...]:
     """Return the shape of what the encoder returns for its inputs."""
     import torch
 

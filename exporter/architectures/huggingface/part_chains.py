@@ -33,7 +33,7 @@ class PartsChain:
     """Whether it returns tokens, which are equal or not."""
 
 
-def unchained_encoder_decoder(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def run_whole_encoder_decoder(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the logits of the whole network for what its two parts are given."""
     return [
         _call_unchained_network(
@@ -43,7 +43,7 @@ def unchained_encoder_decoder(network: Any, samples: Mapping[str, Samples]) -> l
     ]
 
 
-def chained_encoder_decoder(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
+def run_encoder_decoder_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
     """Return the decoder's logits on what the encoder returns."""
     logits = []
     for encoded, decoded in zip(samples["encoder"], samples["decoder"], strict=False):
@@ -55,7 +55,7 @@ def chained_encoder_decoder(parts: Mapping[str, Call], samples: Mapping[str, Sam
     return logits
 
 
-def unchained_towers(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def run_whole_towers(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the cosines of every photo with every text, a row for each text."""
     outputs = [
         _call_unchained_network(network, {**text, **photo})
@@ -67,7 +67,7 @@ def unchained_towers(network: Any, samples: Mapping[str, Samples]) -> list[Array
     )
 
 
-def chained_towers(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
+def run_tower_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
     """Return the same cosines from the embeddings of the two parts."""
     pairs = list(zip(samples["text"], samples["vision"], strict=False))
     texts = [parts["text"](text)["text_embeds"] for text, _ in pairs]
@@ -80,7 +80,7 @@ def _cosines_of_chained_towers(texts: Array, photos: Array) -> list[Array]:
     return list(texts @ photos.T / lengths)
 
 
-def unchained_text(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def write_text_by_whole(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the tokens that the network writes without a cache, the likeliest one each time."""
     return [_written_unchained(network, prompt, steps) for prompt, steps in _prompts_for_chains(samples)]
 
@@ -93,7 +93,7 @@ def _written_unchained(network: Any, prompt: Array, steps: int) -> Array:
     return tokens[0, prompt.shape[1] :]
 
 
-def chained_text(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
+def write_text_by_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
     """Return the tokens that the two parts write: one reads the prompt, one adds a token at a time."""
     empty = samples["prefill"][0]
     texts = []
@@ -131,11 +131,13 @@ def _call_unchained_network(network: Any, given: Mapping[str, Array], **settings
 
 CHAINS: Mapping[frozenset[str], PartsChain] = {
     frozenset({"encoder", "decoder"}): PartsChain(
-        "logits", unchained_encoder_decoder, chained_encoder_decoder
+        "logits", run_whole_encoder_decoder, run_encoder_decoder_chain
     ),
     frozenset({"text", "vision"}): PartsChain(
-        "cosines of texts and photos", unchained_towers, chained_towers
+        "cosines of texts and photos", run_whole_towers, run_tower_chain
     ),
-    frozenset({"prefill", "decode"}): PartsChain("tokens", unchained_text, chained_text, tokens=True),
+    frozenset({"prefill", "decode"}): PartsChain(
+        "tokens", write_text_by_whole, write_text_by_chain, tokens=True
+    ),
 }
 """Names of the parts -> how they make the whole."""

@@ -201,7 +201,7 @@ def _sample_lines(source: Path) -> Iterator[tuple[str, str | None]]:
                     return
                 if text := line.strip()[:MAX_CHARACTERS]:
                     yield (
-                        _parsed_sample(text, number, source)
+                        _parse_text_sample(text, number, source)
                         if source.suffix.lower() == ".jsonl"
                         else (text, None)
                     )
@@ -209,7 +209,7 @@ def _sample_lines(source: Path) -> Iterator[tuple[str, str | None]]:
         raise CalibrationError(f"{source} is not text in UTF-8.", TEXT_HELP) from error
 
 
-def _parsed_sample(line: str, number: int, source: Path) -> tuple[str, str | None]:
+def _parse_text_sample(line: str, number: int, source: Path) -> tuple[str, str | None]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:

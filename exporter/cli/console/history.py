@@ -195,7 +195,7 @@ def _print_history_step(step: Change) -> str:
     return f"{step.started_at:%Y-%m-%d}: {abs(step.slower):.1%} {direction}, {levels}. {causes}"
 
 
-def pruned_history_sentence(plan: Pruned, samples_only: bool, done: bool) -> str:
+def describe_pruned_history(plan: Pruned, samples_only: bool, done: bool) -> str:
     """Say what prune deleted or would delete."""
     if not plan.sessions:
         protected = f" {plan.protected} are old, but are baselines of others." if plan.protected else ""

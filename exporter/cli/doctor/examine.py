@@ -37,7 +37,7 @@ def examine_machine() -> tuple[Finding, ...]:
     """Look at everything an export or a phone needs; imports no framework into this process."""
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         probes = dict(zip(IMPORTS, pool.map(run_framework_check, IMPORTS), strict=True))
-    requirements = _examined_requirements()
+    requirements = _requirements_to_examine()
     return (
         _examine_python(),
         *(_examine_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
@@ -57,7 +57,7 @@ def _examine_python() -> Finding:
     return Finding("Python", "ok", detail)
 
 
-def _examined_requirements() -> dict[str, str]:
+def _requirements_to_examine() -> dict[str, str]:
     """Return distribution -> version specifier, from installed metadata or a checkout's pyproject.toml."""
     try:
         written = metadata.requires("export-mobile") or []
@@ -120,7 +120,7 @@ def _examine_xnnpack(probe: FrameworkCheck) -> Finding:
         title,
         "missing",
         f"not among the registered backends: {', '.join(backends) or 'none'}",
-        f"pip install executorch{_examined_requirements().get('executorch', '')} --force-reinstall",
+        f"pip install executorch{_requirements_to_examine().get('executorch', '')} --force-reinstall",
     )
 
 

@@ -60,10 +60,10 @@ def read_masks(source: Path, model: Model) -> Labelled:
     files = label_source_partners("masks", paths, folder or source, (".png",), EXPECTED)
     masks = [_read_mask(path) for path in files]
     count = mask_class_count(model)
-    masks, note = numbered_masks(masks, count)
+    masks, note = number_masks(masks, count)
     for path, photo, mask in zip(files, paths, masks, strict=True):
         _check_mask(path, photo, mask, count)
-    pairs = [(photo, {"mask": placed_mask(mask, how)}) for photo, mask in zip(paths, masks, strict=True)]
+    pairs = [(photo, {"mask": place_mask(mask, how)}) for photo, mask in zip(paths, masks, strict=True)]
     return label_source_photos("masks", source, model, pairs, (f"Labels: {note}",))
 
 
@@ -75,7 +75,7 @@ def mask_class_count(model: Model) -> int | None:
     return max(spec.shape[1], 2) if len(spec.shape) == 4 else 2
 
 
-def numbered_masks(masks: list[Array], count: int | None) -> tuple[list[Array], str]:
+def number_masks(masks: list[Array], count: int | None) -> tuple[list[Array], str]:
     """Return masks of class numbers: black and white ones of two classes are 0 and 1."""
     values = set(np.unique(np.concatenate([np.unique(mask) for mask in masks]))) if masks else set()
     if count == 2 and values == {0, IGNORED}:
@@ -119,7 +119,7 @@ def _check_mask(path: Path, photo: Path, mask: Array, count: int | None) -> None
         )
 
 
-def placed_mask(mask: Array, how: Preprocessing) -> Array:
+def place_mask(mask: Array, how: Preprocessing) -> Array:
     """Resize a mask to the nearest pixels, and crop it; what sticks out of the photo does not count."""
     (wide, high), (left, top) = photo_preprocessing.preprocessed_photo_placement(
         (mask.shape[1], mask.shape[0]), how

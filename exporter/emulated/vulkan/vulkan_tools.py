@@ -89,19 +89,19 @@ def _vulkan_tools_folder(cache: Path) -> Path:
 def _make_vulkan_tools(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
-        _unpack_vulkan_package(_fetched_vulkan_package(scratch), scratch)
+        _unpack_vulkan_package(_fetch_vulkan_package(scratch), scratch)
         shutil.copy(scratch / LIBRARY, folder / "libexecutorch_jni.so")
         _compile_bionic_for_vulkan(folder, scratch)
         _compile_vulkan_runner(folder, scratch)
 
 
-def _fetched_vulkan_package(scratch: Path) -> Path:
+def _fetch_vulkan_package(scratch: Path) -> Path:
     _run_vulkan_step(
         ["npm", "pack", PACKAGE, "--silent", "--pack-destination", str(scratch)], "fetching the package"
     )
     (archive,) = scratch.glob("*.tgz")
     if digest_file(archive) != SHA256:
-        raise _failed_vulkan_step("fetching the package", f"{PACKAGE} is not the file that is known")
+        raise _vulkan_step_error("fetching the package", f"{PACKAGE} is not the file that is known")
     return archive
 
 
@@ -148,13 +148,13 @@ def _run_vulkan_step(command: list[str], step: str) -> None:
             command, capture_output=True, text=True, errors="replace", timeout=STEP_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise _failed_vulkan_step(step, f"it took longer than {STEP_S:.0f} s") from None
+        raise _vulkan_step_error(step, f"it took longer than {STEP_S:.0f} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "rror" in line] or done.stderr.splitlines()
-        raise _failed_vulkan_step(step, " ".join(lines[:2])[:400] or f"it ended with {done.returncode}")
+        raise _vulkan_step_error(step, " ".join(lines[:2])[:400] or f"it ended with {done.returncode}")
 
 
-def _failed_vulkan_step(step: str, reason: str) -> MissingDependencyError:
+def _vulkan_step_error(step: str, reason: str) -> MissingDependencyError:
     return MissingDependencyError(
         f"Preparing Vulkan's software runtime failed while {step}: {reason}",
         "It needs the npm registry once; check the network and try again.",

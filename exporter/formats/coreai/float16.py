@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
 from exporter.errors import LoweringError
-from exporter.formats.simulation import simulated_float32_nodes
+from exporter.formats.simulation import float32_nodes_to_simulate
 from exporter.quantize import batch_norms, graphs
 from exporter.records import Captured
 
@@ -36,7 +36,7 @@ def coreai_float16_program(
     for node in [n for n in module.graph.nodes if "assert" in str(n.target)]:
         module.graph.erase_node(node)  # they assert the types of the float32 program
     module.recompile()
-    float32 = simulated_float32_nodes(module.graph)
+    float32 = float32_nodes_to_simulate(module.graph)
     for node in module.graph.nodes:
         if node.op == "get_attr" and any(user not in float32 for user in node.users):
             _store_attribute_in_float16(module, str(node.target))

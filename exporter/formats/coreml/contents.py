@@ -85,13 +85,13 @@ def _model_names_in_contents(
     expected = package_names(*names)
     if expected != features:
         raise LoweringError(
-            f"It names its inputs and outputs {_joined_in_contents(features)}; {_joined_in_contents(names)} "
-            f"of the model are {_joined_in_contents(expected)} in Core ML."
+            f"It names its inputs and outputs {_join_contents(features)}; {_join_contents(names)} "
+            f"of the model are {_join_contents(expected)} in Core ML."
         )
     return names
 
 
-def _joined_in_contents(names: tuple[list[str], list[str]]) -> str:
+def _join_contents(names: tuple[list[str], list[str]]) -> str:
     return ", ".join([*names[0], *names[1]])
 
 

@@ -73,7 +73,7 @@ def _convert_captured(
         [spec.name for spec in captured.inputs], [spec.name for spec in captured.outputs]
     )
     types = [
-        ct.TensorType(name=name, dtype=_converted_dtype(spec))
+        ct.TensorType(name=name, dtype=_dtype_to_convert(spec))
         for name, spec in zip(outputs, captured.outputs, strict=True)
     ]
     target = RECURRENT_TARGET if has_recurrent_layers(program) else DEPLOYMENT_TARGET
@@ -98,7 +98,7 @@ def _convert_from_trace(
     """
     ct = coremltools_quietly_for_package()
     inputs = [
-        ct.TensorType(name=name, shape=spec.shape, dtype=_converted_dtype(spec))
+        ct.TensorType(name=name, shape=spec.shape, dtype=_dtype_to_convert(spec))
         for name, spec in zip(names, captured.inputs, strict=True)
     ]
     try:
@@ -125,7 +125,7 @@ def _convert_from_program(
     )
 
 
-def _converted_dtype(spec: TensorSpec) -> type[np.generic]:
+def _dtype_to_convert(spec: TensorSpec) -> type[np.generic]:
     import numpy as np
 
     return np.float32 if spec.dtype.startswith("float") else np.int32
@@ -165,7 +165,7 @@ def _rename_converted_inputs(spec: Any, names: list[str]) -> None:
         raise LoweringError(
             f"Core ML takes the inputs {placeholders}, the model {names}: some are never used."
         )
-    taken = set(_converted_values(spec)) & set(names) - set(placeholders)
+    taken = set(_values_to_convert(spec)) & set(names) - set(placeholders)
     if taken:
         raise LoweringError(f"The input name {min(taken)} is an operator's in the converted graph.")
     # In two steps, because the new name of one input may be the old name of another.
@@ -175,7 +175,7 @@ def _rename_converted_inputs(spec: Any, names: list[str]) -> None:
         rename(spec, f"export_mobile_input_{position}", new, rename_outputs=False)
 
 
-def _converted_values(spec: Any) -> Iterator[str]:
+def _values_to_convert(spec: Any) -> Iterator[str]:
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
             for operation in block.operations:

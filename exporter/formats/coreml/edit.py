@@ -20,19 +20,19 @@ def edited_block(spec: Any) -> Any:
 
 def unused_edit_name(spec: Any, wanted: str) -> str:
     """Return a name that no value of the program has."""
-    taken = set(_edited_names(edited_block(spec)))
+    taken = set(_list_edit_names(edited_block(spec)))
     taken |= {value.name for value in spec.mlProgram.functions["main"].inputs}
     while wanted in taken:
         wanted += "_"
     return wanted
 
 
-def _edited_names(block: Any) -> Iterator[str]:
+def _list_edit_names(block: Any) -> Iterator[str]:
     for operation in block.operations:
         yield from (output.name for output in operation.outputs)
         for inner in operation.blocks:
             yield from (value.name for value in inner.inputs)
-            yield from _edited_names(inner)
+            yield from _list_edit_names(inner)
 
 
 def edit_constant(name: str, value: NDArray[np.generic]) -> Any:
@@ -70,7 +70,7 @@ def _edit_operation(kind: str, name: str) -> Any:
     return operation
 
 
-def edited_uses(block: Any, old: str, new: str) -> None:
+def edit_uses(block: Any, old: str, new: str) -> None:
     """Let every operator of a block, and of blocks within, read another value."""
     for operation in block.operations:
         for argument in operation.inputs.values():
@@ -78,7 +78,7 @@ def edited_uses(block: Any, old: str, new: str) -> None:
                 if binding.WhichOneof("binding") == "name" and binding.name == old:
                     binding.name = new
         for inner in operation.blocks:
-            edited_uses(inner, old, new)
+            edit_uses(inner, old, new)
             inner.outputs[:] = [new if name == old else name for name in inner.outputs]
 
 

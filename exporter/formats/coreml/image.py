@@ -45,7 +45,7 @@ def _fold_operators(spec: Any, value: Any, image: ImageInput) -> None:
         for role in ("scale", "scaled", "bias", "prepared")
     }
     scale, bias = (np.array(v, np.float32).reshape(1, -1, 1, 1) for v in (image.scale, image.bias))
-    edit.edited_uses(block, value.name, names["prepared"])
+    edit.edit_uses(block, value.name, names["prepared"])
     edit.insert_edits(
         block,
         [

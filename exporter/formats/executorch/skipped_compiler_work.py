@@ -59,7 +59,7 @@ def _is_compiler_work_proven_skippable() -> bool:
 
 
 @contextmanager
-def _replaced_to_skip_work(owner: Any, name: str, value: Any) -> Iterator[None]:
+def _replace_to_skip_work(owner: Any, name: str, value: Any) -> Iterator[None]:
     missing = object()
     # vars(), not getattr(): an inherited attribute must be inherited again afterwards.
     before = vars(owner).get(name, missing)
@@ -77,7 +77,7 @@ def _skip_work_by_shared_provenance() -> contextlib.AbstractContextManager[None]
     from torch.fx.traceback import NodeSource
 
     # Provenance is written once, when its node is made: a copy may share it.
-    return _replaced_to_skip_work(NodeSource, "__deepcopy__", lambda self, _memo: self)
+    return _replace_to_skip_work(NodeSource, "__deepcopy__", lambda self, _memo: self)
 
 
 def _skip_idle_retraces() -> contextlib.AbstractContextManager[None]:
@@ -95,7 +95,7 @@ def _skip_idle_retraces() -> contextlib.AbstractContextManager[None]:
         result.graph_module.meta[_RETRACED] = _fingerprint_to_skip_retrace(result.graph_module.graph)
         return result
 
-    return _replaced_to_skip_work(ExportPass, "call", call)
+    return _replace_to_skip_work(ExportPass, "call", call)
 
 
 def _hooks_of_skipped_pass(base: type) -> dict[str, Any]:
@@ -130,9 +130,7 @@ def _skip_xnnpack_search() -> Iterator[None]:
         for name, operators in XNNPACK_PATTERNS.items():
             pass_class = getattr(_passes, name)
             stack.enter_context(
-                _replaced_to_skip_work(
-                    pass_class, "call", _search_that_skips_work(pass_class.call, operators)
-                )
+                _replace_to_skip_work(pass_class, "call", _search_that_skips_work(pass_class.call, operators))
             )
         yield
 
@@ -162,16 +160,16 @@ def _skip_vulkan_search() -> Iterator[None]:
         }
 
     def find_candidates(module: GraphModule) -> Any:
-        with _replaced_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
+        with _replace_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
             return find(module)
 
     def replace_candidates(program: Any, module: GraphModule) -> Any:
-        with _replaced_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
+        with _replace_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
             return replace(program, module)
 
     with (
-        _replaced_to_skip_work(patterns, "get_all_fusable_subgraphs", find_candidates),
-        _replaced_to_skip_work(patterns, "replace_all_fusable_subgraphs", replace_candidates),
+        _replace_to_skip_work(patterns, "get_all_fusable_subgraphs", find_candidates),
+        _replace_to_skip_work(patterns, "replace_all_fusable_subgraphs", replace_candidates),
     ):
         yield
 

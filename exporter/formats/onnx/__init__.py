@@ -86,7 +86,7 @@ def _onnx_model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str,
         model, note = float16.onnx_float16_model(export.export_fp32_onnx(captured))
         return model, (note,) if note else ()
     if variant.precision in QUANTIZED:
-        model = quantized.quantized_onnx_model(captured)
+        model = quantized.make_quantized_onnx_model(captured)
         return (model if variant.suffix == ".ort" else quantized.unsigned_quantized(model)), ()
     return export.export_fp32_onnx(captured), ()
 

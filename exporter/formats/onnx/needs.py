@@ -29,9 +29,9 @@ def _needs_of_onnx(path: Path) -> Needs:
 
     onnx_file.read_onnx_file(path)  # refuses what is not whole, valid and self-contained
     model = onnx.load_model_from_string(path.read_bytes())
-    opsets = {_needed_onnx_domain(entry.domain): entry.version for entry in model.opset_import}
+    opsets = {_onnx_domain_needed(entry.domain): entry.version for entry in model.opset_import}
     operators = {
-        _needed_onnx_operator(node, opsets)
+        _describe_onnx_operator_needed(node, opsets)
         for graph in onnx_file.onnx_file_graphs(model)
         for node in graph.node
     }
@@ -46,7 +46,7 @@ def _needs_of_onnx(path: Path) -> Needs:
 def _needs_of_ort(path: Path) -> Needs:
     ort_file.read_ort_file(path)
     nodes, layout = ort_file.ort_file_operators(path.read_bytes())
-    operators = {Operator(name, _needed_onnx_domain(domain), version) for name, domain, version in nodes}
+    operators = {Operator(name, _onnx_domain_needed(domain), version) for name, domain, version in nodes}
     return Needs(
         runtime="ONNX Runtime",
         operators=tuple(sorted(operators, key=lambda operator: operator.title)),
@@ -54,30 +54,33 @@ def _needs_of_ort(path: Path) -> Needs:
     )
 
 
-def _needed_onnx_domain(name: str) -> str:
+def _onnx_domain_needed(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _needed_onnx_operator(node: onnx.NodeProto, opsets: dict[str, int], depth: int = MAX_DEPTH) -> Operator:
+def _describe_onnx_operator_needed(
+    node: onnx.NodeProto, opsets: dict[str, int], depth: int = MAX_DEPTH
+) -> Operator:
     """Describe a node; ONNX defines some operators as functions, whose bodies a runtime can call instead."""
-    domain = _needed_onnx_domain(node.domain)
-    schema = _needed_onnx_schema(node.op_type, domain, opsets.get(domain, 0))
+    domain = _onnx_domain_needed(node.domain)
+    schema = _onnx_schema_needed(node.op_type, domain, opsets.get(domain, 0))
     if schema is None:  # ONNX Runtime's own operators have one version
         return Operator(node.op_type, domain, 1 if domain else 0)
     body: tuple[Operator, ...] = ()
     if schema.has_function and depth:
         inner = {
-            _needed_onnx_domain(entry.domain): entry.version for entry in schema.function_body.opset_import
+            _onnx_domain_needed(entry.domain): entry.version for entry in schema.function_body.opset_import
         }
         body = tuple(
             dict.fromkeys(
-                _needed_onnx_operator(n, opsets | inner, depth - 1) for n in schema.function_body.node
+                _describe_onnx_operator_needed(n, opsets | inner, depth - 1)
+                for n in schema.function_body.node
             )
         )
     return Operator(node.op_type, domain, schema.since_version, body)
 
 
-def _needed_onnx_schema(name: str, domain: str, opset: int) -> Any:
+def _onnx_schema_needed(name: str, domain: str, opset: int) -> Any:
     import onnx
 
     try:

@@ -29,7 +29,7 @@ BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 
 @functools.lru_cache(maxsize=1)
-def quantized_onnx_model(captured: Captured) -> bytes:
+def make_quantized_onnx_model(captured: Captured) -> bytes:
     """Translate a quantised program, once per program; the model computes the program's numbers.
 
     Raises:

@@ -45,7 +45,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     folder = directory / f"{variant.name}{variant.suffix}"
     folder.mkdir()
     try:
-        model = quantized.unsigned_quantized(quantized.quantized_onnx_model(captured))
+        model = quantized.unsigned_quantized(quantized.make_quantized_onnx_model(captured))
         (folder / MODEL).write_bytes(model)
         compile_in_htp_session(folder / MODEL, folder / CONTEXT, variant.backend)
         left = contents_off_npu(folder)

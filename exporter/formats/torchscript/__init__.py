@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
-from exporter.checkpoints.archive import packed_archive
+from exporter.checkpoints.archive import pack_archive
 from exporter.errors import LoweringError
 from exporter.formats.torchscript.archive import SIGNATURE
 from exporter.formats.torchscript.archive import torchscript_archive_structure as structure
@@ -88,7 +88,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     structure(path, variant)
     torch.set_num_threads(threads)
     try:
-        module = _load_for_lite_interpreter(_repacked_torchscript(path))  # type: ignore[no-untyped-call]
+        module = _load_for_lite_interpreter(_repack_torchscript(path))  # type: ignore[no-untyped-call]
     except Exception as error:
         raise LoweringError(
             f"The lite interpreter refuses {path.name}: {shorten_lowering_error(error)}"
@@ -104,10 +104,10 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     return run, f"torchscript lite (torch {torch.__version__.partition('+')[0]})"
 
 
-def _repacked_torchscript(path: Path) -> io.BytesIO:
+def _repack_torchscript(path: Path) -> io.BytesIO:
     """Copy the file's records to a fresh archive: two readers can disagree about a crafted one."""
     with zipfile.ZipFile(path) as archive:
-        return packed_archive({name: archive.read(name) for name in archive.namelist()}, root="")
+        return pack_archive({name: archive.read(name) for name in archive.namelist()}, root="")
 
 
 def _optimise_torchscript(script: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, str]:

@@ -98,13 +98,13 @@ def _trace_for_scripting(captured: Captured) -> tuple[torch.jit.ScriptModule, li
     import torch
     from torch.jit._trace import TracerWarning
 
-    from exporter.capture.calls import copied_for_calls
+    from exporter.capture.calls import copy_module_for_calls
 
     module = captured.module
     if (captured.state or captured.folded) and captured.program is not None:
         # A trace of the module itself loses `self.cache = x`; in the graph that is a copy into the buffer.
         # And the graph alone has the normalisation of pixels folded.
-        module = copied_for_calls(captured.program.module())
+        module = copy_module_for_calls(captured.program.module())
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
         # Verification compares the outputs on many inputs: the tracer's own check on one would add nothing.

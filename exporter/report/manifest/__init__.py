@@ -209,8 +209,8 @@ def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
         "structure": structure
         and {
             "weight_bytes": structure.weight_bytes,
-            "weight_elements": _sorted_manifest_counts(structure.weight_elements),
-            "operators": _sorted_manifest_counts(structure.operators),
+            "weight_elements": _sort_manifest_counts(structure.weight_elements),
+            "operators": _sort_manifest_counts(structure.operators),
         },
         "accuracy": accuracy.dump_accuracy(artifact.accuracy) if artifact.accuracy else None,
         "task_accuracy": artifact.task_accuracy and task_accuracy.dump_task_accuracy(artifact.task_accuracy),
@@ -222,7 +222,7 @@ def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
     }
 
 
-def _sorted_manifest_counts(counts: Mapping[str, int]) -> dict[str, int]:
+def _sort_manifest_counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Sort by name, because readers collect them in the file's order."""
     return dict(sorted(counts.items()))
 

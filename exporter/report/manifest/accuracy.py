@@ -36,7 +36,7 @@ class Accuracy(Part):
         record = self.record()
         if max(record.right, record.right5 or 0, record.right + record.lost, record.same) > record.count:
             raise ValueError("counts more than there are samples")
-        expected = derived_accuracy(record)
+        expected = derive_accuracy(record)
         for name in ("top1", "top5", "drop_points"):
             claimed, true = getattr(self, name), expected[name]
             if (claimed is None) != (true is None) or abs((claimed or 0) - (true or 0)) > DERIVED:
@@ -62,7 +62,7 @@ class Evaluation(Part):
         )
 
 
-def derived_accuracy(record: AccuracyRecord) -> dict[str, Any]:
+def derive_accuracy(record: AccuracyRecord) -> dict[str, Any]:
     """Compute the figures that follow from the counts."""
     return {
         "top1": accuracy.accuracy_share(record.right, record.count),
@@ -75,7 +75,7 @@ def derived_accuracy(record: AccuracyRecord) -> dict[str, Any]:
 
 def dump_accuracy(record: AccuracyRecord) -> dict[str, Any]:
     counts = {name: getattr(record, name) for name in ("count", "right", "right5", "lost", "gained", "same")}
-    return counts | derived_accuracy(record)
+    return counts | derive_accuracy(record)
 
 
 def dump_accuracy_evaluation(evaluation: EvaluationRecord) -> dict[str, Any]:

@@ -53,6 +53,6 @@ class _Holder(Part):
     latency: DeviceLatency
 
 
-def checked_latency(fields: Mapping[str, Any]) -> DeviceLatencyRecord:
+def check_latency_record(fields: Mapping[str, Any]) -> DeviceLatencyRecord:
     """Return the latency of these fields. Unknown fields are ignored; raises pydantic's ValidationError."""
     return _Holder.model_validate({"latency": dict(fields)}).latency

@@ -129,14 +129,14 @@ def resize_crops(call: Call) -> Tensor:
     if call.has("boxes"):
         boxes = call.tensor("boxes").double()
         owners = call.integers("box_indices", range(len(boxes)))
-        return torch.stack([_resized_crop(call, x[i], box) for i, box in zip(owners, boxes, strict=True)])
+        return torch.stack([_resize_crop(call, x[i], box) for i, box in zip(owners, boxes, strict=True)])
     rois = call.tensor("roi").double().flatten(1)
     if rois.shape[1] == 5:
-        return torch.stack([_resized_crop(call, x[int(r[0])], r[1:])[None] for r in rois])
-    return torch.stack([torch.stack([_resized_crop(call, picture, r) for picture in x]) for r in rois])
+        return torch.stack([_resize_crop(call, x[int(r[0])], r[1:])[None] for r in rois])
+    return torch.stack([torch.stack([_resize_crop(call, picture, r) for picture in x]) for r in rois])
 
 
-def _resized_crop(call: Call, picture: Tensor, box: Tensor) -> Tensor:
+def _resize_crop(call: Call, picture: Tensor, box: Tensor) -> Tensor:
     convention = call.text("box_coordinate_mode", "CORNERS_HEIGHT_FIRST")
     if convention not in _BOXES:
         raise call.refuse(f"box_coordinate_mode {convention!a}")
