@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exporter.records import Artifact, Report, Status
@@ -28,10 +29,11 @@ RIGHT = "acc.\n%"
 
 ARM = "arm64\n(emul.)"
 """What the artifact's outputs on emulated Arm are. The column exists only where some were emulated."""
-WIDE = 100
-"""Width of a terminal at which that column fits beside all others; in a narrower one LEFT_OUT give way."""
-LEFT_OUT = ("\nas", "max\nerror", "int8\n%")
-"""The artifact's name, its SQNR and the page say the same."""
+LEFT_OUT = ("\nas", "int8\n%", "max\nerror")
+"""The columns that give way in a narrow terminal, the first one first: the artifact's name, its SQNR and the
+page say the same."""
+UNLIMITED = 10_000
+"""A width in characters that no table reaches."""
 
 
 def print_terminal_report(report: Report, console: Console) -> None:
@@ -39,7 +41,7 @@ def print_terminal_report(report: Report, console: Console) -> None:
     _print_terminal_line(
         console, f"{report.source_file}, {report.architecture}, for {report.target_name}", "bold"
     )
-    console.print(_terminal_table(report, console.width))
+    console.print(_widest_terminal_table(report, console))
     console.print()
     _terminal_choice(report, console)
     if report.evaluation:
@@ -60,7 +62,19 @@ def print_terminal_report(report: Report, console: Console) -> None:
         _print_terminal_line(console, f"Warning: {warning}", "yellow")
 
 
-def _terminal_table(report: Report, width: int) -> Table:
+def _widest_terminal_table(report: Report, console: Console) -> Table:
+    """Return the table with as many of its columns as the terminal has room for on one line each."""
+    from rich.measure import Measurement
+
+    options = console.options.update(width=UNLIMITED)
+    for count in range(len(LEFT_OUT)):
+        table = _terminal_table(report, LEFT_OUT[:count])
+        if Measurement.get(console, options, table).maximum <= console.width:
+            return table
+    return _terminal_table(report, LEFT_OUT)
+
+
+def _terminal_table(report: Report, left_out: Sequence[str]) -> Table:
     from rich.table import Table
 
     # One space between columns: two would not fit nine of them into 80.
@@ -68,7 +82,7 @@ def _terminal_table(report: Report, width: int) -> Table:
     on_arm = any(artifact.arm64 for artifact in report.artifacts)
     words = ("\nartifact", "\nas", "\nstatus")
     names = (*words, *NUMBERS, *_terminal_labelled_column(report), *((ARM,) if on_arm else ()))
-    shown = [not (on_arm and width < WIDE and name in LEFT_OUT) for name in names]
+    shown = [name not in left_out for name in names]
     for name in itertools.compress(names, shown):
         number = name not in words
         fold = name == "\nartifact"
