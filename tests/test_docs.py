@@ -40,6 +40,7 @@ BLOCK = re.compile(
 OTHER_PROGRAMS = {
     "--branch",
     "--build",
+    "--constraint",
     "--count",
     "--depth",
     "--editable",

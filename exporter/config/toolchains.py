@@ -12,10 +12,12 @@ class ToolchainSet:
     """Versions of the frameworks that were tested together."""
 
     name: str
-    """The month of the tests."""
+    """The month of the tests, with a letter after it where several were tested in it."""
     versions: Mapping[str, str]
 
 
+# The first is what scripts/constraints.txt installs in a checkout and in CI: the whole suite runs on it.
+# `python -m benchmarks.toolchains` runs the acceptance suite on another.
 TOOLCHAIN_SETS: tuple[ToolchainSet, ...] = (
     ToolchainSet(
         "2026.11",

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.config.toolchains import toolchain_warnings
+from exporter.config.toolchains import installed_toolchain, toolchain_warnings
 from exporter.files import (
     MANIFEST,
     OUTPUTS,
@@ -146,6 +146,7 @@ def make_report(
         numerics=_report_numerics(rows, choice.name, request.verify),
         budget="not_measured",
         tools={name.replace("-", "_"): metadata.version(name) for name in _report_tools(rows)},
+        toolchain=installed_toolchain().text,
         notes=facts.notes,
         warnings=(*facts.warnings, *extras.warnings, *toolchain_warnings()),
         not_offered=target.why_not,

@@ -194,6 +194,8 @@ class Report:
     """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
     evidence_files: Mapping[str, str] = field(default_factory=dict)
     """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
+    toolchain: str = ""
+    """The tested set of framework versions, or what differs from the nearest."""
     page_sha256: str = ""
     """The sha256 of report.html; empty until it is written."""
     evaluation: Evaluation | None = None

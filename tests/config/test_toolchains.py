@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from exporter.config import toolchains
 from exporter.config.toolchains import (
@@ -15,6 +16,7 @@ from exporter.config.toolchains import (
     toolchain_warnings,
 )
 
+ROOT = Path(__file__).parents[2]
 OLD = ToolchainSet("2026.05", {"torch": "2.12.0", "onnx": "1.22.0"})
 NEW = ToolchainSet("2026.11", {"torch": "2.13.0", "onnx": "1.23.2"})
 
@@ -52,8 +54,28 @@ def test_an_untested_set_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "torch 9.9.9 (tested: 2.13.0)" in warning
 
 
-def test_the_pinned_requirements_are_a_tested_set() -> None:
-    """What `pip install export-mobile` brings was tested together."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    pins = dict(line.split("==") for line in project["dependencies"] if "==" in line)
-    assert pins in [dict(tested.versions) for tested in TOOLCHAIN_SETS]
+def test_a_checkout_installs_the_first_tested_set() -> None:
+    """`scripts/setup` and so CI have exactly the versions that the whole suite is said to run on."""
+    lines = (ROOT / "scripts/constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pins == dict(TOOLCHAIN_SETS[0].versions)
+    assert "--constraint scripts/constraints.txt" in (ROOT / "scripts/setup").read_text()
+
+
+@pytest.mark.parametrize("tested", TOOLCHAIN_SETS, ids=lambda tested: tested.name)
+def test_requirements_admit_every_tested_set(tested: ToolchainSet) -> None:
+    """No requirement is a pin, so that a torch of the user's own can stay."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    ranges = {(item := Requirement(line)).name: item.specifier for line in listed}
+    for name, version in tested.versions.items():
+        assert version in ranges[name], name
+        assert not any(item.operator in {"==", "==="} for item in ranges[name]), name
+
+
+def test_the_installation_page_lists_the_tested_sets() -> None:
+    """The page has a row for each set, with each version."""
+    page = (ROOT / "docs/installation.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    header = next(row for row in rows if row[:2] == ["set", "torch"])
+    for tested in TOOLCHAIN_SETS:
+        assert [tested.name, *(tested.versions[name] for name in header[1:])] in rows

@@ -69,18 +69,27 @@ def _requirements_to_examine() -> dict[str, str]:
 
 
 def _examine_package(name: str, wanted: str, probe: FrameworkCheck) -> Finding:
-    install = f"pip install {name}{wanted}"
+    install = f"pip install '{name}{wanted}'"
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "missing", f"not installed; tested with {wanted.lstrip('=') or 'any'}", install)
+        return Finding(name, "missing", f"not installed; needs {wanted or 'any version'}", install)
     if probe.failure:
         return Finding(name, "missing", f"{version} {probe.failure}", f"{install} --force-reinstall")
-    pinned = wanted.removeprefix("==") if wanted.startswith("==") else ""
-    # 2.13.0+cpu is 2.13.0 built for the CPU.
-    if pinned and version.split("+")[0] != pinned:
-        return Finding(name, "limited", f"{version}; limits were measured with {pinned}", install)
+    if not _satisfies_requirement(version, wanted):
+        return Finding(name, "limited", f"{version}; export-mobile needs {wanted}", install)
     return Finding(name, "ok", version)
+
+
+def _satisfies_requirement(version: str, wanted: str) -> bool:
+    """Tell whether a version is in a requirement's range; 2.13.0+cpu is 2.13.0 built for the CPU."""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version).public in SpecifierSet(wanted, prereleases=True)
+    except (InvalidSpecifier, InvalidVersion):
+        return False
 
 
 def _examine_toolchain() -> Finding:

@@ -35,6 +35,7 @@ def dump_manifest(report: Report) -> str:
         {
             "schema_version": SCHEMA_VERSION,
             "tool": dict(report.tools),
+            "toolchain": report.toolchain,
             "source": {
                 "file": report.source_file,
                 "sha256": report.source_sha256,

@@ -39,6 +39,7 @@ def restore_report(listed: schema.Manifest) -> Report:
         numerics=listed.verdict.numerics,
         budget=listed.verdict.budget,
         tools=listed.tool,
+        toolchain=listed.toolchain,
         notes=listed.notes,
         warnings=listed.warnings,
         not_offered=listed.not_offered,

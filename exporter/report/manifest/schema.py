@@ -274,6 +274,8 @@ class Manifest(Part):
     """How Core ML packages prepare the picture that is their input, as byte * scale + bias for each channel;
     null where they take the model's own input."""
     selection_reason: str = ""
+    toolchain: str = ""
+    """The tested set of framework versions, or what differs from the nearest; empty in older manifests."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     not_offered: dict[str, str] = Field(default_factory=dict)
