@@ -41,19 +41,46 @@ def _constant_unpacked(packed: Array, bits: int, count: int) -> Array:
 
 
 def _constant_from_palettes(call: Call, palettes: Array, positions: Array) -> Array:
-    """Look up scalars in a palette of its own for each block of the tensor."""
-    if palettes.shape[-1] != 1 or palettes.ndim != positions.ndim + 2:
-        raise call.refuse("palettes of vectors")
+    """Look up scalars, or vectors along one axis, in a palette of its own for each block of the tensor."""
+    if palettes.ndim != positions.ndim + 2:
+        raise call.refuse(f"a palette of shape {list(palettes.shape)} for {list(positions.shape)}")
     blocks = palettes.shape[:-2]
     owner = np.ix_(
         *(np.arange(size) * count // size for size, count in zip(positions.shape, blocks, strict=True))
     )
-    return np.asarray(palettes[..., 0][(*np.broadcast_arrays(*owner), positions.astype(np.int64))])
+    vectors = palettes[(*np.broadcast_arrays(*owner), positions.astype(np.int64))]
+    if vectors.shape[-1] == 1:
+        return np.asarray(vectors[..., 0])
+    axis = call.integer("vector_axis") % positions.ndim
+    shape = list(positions.shape)
+    shape[axis] *= vectors.shape[-1]
+    return np.asarray(np.moveaxis(vectors, -1, axis + 1).reshape(shape))
+
+
+def constant_from_sparse_palette(call: Call) -> tuple[Array, Array]:
+    """Decode `constexpr_lut_to_sparse`: the mask, and the palettes' values where it is set."""
+    mask = call.array("indices_mask").astype(bool)
+    palettes = call.array("lut")
+    positions = _constant_in_place(call.array("indices_nonzero_data"), mask)
+    values = _constant_from_palettes(call, palettes, positions)
+    if palettes.shape[-1] > 1:
+        mask = mask.repeat(palettes.shape[-1], call.integer("vector_axis"))
+    return mask, values[mask]
+
+
+def constant_from_sparse_blocks(call: Call) -> tuple[Array, Array]:
+    """Decode `constexpr_sparse_blockwise_shift_scale`: the mask, and the scaled values where it is set."""
+    mask = call.array("data_mask").astype(bool)
+    return mask, _constant_scaled(call, _constant_in_place(call.array("nonzero_data"), mask))[mask]
 
 
 def constant_from_blocks(call: Call) -> Array:
     """Decode `constexpr_blockwise_shift_scale`: scale * (stored - offset), for each block."""
-    stored, scale = call.array("data"), call.array("scale")
+    return _constant_scaled(call, call.array("data"))
+
+
+def _constant_scaled(call: Call, stored: Array) -> Array:
+    scale = call.array("scale")
     exact = stored.astype(np.float32)
     if call.has("offset"):
         exact = exact - _constant_spread(call.array("offset"), stored.shape).astype(np.float32)
@@ -73,8 +100,13 @@ def constant_from_sparse(call: Call) -> Array:
     if call.has("shape"):
         shape = call.integers("shape")
         mask = np.unpackbits(mask.view(np.uint8), bitorder="little")[: int(np.prod(shape))].reshape(shape)
+    return _constant_in_place(values, mask.astype(bool))
+
+
+def _constant_in_place(values: Array, mask: Array) -> Array:
+    """Put values where the mask is set, in the order of the memory, and 0 elsewhere."""
     dense = np.zeros(mask.shape, values.dtype)
-    dense[mask.astype(bool)] = values
+    dense[mask] = values
     return dense
 
 

@@ -171,6 +171,8 @@ OPERATORS: Mapping[str, Operator] = {
     "constexpr_blockwise_shift_scale": constants.constant_from_blocks,
     "constexpr_cast": constants.constant_cast,
     "constexpr_lut_to_dense": constants.constant_from_palette,
+    "constexpr_lut_to_sparse": constants.constant_from_sparse_palette,
+    "constexpr_sparse_blockwise_shift_scale": constants.constant_from_sparse_blocks,
     "constexpr_sparse_to_dense": constants.constant_from_sparse,
     # lists.py
     "list_gather": lists.list_gathered,
