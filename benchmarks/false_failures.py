@@ -62,18 +62,25 @@ def rows(names: Sequence[str], variants: Sequence[str] = VARIANTS) -> Iterator[R
         yield from rows_of(name, build(name), ZOO[name].samples(2 * SAMPLES), variants)
 
 
-def rows_of(name: str, net: nn.Module, samples: Sequence[Sample], variants: Sequence[str]) -> Iterator[Row]:
-    """Yield a row of one network for each variant; `SAMPLES` inputs verify, the rest calibrate."""
+def rows_of(
+    name: str, net: nn.Module, samples: Sequence[Sample], variants: Sequence[str], verify: int = SAMPLES
+) -> Iterator[Row]:
+    """Yield a row of one network for each variant; the first `verify` inputs verify, the rest calibrate."""
     with tempfile.TemporaryDirectory() as folder:
-        yield from _rows(name, net, samples, variants, Path(folder))
+        yield from _rows(name, net, samples[:verify], samples[verify:], variants, Path(folder))
 
 
 def _rows(
-    name: str, net: nn.Module, samples: Sequence[Sample], variants: Sequence[str], folder: Path
+    name: str,
+    net: nn.Module,
+    samples: Sequence[Sample],
+    calibration: Sequence[Sample],
+    variants: Sequence[str],
+    folder: Path,
 ) -> Iterator[Row]:
     started = time.monotonic()
     try:
-        captured = proof.capture(net, samples[:SAMPLES], folder)
+        captured = proof.capture(net, samples, folder)
     except ExportError as error:
         yield Row(name, "all", "refused", str(error), time.monotonic() - started)
         return
@@ -82,7 +89,7 @@ def _rows(
         made_from = captured
         if VARIANTS_OF[variant].precision == "int8":
             try:
-                made_from = proof.quantize(captured, samples[SAMPLES:], folder)
+                made_from = proof.quantize(captured, calibration, folder)
             except (ExportError, LoweringError, ValueError) as error:
                 yield Row(name, variant, "error", str(error), time.monotonic() - started)
                 continue

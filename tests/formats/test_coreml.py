@@ -212,6 +212,22 @@ def test_nothing_to_compress(tmp_path: Path) -> None:
         coreml.emit(capture(nn.ReLU(), torch.ones(1, 4)), VARIANTS["w8"], tmp_path)
 
 
+@pytest.mark.parametrize("precision", ["w8", "w4"])
+@pytest.mark.parametrize(("inputs", "width", "share"), [(4, 9, "20%"), (8, 3, "11%")])
+def test_too_little_to_compress(inputs: int, width: int, share: str, precision: str, tmp_path: Path) -> None:
+    """Coremltools compresses no tensor of fewer than ten values: such a file would stay float16."""
+    net = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, 1))
+    with pytest.raises(LoweringError, match=f"fewer than 10 values, and these hold {share} of the weights"):
+        coreml.emit(capture(net, torch.ones(1, inputs)), VARIANTS[precision], tmp_path)
+
+
+def test_one_tensor_too_small_to_compress(tmp_path: Path) -> None:
+    """Beside larger ones it stays in float16, and the rest is compressed."""
+    net = nn.Sequential(nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, 1))
+    path = coreml.emit(capture(net, torch.ones(1, 16)), VARIANTS["w8"], tmp_path).path
+    assert coreml.structure(path, VARIANTS["w8"]).weight_elements == {"int8": 144, "float16": 9}
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
 @pytest.mark.parametrize(("precision", "limit_db"), [("fp16", 50), ("w8", 30), ("w4", 10)])
 def test_the_interpreter_runs_it_here(precision: str, limit_db: float, packages: dict[str, Path]) -> None:

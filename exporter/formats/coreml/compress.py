@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import LoweringError
 from exporter.formats.coreml.convert import convert_to_package, targets_by_version
 from exporter.formats.coreml.package import Package, coremltools_quietly_for_package
+from exporter.records import Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MIN_ELEMENTS = 64
 """Tensors with no more values stay in float16, while they are few: a palette or scales would be as large."""
+FEWEST = 10
+"""coremltools writes constants of fewer values into the program itself, and compresses none of them."""
 ELEMENTWISE = frozenset({"add", "sub", "mul", "real_div", "maximum", "minimum"})
 """Operators that use a constant value by value: one that nothing else reads is no layer's weight."""
 SMALL_SHARE = 0.05
@@ -36,7 +39,7 @@ def compress_program(package: Package, precision: str) -> tuple[Package, str]:
         The compressed package, and a note with the weights' signal-to-noise ratio against the original.
 
     Raises:
-        LoweringError: There is nothing to compress, so the result would be mislabelled.
+        LoweringError: There is nothing to compress, or too little, so the result would be mislabelled.
     """
     ct = coremltools_quietly_for_package()
     program = load_program_to_compress(package)
@@ -102,7 +105,22 @@ def _weights_to_compress(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
         for name, value in constants.items()
         if not all(user.op_type in ELEMENTWISE for user in value.child_ops)
     }
+    _refuse_mostly_uncompressed([constants[name].val.size for name in layers])
     return chosen_to_compress({name: value.val for name, value in constants.items()}, layers)
+
+
+def _refuse_mostly_uncompressed(sizes: Sequence[int]) -> None:
+    """Refuse a network whose weights are in many tensors that are too small to compress.
+
+    Raises:
+        LoweringError: Its file would have a narrow type's name and float16 weights.
+    """
+    left = sum(size for size in sizes if size < FEWEST)
+    if left > (1 - Limits().min_quantized_weights) * sum(sizes):
+        raise LoweringError(
+            f"Core ML compresses no tensor of fewer than {FEWEST} values, and these hold "
+            f"{left / sum(sizes):.0%} of the weights: coreml-fp16 is the file for it."
+        )
 
 
 def chosen_to_compress(
@@ -114,8 +132,9 @@ def chosen_to_compress(
         weights: By name.
         layers: The names of those that are not only added or multiplied value by value.
     """
-    large = {name: weight for name, weight in weights.items() if weight.size > MIN_ELEMENTS}
-    small = {name: weight for name, weight in weights.items() if name in layers and name not in large}
+    stored = {name: weight for name, weight in weights.items() if weight.size >= FEWEST}
+    large = {name: weight for name, weight in stored.items() if weight.size > MIN_ELEMENTS}
+    small = {name: weight for name, weight in stored.items() if name in layers and name not in large}
     values, few = (sum(weight.size for weight in some.values()) for some in (large, small))
     return large if few <= SMALL_SHARE * (values + few) else {**large, **small}
 
