@@ -17,6 +17,7 @@ from android_harness.launch import (
     PreparedDevice,
     cores_for_launch,
     launch_canary,
+    launch_on_edges,
     launch_with_profile,
     repeated_for_launch,
     run_launch,
@@ -30,6 +31,7 @@ from android_harness.records import (
     Identity,
     Launch,
     OperatorTime,
+    Sample,
     Session,
     State,
 )
@@ -62,6 +64,8 @@ class _TaskProgress:
     launches: list[Launch] = field(default_factory=list)
     canary: list[tuple[int, ...]] = field(default_factory=list)
     operators: tuple[OperatorTime, ...] = ()
+    edge_outputs: tuple[Sample, ...] = ()
+    edge_failure: str = ""
     failure: HarnessError | None = None
     saved: Path | None = None
     """The folder that keeps the launches; None keeps none."""
@@ -233,9 +237,17 @@ def _bench_step(
 def _end_bench(
     prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, observer: Observer
 ) -> None:
-    """Read the state after the last launch, and then time the operators if that is asked for."""
+    """Read the state after the last launch; then run the edge inputs, and time the operators if asked to."""
     device = prepared.device
     entry.after = repeated_for_launch(device, lambda: identities.read_identified_state(device, identity))
+    if entry.task.edges:
+        observer(device.serial, f"{entry.task.name}: running its edge inputs")
+        try:
+            entry.edge_outputs = repeated_for_launch(device, lambda: launch_on_edges(prepared, entry.task))
+        except Disconnected:
+            raise
+        except DeviceError as error:
+            entry.edge_failure = error.message
     if prepared.config.profile:
         observer(device.serial, f"{entry.task.name}: timing its operators")
         try:
@@ -270,6 +282,8 @@ def _bench_session(entry: _TaskProgress, before: State, identity: Identity, conf
         config=config,
         saved=entry.saved,
         operators=entry.operators,
+        edge_outputs=entry.edge_outputs,
+        edge_failure=entry.edge_failure,
         cut_off=entry.failure.message if entry.failure else "",
     )
 

@@ -7,7 +7,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -178,10 +178,35 @@ def launch_with_profile(prepared: PreparedDevice, task: BenchTask) -> tuple[Oper
             device.run("rm", "-rf", base)
 
 
+def launch_on_edges(prepared: PreparedDevice, task: BenchTask) -> tuple[Sample, ...]:
+    """Run the runner once for the outputs of the task's edge inputs alone, and return them.
+
+    Raises:
+        DeviceError: It failed, or its result is impossible.
+    """
+    device, base = prepared.device, f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
+    edges = replace(task, samples=task.edges, edges=())
+    inputs = {task.name: prepared.files.samples[task.name][len(task.samples) :]}
+    given = replace(prepared, files=replace(prepared.files, samples=inputs))
+    try:
+        run_for_push(device, "mkdir", "-p", f"{base}/outputs")
+        _send_launch_job(given, _launch_job(given, edges, base).model_dump_json(), f"{base}/job.json")
+        program = prepared.files.programs[task.backend]
+        completed = _start_launch(device, LOAD_S, program, "outputs", f"{base}/job.json")
+        if completed.exit_code:
+            _explain_failed_launch(given, edges, completed, f"{base}/result.json")
+        result = results.read_untimed_result(_fetch_launch_json(given, f"{base}/result.json"), edges)
+        outputs, _ = _fetch_launch_outputs(given, edges, result, base, repeats=0)
+        return outputs
+    finally:
+        with contextlib.suppress(DeviceError):
+            device.run("rm", "-rf", base)
+
+
 def _launch_job(prepared: PreparedDevice, task: BenchTask, base: str, repeats: int = 0) -> Job:
     """Return the job of a launch, which computes its first sample `repeats` times more after all samples."""
     config = prepared.config
-    samples = prepared.files.samples[task.name]
+    samples = prepared.files.samples[task.name][: len(task.samples)]
     return Job(
         backend=task.backend,
         model=prepared.files.models[task.sha256],
@@ -289,10 +314,10 @@ def _launch_output_sizes(device: Device, *paths: str) -> list[int]:
 
 
 def _fetch_launch_outputs(
-    prepared: PreparedDevice, task: BenchTask, result: Result, base: str
+    prepared: PreparedDevice, task: BenchTask, result: Result, base: str, repeats: int = REPEATS
 ) -> tuple[tuple[Sample, ...], bool]:
     """Return the outputs of the task's samples, and whether the first sample gave the same each time."""
-    results.check_result_outputs(result, task, f"{base}/outputs", REPEATS)
+    results.check_result_outputs(result, task, f"{base}/outputs", repeats)
     samples = result.outputs[: len(task.samples)]
     tensors = [tensor for sample in samples for tensor in sample]
     sizes = dict(zip(tensors, _launch_output_sizes(prepared.device, *(t.file for t in tensors)), strict=True))

@@ -52,6 +52,7 @@ class DeviceFiles:
     models: Mapping[str, str]
     """SHA-256 -> path."""
     samples: Mapping[str, tuple[tuple[Tensor, ...], ...]]
+    """The name of a task -> its inputs, and then its edge inputs."""
     """Name of the task -> its inputs."""
 
 
@@ -98,7 +99,8 @@ def push_files(
         },
         samples={
             task.name: tuple(
-                tuple(_push_input(array, store, folder, add) for array in sample) for sample in task.samples
+                tuple(_push_input(array, store, folder, add) for array in sample)
+                for sample in (*task.samples, *task.edges)
             )
             for task in tasks
         },

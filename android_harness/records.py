@@ -185,6 +185,8 @@ class BenchTask:
     """The inputs. Each is run once for its outputs; the timed calls cycle through them."""
     keeps_state: bool = False
     """Whether a call changes buffers for the next one: the outputs are those of a newly loaded model."""
+    edges: tuple[Sample, ...] = ()
+    """More inputs, which are not timed: a process of its own runs them once, after the launches."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,10 @@ class Session:
     """The folder of this machine that holds the launches until the session is stored; None if none does."""
     operators: tuple[OperatorTime, ...] = ()
     """A profile after the launches; empty without one."""
+    edge_outputs: tuple[Sample, ...] = ()
+    """The model's outputs for each of `BenchTask.edges`; empty where they were not computed."""
+    edge_failure: str = ""
+    """Why they were not computed; empty if they were, or if the session is cut off."""
     cut_off: str = ""
     """Why launches or the state after them are missing; empty if the session is complete."""
 

@@ -60,12 +60,22 @@ def read_result(raw: bytes, task: BenchTask) -> Result:
     Raises:
         DeviceError: The result contradicts itself or its task.
     """
-    result = _parsed_result(raw, Result)
-    if result.failure:
-        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
+    result = read_untimed_result(raw, task)
     problem = _result_problem(result, task)
     if problem:
         raise DeviceError(f"{task.name}: the runner's result is impossible: {problem}.")
+    return result
+
+
+def read_untimed_result(raw: bytes, task: BenchTask) -> Result:
+    """Return the result of a runner that computed the outputs alone, or whose times are checked elsewhere.
+
+    Raises:
+        DeviceError: The runner failed.
+    """
+    result = _parsed_result(raw, Result)
+    if result.failure:
+        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
     return result
 
 
@@ -75,9 +85,7 @@ def read_profile_result(raw: bytes, task: BenchTask) -> tuple[OperatorTime, ...]
     Raises:
         DeviceError: The runner failed, or its times are impossible.
     """
-    result = _parsed_result(raw, Result)
-    if result.failure:
-        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
+    result = read_untimed_result(raw, task)
     if not result.operators:
         raise DeviceError(f"{task.name}: the runtime's profile is empty.")
     return tuple(_operator_of_result(operator) for operator in result.operators)
@@ -164,9 +172,7 @@ def read_result_outputs(path: Path, task: BenchTask, folder: Path) -> tuple[str,
     Raises:
         DeviceError: It failed, or left something else than it says.
     """
-    result = _parsed_result(_read_result_file(path, MAX_RESULT_BYTES), Result)
-    if result.failure:
-        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
+    result = read_untimed_result(_read_result_file(path, MAX_RESULT_BYTES), task)
     check_result_outputs(result, task, str(folder))
     return plain_result_text(result.runtime), tuple(
         tuple(

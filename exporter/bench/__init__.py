@@ -210,9 +210,10 @@ def judge_bench_session(session: Session, artifact: Artifact, standard: Standard
     from android_harness import latency_stats, provenance
 
     error, problem = device_outputs.judge_device_outputs(
-        artifact, standard, [launch.outputs for launch in session.launches]
+        artifact, standard, [launch.outputs for launch in session.launches], session.edge_outputs
     )
-    check = provenance.ProvenanceCheck(error, problem or _unrepeatable_bench(session))
+    unanswered = session.edge_failure and f"It does not run on the edge inputs: {session.edge_failure}"
+    check = provenance.ProvenanceCheck(error, problem or unanswered or _unrepeatable_bench(session))
     return provenance.latency_with_provenance(
         session, latency_stats.stats_figures(session), check, session.config.budget_ms
     )

@@ -104,8 +104,17 @@ def bench_tasks_of_artifacts(
         path = file_inside(out, str(artifact.file))
         _check_artifact_hash(path, str(artifact.sha256))
         backend = BACKENDS[_bench_artifact_key(artifact)]
-        samples, state = tuple(evidence.samples()), bool(evidence.state)
-        tasks.append(BenchTask(artifact.variant.name, path, str(artifact.sha256), backend, samples, state))
+        tasks.append(
+            BenchTask(
+                artifact.variant.name,
+                path,
+                str(artifact.sha256),
+                backend,
+                samples=tuple(evidence.samples()),
+                keeps_state=bool(evidence.state),
+                edges=tuple(evidence.edges()),
+            )
+        )
     return tuple(tasks)
 
 

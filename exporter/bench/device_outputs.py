@@ -18,16 +18,19 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 
 def judge_device_outputs(
-    artifact: Artifact, standard: Standard, launches: Sequence[Sequence[Sample]]
+    artifact: Artifact,
+    standard: Standard,
+    launches: Sequence[Sequence[Sample]],
+    edge_outputs: Sequence[Sample] = (),
 ) -> tuple[float | None, str]:
-    """Judge what every launch computed, by all that verification judges by but the edge inputs.
-
-    Edge inputs are not sent: they prove the file, not the device.
+    """Judge what every launch computed, by all that verification judges by.
 
     Args:
         artifact: The artifact that ran.
         standard: What its outputs are judged by.
         launches: For each launch, the model's outputs for each input.
+        edge_outputs: Those for each edge input, which run once, after the launches; empty where a session
+            was cut off before.
 
     Returns:
         The largest error of the output's scale (None when there is none to tell), and why these are not the
@@ -35,7 +38,7 @@ def judge_device_outputs(
     """
     errors, problems = [0.0], []
     for outputs in launches:
-        error, problem = _judge_launch_outputs(artifact, standard, outputs)
+        error, problem = _judge_launch_outputs(artifact, standard, outputs, edge_outputs)
         errors.append(error)
         problems.append(problem)
     if not launches:
@@ -59,13 +62,14 @@ def _differing_device_outputs(launches: Sequence[Sequence[Sample]]) -> str:
 
 
 def _judge_launch_outputs(
-    artifact: Artifact, standard: Standard, outputs: Sequence[Sample]
+    artifact: Artifact, standard: Standard, outputs: Sequence[Sample], edge_outputs: Sequence[Sample]
 ) -> tuple[float, str]:
     evidence = standard.evidence
     if len(outputs) != len(evidence.inputs[0]):
         return math.inf, f"The device answered {len(outputs)} of {len(evidence.inputs[0])} inputs."
-    sent = replace(standard, evidence=replace(evidence, edge_names=(), edge_floors=()))
-    verdict = judge_by_standard(sent, artifact.variant, "", outputs, (), on_device=True)
+    if not edge_outputs:
+        standard = replace(standard, evidence=replace(evidence, edge_names=(), edge_floors=()))
+    verdict = judge_by_standard(standard, artifact.variant, "", outputs, edge_outputs, on_device=True)
     error = verdict.comparison.max_error if verdict.comparison else math.inf
     # Too few scenes decide no more on a device than here: what was accepted here stays so.
     doubted = verdict.status == "inconclusive" and artifact.status in SHIPPABLE

@@ -338,6 +338,14 @@ class TestOutputs:
         """Wrong outputs in any launch are a problem."""
         assert words in device_outputs.judge_device_outputs(FP32, standard(), launches)[1]
 
+    def test_each_edge_input_is_judged(self) -> None:
+        """What a device gives for an edge input is judged as here, by its name."""
+        right, wrong = [(np.zeros((1, 10), np.float32),)], [(np.full((1, 10), 0.5, np.float32),)]
+        launches = [answers(), answers()]
+        assert device_outputs.judge_device_outputs(FP32, standard(), launches, right)[1] == ""
+        problem = device_outputs.judge_device_outputs(FP32, standard(), launches, wrong)[1]
+        assert "On the edge input 'zeros'" in problem
+
     def test_outputs_that_change_from_launch_to_launch_are_a_problem(self) -> None:
         """A change of one bit between launches fails, however small the error is."""
         changed = answers()

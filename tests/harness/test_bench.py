@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,46 @@ def test_a_finished_launch_is_never_repeated(tmp_path: Path) -> None:
     (session,) = measured(tmp_path, "fine", device=device)
     assert isinstance(session, Session)
     assert len(log(device)) == 2
+
+
+def test_edge_inputs_run_once_and_are_not_timed(tmp_path: Path) -> None:
+    """After the launches a process of its own runs the edge inputs; the launches do not see them."""
+    device = HostDevice()
+    edges = ((np.full((2, 3), 7, np.float32),), (np.zeros((2, 3), np.float32),))
+    tasks = [replace(sessions.task(tmp_path, mode), edges=edges) for mode in ("fine", "short")]
+    program = Program(sessions.stand_in(tmp_path))
+    fine, _ = bench.measure_bench(
+        device,
+        identity.read_identity(device),
+        lambda backend: program,
+        tasks,
+        PLAN,
+        lambda serial, step: None,
+    )
+    assert isinstance(fine, Session)
+    assert [[array.tolist() for array in call] for call in fine.edge_outputs] == [
+        [edge[0].tolist()] for edge in edges
+    ]
+    assert fine.edge_failure == ""
+    assert [len(launch.outputs) for launch in fine.launches] == [2, 2]
+
+
+def test_a_failure_on_edge_inputs_is_the_session_s(tmp_path: Path) -> None:
+    """A runner that ends on an edge input leaves its launches, and the reason."""
+    broken = sessions.STAND_IN.replace('if mode == "crash"', 'if sys.argv[1] == "outputs"')
+    path = sessions.stand_in(tmp_path)
+    path.write_text(broken)
+    device = HostDevice()
+    task = sessions.task(tmp_path, "fine")
+    (session,) = bench.measure_bench(
+        device,
+        identity.read_identity(device),
+        lambda backend: Program(path),
+        [replace(task, edges=task.samples[:1])],
+        PLAN,
+        lambda serial, step: None,
+    )
+    assert isinstance(session, Session)
+    assert len(session.launches) == 2
+    assert session.edge_outputs == ()
+    assert "it broke" in session.edge_failure
