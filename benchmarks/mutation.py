@@ -1,6 +1,7 @@
 """How many small changes of `exporter/verify/` and `exporter/capture/` the fast tests notice.
 
     python -m benchmarks.mutation [--sample 400] [--seed 1] [--only GLOB] [--tests A,B] [--minutes 90]
+                                  [--budget 240]
 
 mutmut makes the changes (another operator, another number, a removed argument, …) in a copy of the sources
 and times the tests, while `mutation_lines.py` notes which test executes which line. `mutation_runner.py` runs
@@ -93,7 +94,7 @@ def main() -> None:
             generate(folder)
         population = [m for m in mutants(folder) if arguments.text or not is_text(folder, m)]
         chosen = sample(population, arguments.sample, arguments.seed)
-        outcomes = tested(folder, chosen, arguments.minutes)
+        outcomes = tested(folder, chosen, arguments.minutes, arguments.budget)
         results = [replace(m, outcome=outcomes.get(m.name)) for m in chosen]
         print(f"{len(outcomes)} tested, {len(chosen)} drawn from {len(population)}, seed {arguments.seed}")
         print(report(results))
@@ -110,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--minutes", type=float, default=90.0, help="stop after this long and print what is known"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=240.0, help="seconds of tests on each mutant, the shortest first"
     )
     parser.add_argument("--only", default=FILES, help="globs of the files to change, with commas between")
     parser.add_argument("--tests", default=TESTS, help="files and folders of tests, with commas between")
@@ -153,14 +157,21 @@ def generate(folder: Path) -> None:
         raise SystemExit("The tests fail on the unchanged copy; mutmut's output is above.")
 
 
-def tested(folder: Path, chosen: Sequence[Mutant], minutes: float) -> dict[str, int]:
-    """Test the mutants in a random order until all are done or the time is over; return their outcomes."""
+def tested(folder: Path, chosen: Sequence[Mutant], minutes: float, budget: float) -> dict[str, int]:
+    """Test the mutants in a random order until all are done or the time is over; return their outcomes.
+
+    Args:
+        folder: The copy.
+        chosen: The mutants.
+        minutes: The time.
+        budget: The seconds that the tests of one mutant take unchanged, at most; the shortest are taken.
+    """
     shuffled = random.Random(0).sample(chosen, len(chosen))
     near = tests_by_mutant(folder, shuffled)
     with tempfile.TemporaryDirectory() as exchange:
         listed, outcomes = Path(exchange) / "mutants.json", Path(exchange) / "outcomes.jsonl"
         listed.write_text(json.dumps(near))
-        command = [sys.executable, str(RUNNER), str(listed), str(outcomes), str(minutes)]
+        command = [sys.executable, str(RUNNER), str(listed), str(outcomes), str(minutes), str(budget)]
         subprocess.run(
             command, cwd=folder / "mutants", env=_environment(), stdout=subprocess.DEVNULL, check=True
         )

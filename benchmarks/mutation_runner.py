@@ -1,10 +1,10 @@
 """Runs tests on mutants, a fork for each; `benchmarks.mutation` starts it in mutmut's folder of mutants.
 
-    python mutation_runner.py MUTANTS.json OUTCOMES.jsonl MINUTES
+    python mutation_runner.py MUTANTS.json OUTCOMES.jsonl MINUTES BUDGET
 
 MUTANTS.json holds, for each mutant, the tests that execute a line which it changes. pytest collects the files
 of these tests once, and every mutant is tested in a fork of that process, so that a mutant costs the time of
-its tests alone. The shortest test runs first, up to `BUDGET` seconds. The mutants come in the order of the
+its tests alone. The shortest test runs first, up to BUDGET seconds. The mutants come in the order of the
 list: a run that is stopped has tested a sample of them all. In the time that is left then, survivors are
 given all tests of the same files, so that no wrong choice of tests lets them survive.
 """
@@ -27,8 +27,6 @@ FAILED = (1, 3)
 """Failed tests, or an error of pytest's."""
 NO_TEST = 33
 TIMED_OUT = 36
-BUDGET = 240.0
-"""Tests are chosen, shortest first, until they take this many seconds unchanged."""
 PATIENCE = 15.0
 """A run may take so many times what its tests take unchanged, and a minute: machines are busy."""
 ARGUMENTS = ("-x", "-q", "-n0", "-p", "no:cacheprovider", "--rootdir=.")
@@ -44,6 +42,8 @@ class MutantTests:
     durations: Mapping[str, float]
     end: float
     """A time of the monotonic clock; no mutant is begun after it."""
+    budget: float
+    """Tests are chosen, shortest first, until they take this many seconds unchanged."""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Test the mutants one after the other, then the survivors again; append a line for each outcome."""
@@ -79,7 +79,7 @@ class MutantTests:
         spent, chosen = 0.0, list[pytest.Item]()
         for test in tests:
             spent += self.durations[test.nodeid]
-            if chosen and spent > BUDGET:
+            if chosen and spent > self.budget:
                 break
             chosen.append(test)
         return chosen
@@ -104,13 +104,13 @@ class MutantTests:
         return TIMED_OUT
 
 
-def main(names: Path, outcomes: Path, minutes: float) -> None:
+def main(names: Path, outcomes: Path, minutes: float, budget: float) -> None:
     """Collect the files of tests that the mutants need, and test each mutant."""
     sys.path[0] = str(Path.cwd())
     os.environ["MUTANT_UNDER_TEST"] = ""
     end = time.monotonic() + 60 * minutes
     durations = json.loads(Path("mutmut-stats.json").read_text())["duration_by_test"]
-    loop = MutantTests(json.loads(names.read_text()), outcomes, durations, end)
+    loop = MutantTests(json.loads(names.read_text()), outcomes, durations, end, budget)
     files = sorted({test.partition("::")[0] for tests in loop.mutants.values() for test in tests})
     _warm_export()
     pytest.main([*ARGUMENTS, *files], plugins=[loop])
@@ -141,4 +141,4 @@ def _run(session: pytest.Session, mutant: str, own: list[pytest.Item]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))
