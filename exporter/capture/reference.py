@@ -12,6 +12,7 @@ from torch import nn
 from exporter.capture import rounding
 from exporter.capture.activations import outputs_of_resting_activations
 from exporter.capture.calls import call_runner, copy_module_for_calls, first_line_of_call_error
+from exporter.capture.epsilons import program_epsilons
 from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
 from exporter.capture.sigmoids import outputs_of_sigmoids
 from exporter.errors import CaptureError
@@ -82,8 +83,10 @@ def run_reference(
     )
     sigmoids = outputs_of_sigmoids(captured.program)
     floor = _reference_floor(expected, actual, sigmoids)
+    rounded = _reference_floors_of_rounding(single, usable, edge_outputs)
     edge_floors = [
-        _reference_floor([y], [a], sigmoids) for y, a in zip(edge_outputs, edge_actual, strict=True)
+        max(_reference_floor([y], [a], sigmoids), anew)
+        for y, a, anew in zip(edge_outputs, edge_actual, rounded, strict=True)
     ]
     nudged, edge_nudged = (_run_nudged_references(captured, largest, calls) for calls in (samples, usable))
     evidence = ReferenceIO(
@@ -103,6 +106,7 @@ def run_reference(
         state=captured.state,
         output_names=tuple(spec.name for spec in captured.outputs),
         resting=outputs_of_resting_activations(captured.program),
+        epsilons=program_epsilons(captured.program),
         scenes=_scenes_of_reference(samples, all_samples, scenes),
     )
     return evidence, (*reason, *unequal, *refused, *_reference_floor_note(floor))
@@ -202,6 +206,23 @@ def _reference_on_edges(
         # From the start again: a call that failed may have changed a network's state.
         notes.append(f"The edge input {refused!r} is left out: {reason}.")
         del left[refused]
+
+
+def _reference_floors_of_rounding(
+    single: _ReferenceNetwork, edges: Sequence[Sample], expected: Sequence[Sample]
+) -> list[float]:
+    """Return, for each edge input, float32's largest error where every value of the input is rounded anew.
+
+    A norm of a flat input divides the rounding of its mean by the root of its epsilon. Eager float32 may
+    have none by luck; a right runtime that sums in another order has it. An error beyond `MAX_FLOOR` is a
+    jump, not rounding, and counts as none.
+    """
+    errors = [0.0] * len(edges)
+    for outputs in single.sequences([rounding.round_anew(sample) for sample in edges])[:1]:
+        for index, (y, a) in enumerate(zip(expected, outputs, strict=True)):
+            if _same_reference_sizes(y, a) and (error := _reference_floor([y], [a])) <= MAX_FLOOR:
+                errors[index] = error
+    return errors
 
 
 def _reference_outputs(runs: Sequence[Runner], sample: Sample) -> Iterator[Sample]:

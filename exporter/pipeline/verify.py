@@ -78,7 +78,7 @@ def verify_artifact(
         evidence.shapes,
         expected.labels,
         expected.image,
-    )
+    ) or contract.check_epsilons_by_contract(structure, variant.precision, evidence.epsilons)
     if problem:
         return CheckResult(structure, _failed_verification_verdict(problem))
     if structure.image:

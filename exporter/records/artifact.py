@@ -67,6 +67,9 @@ class Structure:
     """How the file prepares the picture that is its input; None where it takes the model's own input."""
     classes: tuple[str, ...] = ()
     """The labels that the file itself predicts, in the order of the scores; empty where it predicts none."""
+    epsilons: tuple[float, ...] = ()
+    """What its norms add to a variance before they divide by its root, where that is stored as a number of
+    its own: a batch norm that was folded into weights has none."""
 
     @property
     def quantized_weight_fraction(self) -> float:

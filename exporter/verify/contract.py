@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from exporter.records import Array, FormatName, ImageInput, Limits, Precision, Structure, TensorSpec, Variant
+from exporter.records import (
+    SIMULATED,
+    Array,
+    FormatName,
+    ImageInput,
+    Limits,
+    Precision,
+    Structure,
+    TensorSpec,
+    Variant,
+)
 from exporter.verify.reference_io import Stacks
 
 STORED_AS: Mapping[Precision, frozenset[str]] = {
@@ -147,6 +158,37 @@ def _shapes_fit_contract(
         )
         for file, model, sizes in zip(have, want, largest, strict=True)
     )
+
+
+HALF_EPSILON = 2.0**-23
+"""How far an epsilon may be off that is stored in float16: two steps of float16's smallest numbers, as
+converters replace what would become 0."""
+
+
+def check_epsilons_by_contract(
+    structure: Structure, precision: Precision, epsilons: Sequence[float] | None
+) -> str:
+    """Return what is wrong with what a file's norms add to a variance; an empty string when nothing is.
+
+    Each number of the file must be one of the program's, and none may be there more often. A file may have
+    fewer: converters fold norms into weights.
+
+    Args:
+        structure: The structure that was read from the artifact.
+        precision: What the artifact claims to be.
+        epsilons: The program's own; None where they are not known.
+    """
+    if epsilons is None:
+        return ""
+    step = HALF_EPSILON if precision in SIMULATED else 0.0
+    left = list(epsilons)
+    for number in structure.epsilons:
+        nearest = min(left, key=lambda own: abs(own - number), default=math.inf)
+        if abs(nearest - number) > max(step, 2.0**-10 * nearest):
+            models = ", ".join(f"{own:.3g}" for own in sorted(set(epsilons))[:8]) or "nothing"
+            return f"It adds {number:.3g} to the variance of a norm; the model's own numbers are {models}."
+        left.remove(nearest)
+    return ""
 
 
 def check_outputs_by_contract(

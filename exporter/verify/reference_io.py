@@ -68,6 +68,8 @@ class ReferenceIO:
     output_names: tuple[str, ...] = ()
     resting: tuple[bool, ...] = ()
     """Per output, whether its units rest near zero (`exporter.capture.activations`); empty: not known."""
+    epsilons: tuple[float, ...] | None = None
+    """The program's own (`exporter.capture.epsilons`); None where it has no graph, or in older files."""
     scenes: Stacks = ()
     """One array [N]: the number of each sample's scene; empty where every sample is its own."""
 
@@ -218,6 +220,8 @@ def save_reference(evidence: ReferenceIO, path: Path) -> None:
     }
     if evidence.state:
         arrays["state"] = np.array(evidence.state, dtype=np.str_)
+    if evidence.epsilons is not None:
+        arrays["epsilons"] = np.array(evidence.epsilons, dtype=np.float64)
     for group in STACKS:
         arrays |= {f"{group}/{i}": a for i, a in enumerate(getattr(evidence, group))}
     with path.open("wb") as stream:
@@ -242,6 +246,7 @@ def load_reference(path: Path) -> ReferenceIO:
             edge_floors=tuple(float(floor) for floor in contents.get("edge_floors", ())),
             output_names=tuple(str(name) for name in contents.get("output_names", ())),
             resting=tuple(bool(rests) for rests in contents.get("resting", ())),
+            epsilons=tuple(map(float, contents["epsilons"])) if "epsilons" in contents else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None

@@ -13,6 +13,7 @@ from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.coreml.classifier import read_classifier
 from exporter.formats.coreml.compress import ELEMENTWISE, load_program_to_compress, operations_to_compress
+from exporter.formats.coreml.epsilons import epsilons_of_operations
 from exporter.formats.coreml.image import read_image_input, shape_of_image
 from exporter.formats.coreml.package import NAMES_KEY, package_names, read_package
 from exporter.records import Structure, TensorSpec, Variant
@@ -50,7 +51,10 @@ def package_contents(path: Path, variant: Variant) -> Structure:
     kinds = Counter(operation.op_type for operation in operations_to_compress(program))
     del kinds["const"]
     classes = classifier.classes if classifier else ()
-    return Structure(inputs, outputs, dict(kinds), size, elements, image=image, classes=classes)
+    epsilons = tuple(epsilons_of_operations(operations_to_compress(program)))
+    return Structure(
+        inputs, outputs, dict(kinds), size, elements, image=image, classes=classes, epsilons=epsilons
+    )
 
 
 def _features_in_contents(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

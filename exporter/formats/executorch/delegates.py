@@ -11,12 +11,13 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from exporter.formats.executorch.epsilon_place import epsilon_place
 from exporter.formats.executorch.work import Work, is_work_elementwise, operator_work, total_work
 
 Json: TypeAlias = "dict[str, Any]"
@@ -61,6 +62,8 @@ class DelegateGraph:
     work: Work
     layer_arguments: frozenset[int]
     """Positions of the call's arguments that an operator other than an elementwise one reads."""
+    epsilons: tuple[float, ...] = ()
+    """What its norms add to a variance; XNNPACK has no norms."""
 
 
 def read_delegate(backend_id: str, blob: bytes) -> DelegateGraph:
@@ -192,7 +195,16 @@ def _vulkan_delegate(graph: Json) -> DelegateGraph:
         ),
         work=total_work(_vulkan_delegate_work(call, values) for call in graph["chain"]),
         layer_arguments=frozenset(i for i, value in enumerate(graph["input_ids"]) if value in layers),
+        epsilons=tuple(_vulkan_delegate_epsilons(graph["chain"], values)),
     )
+
+
+def _vulkan_delegate_epsilons(chain: list[Json], values: list[Json]) -> Iterator[float]:
+    for call in chain:
+        namespace, _, name = call["name"].partition(".")
+        place = epsilon_place(*name.rsplit(".", 1)) if namespace == "aten" and "." in name else None
+        if place is not None:
+            yield float(values[call["args"][place]]["double_val"])
 
 
 def _vulkan_delegate_layer_inputs(chain: list[Json]) -> set[int]:

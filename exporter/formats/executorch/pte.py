@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import DelegateGraph, DelegateWeight, read_delegate
+from exporter.formats.executorch.epsilon_place import epsilon_place
 from exporter.formats.executorch.work import Work, is_work_elementwise, operator_work, total_work
 from exporter.records import Structure, TensorSpec, Variant
 
@@ -80,6 +81,7 @@ def _pte_structure(data: bytes) -> Structure:
         delegated_fraction=_pte_delegated_fraction(
             total_work(g.work for g in graphs), total_work(work for _, work in kernels)
         ),
+        epsilons=(*_pte_epsilons(plan), *(number for graph in graphs for number in graph.epsilons)),
     )
 
 
@@ -117,6 +119,15 @@ def _pte_kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
         shapes = [argument.sizes for argument in arguments if hasattr(argument, "sizes")]
         transposed = any(getattr(argument, "bool_val", False) for argument in arguments)
         yield operator.name, operator_work(operator.name, shapes, transposed)
+
+
+def _pte_epsilons(plan: ExecutionPlan) -> Iterator[float]:
+    for call in _pte_instructions(plan, "KernelCall"):
+        operator = plan.operators[call.op_index]
+        place = epsilon_place(operator.name.partition("::")[2], operator.overload)
+        if place is not None:
+            value: Any = plan.values[call.args[place]].val
+            yield float(value.double_val)
 
 
 def _pte_delegate_graphs(plan: ExecutionPlan, program: Program) -> Iterator[DelegateGraph]:

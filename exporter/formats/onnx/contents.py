@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from exporter.errors import LoweringError
 from exporter.records import Structure, TensorSpec
@@ -79,6 +79,8 @@ class StoredContents:
 
     dtype: str
     shape: tuple[int, ...]
+    number: float | None = None
+    """Its value, where it is a float of one element."""
 
     @property
     def elements(self) -> int:
@@ -97,6 +99,8 @@ class ContentsNode:
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    epsilon: float | None = None
+    """Its attribute of that name; None where it has none."""
 
     @property
     def name(self) -> str:
@@ -126,9 +130,20 @@ def onnx_contents_dtype(number: int) -> str:
 
 
 def stored_contents(
-    name: str, dtype: str, shape: tuple[int, ...], actual_bytes: int | None
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    actual_bytes: int | None,
+    number: Callable[[], float] | None = None,
 ) -> StoredContents:
     """Describe a tensor after checking that its data is there (None for `actual_bytes`: the caller did).
+
+    Args:
+        name: Its name in the file.
+        dtype: NumPy's name of its type.
+        shape: Its shape.
+        actual_bytes: The length of its data.
+        number: Reads the value of a tensor of one float.
 
     Raises:
         LoweringError: Its size differs from its shape's.
@@ -140,6 +155,8 @@ def stored_contents(
         raise LoweringError(
             f"Tensor '{name}' holds {actual_bytes} bytes; {dtype} {list(shape)} needs another number."
         )
+    if number and tensor.elements == 1 and dtype.startswith("float"):
+        return replace(tensor, number=number())
     return tensor
 
 
@@ -155,7 +172,28 @@ def structure_of_contents(contents: Contents) -> Structure:
         operators=dict(sorted(Counter(node.name for node in contents.nodes).items())),
         weight_bytes=sum(weight.size_bytes for weight in weights),
         weight_elements=dict(sorted(elements.items())),
+        epsilons=tuple(_epsilons_in_contents(contents)),
     )
+
+
+ROOTS = frozenset({"Sqrt", "Reciprocal", "Pow", "Rsqrt"})
+"""Operators that take a norm's variance, once its epsilon is added, on the way to a division by its root."""
+NORMS = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"})
+DEFAULT_EPSILON = 1e-5
+"""What ONNX's norms add where a file does not say."""
+
+
+def _epsilons_in_contents(contents: Contents) -> Iterator[float]:
+    """Yield the epsilons of norms, and the numbers that are added to what a root is taken of."""
+    rooted = {value for node in contents.nodes if node.operator in ROOTS for value in node.inputs[:1]}
+    cast = {n.outputs[0]: n.inputs[0] for n in contents.nodes if n.operator == "Cast" and n.inputs}
+    rooted |= {cast[value] for value in rooted if value in cast}
+    for node in contents.nodes:
+        if node.epsilon is not None or node.operator in NORMS:
+            yield DEFAULT_EPSILON if node.epsilon is None else node.epsilon
+        if node.operator == "Add" and rooted.intersection(node.outputs):
+            stored = (contents.tensors.get(cast.get(value, value)) for value in node.inputs)
+            yield from (tensor.number for tensor in stored if tensor and tensor.number is not None)
 
 
 def _weight_names_in_contents(contents: Contents) -> list[str]:

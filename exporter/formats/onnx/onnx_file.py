@@ -87,7 +87,7 @@ def _onnx_file_contents(model: onnx.ModelProto) -> Contents:
         inputs=tuple(_onnx_file_spec(v) for v in model.graph.input if v.name not in tensors),
         outputs=tuple(_onnx_file_spec(v) for v in model.graph.output),
         nodes=tuple(
-            ContentsNode(n.op_type, n.domain, tuple(n.input), tuple(n.output))
+            ContentsNode(n.op_type, n.domain, tuple(n.input), tuple(n.output), _onnx_file_epsilon(n))
             for graph in all_graphs
             for n in graph.node
         ),
@@ -98,7 +98,23 @@ def _onnx_file_contents(model: onnx.ModelProto) -> Contents:
 def _stored_in_onnx_file(tensor: onnx.TensorProto) -> StoredContents:
     # The checker has compared the lengths of typed fields with the shape, but not that of raw data.
     raw_bytes = len(tensor.raw_data) if tensor.HasField("raw_data") else None
-    return stored_contents(tensor.name, onnx_contents_dtype(tensor.data_type), tuple(tensor.dims), raw_bytes)
+    return stored_contents(
+        tensor.name,
+        onnx_contents_dtype(tensor.data_type),
+        tuple(tensor.dims),
+        raw_bytes,
+        lambda: _number_in_onnx_file(tensor),
+    )
+
+
+def _number_in_onnx_file(tensor: onnx.TensorProto) -> float:
+    from onnx import numpy_helper
+
+    return float(numpy_helper.to_array(tensor).reshape(-1)[0])
+
+
+def _onnx_file_epsilon(node: onnx.NodeProto) -> float | None:
+    return next((float(a.f) for a in node.attribute if a.name == "epsilon"), None)
 
 
 def _onnx_file_spec(value: onnx.ValueInfoProto) -> TensorSpec:

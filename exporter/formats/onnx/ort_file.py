@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exporter.errors import LoweringError
 from exporter.formats.onnx.contents import (
     Contents,
@@ -14,7 +16,7 @@ from exporter.formats.onnx.contents import (
     onnx_contents_dtype,
     stored_contents,
 )
-from exporter.records import TensorSpec
+from exporter.records import Array, TensorSpec
 
 MAX_DEPTH = 16
 """The deepest nesting of subgraphs."""
@@ -103,6 +105,9 @@ class _OrtFileReader:
             domain=(node.Domain() or b"").decode(),
             inputs=tuple(n.decode() for n in self._items(node, "Inputs")),
             outputs=tuple(n.decode() for n in self._items(node, "Outputs")),
+            epsilon=next(
+                (float(a.F()) for a in self._items(node, "Attributes") if a.Name() == b"epsilon"), None
+            ),
         )
 
     def _tensor(self, tensor: Any) -> StoredContents:
@@ -114,7 +119,10 @@ class _OrtFileReader:
         # The file states the length; the view over the bytes fails where they are missing.
         raw_bytes = len(tensor.RawDataAsNumpy())
         shape = tuple(int(d) for d in self._items(tensor, "Dims"))
-        return stored_contents(name, onnx_contents_dtype(tensor.DataType()), shape, raw_bytes)
+        dtype = onnx_contents_dtype(tensor.DataType())
+        return stored_contents(
+            name, dtype, shape, raw_bytes, lambda: _number_in_ort_file(tensor.RawDataAsNumpy(), dtype)
+        )
 
 
 def ort_file_session_table(data: bytes) -> Any:
@@ -132,6 +140,10 @@ def ort_file_session_table(data: bytes) -> Any:
     if len(data) % 4:  # flatbuffers are padded to their alignment: a cut in the padding would go unseen
         raise LoweringError(f"It is not a whole ORT-format model: {len(data)} bytes is no multiple of 4.")
     return InferenceSession.GetRootAs(data, 0)
+
+
+def _number_in_ort_file(data: Array, dtype: str) -> float:
+    return float(np.frombuffer(data.tobytes(), dtype)[0])
 
 
 def _ort_file_spec(name: str, info: Any) -> TensorSpec:
