@@ -63,28 +63,28 @@ limit, `refused`: no file was made.
 Made = tuple[nn.Module, Sequence[Sample]]
 
 
-def subjects() -> Mapping[str, Callable[[], Made]]:
-    """Return what makes each small network and its inputs, by its name."""
+def subjects(count: int = VERIFY) -> Mapping[str, Callable[[], Made]]:
+    """Return what makes each small network and so many inputs, by its name."""
     pictures: dict[str, zoo.Subject] = {
         name: zoo.Subject(make, (zoo.image(1, 3, 32, 32),)) for name, make in TASKS.items()
     }
     return (
-        {name: partial(_from_zoo, name) for name in zoo.ZOO}
-        | {f"digits: {name}": partial(_from_digits, name) for name in nets.NETS | nets.MORE}
-        | {name: partial(_from_subject, subject) for name, subject in (pictures | ODD).items()}
+        {name: partial(_from_zoo, name, count) for name in zoo.ZOO}
+        | {f"digits: {name}": partial(_from_digits, name, count) for name in nets.NETS | nets.MORE}
+        | {name: partial(_from_subject, subject, count) for name, subject in (pictures | ODD).items()}
     )
 
 
-def _from_zoo(name: str) -> Made:
-    return zoo.build(name), zoo.ZOO[name].samples(VERIFY)
+def _from_zoo(name: str, count: int) -> Made:
+    return zoo.build(name), zoo.ZOO[name].samples(count)
 
 
-def _from_digits(name: str) -> Made:
-    return nets.trained(name), nets.samples(name, 1400, VERIFY)
+def _from_digits(name: str, count: int) -> Made:
+    return nets.trained(name), nets.samples(name, 1400, count)
 
 
-def _from_subject(subject: zoo.Subject) -> Made:
-    return subject.make().eval(), subject.samples(VERIFY)
+def _from_subject(subject: zoo.Subject, count: int) -> Made:
+    return subject.make().eval(), subject.samples(count)
 
 
 def judge_demo(variants: Sequence[str], work: Path) -> list[Row]:

@@ -68,10 +68,14 @@ REFERENCES: dict[str, Array] = {
     "flags": _random().random((SAMPLES, 1, 16)) > 0.5,
     "constant": np.full((SAMPLES, 1, 10), 0.7),
     "alike": _random().normal(size=(SAMPLES, 1, 10)) * 3,
+    "three outputs": _random().normal(size=(3, SAMPLES, 1, 10)),
     "tiny": _random().normal(size=(SAMPLES, 1, 10)) * 1e-9,
     "broken": np.where(np.arange(10) == 3, np.nan, _random().normal(size=(SAMPLES, 1, 10))),
 }
 """Kind of output -> what the model gives, [samples, batch, …]."""
+
+SEVERAL = frozenset({"three outputs"})
+"""Kinds that stand for several outputs of one shape, along the first axis."""
 
 OTHER_NETWORKS: dict[str, Array] = {
     "alike": 1e-3 * np.random.default_rng(6).normal(size=(SAMPLES, 1, 10)),
@@ -133,6 +137,11 @@ def no_scores(y: Array) -> Array:
     return y
 
 
+def outputs_of(kind: str, array: Array) -> tuple[Array, ...]:
+    """Return the outputs that a kind's array stands for."""
+    return tuple(array) if kind in SEVERAL else (array,)
+
+
 def _variants(*names: str) -> tuple[Variant, ...]:
     return tuple(VARIANTS[name] for name in names)
 
@@ -172,6 +181,10 @@ TASK_FAULTS: dict[str, tuple[TaskName, Change]] = {
     "an offset of two": ("regression", lambda y: y + 2.0),
     "scaled by a third": ("regression", lambda y: 300 + (y - 300) / 3),
 }
+EXCHANGED_OUTPUTS: dict[str, Change] = {
+    "two outputs exchanged": lambda y: y[[1, 0, 2]],
+    "three outputs in another order": lambda y: y[[1, 2, 0]],
+}
 ARRAY_FAULTS: tuple[ArrayFault, ...] = (
     *(ArrayFault(n, "logits", v, c, "channels") for n, c in IN_CHANNELS.items() for v in (*NARROW, *HALF)),
     *(ArrayFault(n, k, v, c, "choices") for n, (k, c) in IN_CHOICES.items() for v in (*NARROW, *HALF)),
@@ -189,6 +202,11 @@ ARRAY_FAULTS: tuple[ArrayFault, ...] = (
         ArrayFault(f"{share:g} of another network", "alike", v, other_network(share), "lookalikes")
         for share in (1.0, -1.0, 3.0)
         for v in _variants("onnx-fp16")
+    ),
+    *(
+        ArrayFault(name, "three outputs", v, change, "exchanged")
+        for name, change in EXCHANGED_OUTPUTS.items()
+        for v in (*NARROW, *HALF)
     ),
 )
 """Every planted fault, with the gate that must find it."""

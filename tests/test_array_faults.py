@@ -11,7 +11,7 @@ from exporter.records import Array, Limits, Variant
 from exporter.verify import judge
 from exporter.verify.observation import Observation
 from exporter.verify.simulation_io import Simulation
-from tests.array_faults import ARRAY_FAULTS, OTHER_NETWORKS, REFERENCES, ArrayFault
+from tests.array_faults import ARRAY_FAULTS, OTHER_NETWORKS, REFERENCES, ArrayFault, outputs_of
 from tests.verify.observed import evidence, fp16, int8
 
 
@@ -27,7 +27,8 @@ def right(y: Array, variant: Variant) -> Array:
 def failing(fault: ArrayFault, outputs: Array) -> set[str]:
     """Judge outputs: the names of all gates with a reason."""
     reference = REFERENCES[fault.kind]
-    given = evidence(reference, names=[fault.task or fault.kind])
+    references = outputs_of(fault.kind, reference)
+    given = evidence(*references, names=[fault.task or fault.kind] if len(references) == 1 else [])
     found: set[str] = set()
     simulation = None
     if fault.kind in OTHER_NETWORKS:
@@ -44,7 +45,7 @@ def failing(fault: ArrayFault, outputs: Array) -> set[str]:
             fault.variant,
             "rt",
             given,
-            (outputs,),
+            outputs_of(fault.kind, outputs),
             given.edge_reference,
             None,
             Limits(),

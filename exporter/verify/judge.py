@@ -20,6 +20,7 @@ from exporter.verify.gates import (
     choices,
     comparable,
     edges,
+    exchanged_outputs,
     lookalikes,
     lowering,
     reference,
@@ -46,6 +47,7 @@ from exporter.verify.worst_channel import worst_channel
 GATES: Mapping[str, Gate] = {
     "comparable": comparable.comparable_gate,
     "reference": reference.reference_gate,
+    "exchanged": exchanged_outputs.exchanged_outputs_gate,
     "lowering": lowering.lowering_gate,
     "choices": choices.choices_gate,
     "whole": whole_output.whole_output_gate,
