@@ -56,7 +56,7 @@ def group_rows_into_scenes(rows: Sequence[Sample]) -> SceneGrouping:
         len(rows),
         {
             VALUES: near_copies.pairs_of_near_copies(rows),
-            PIXELS: local_features.pairs_by_local_features(_pictures_for_scenes(rows)),
+            PIXELS: local_features.pairs_by_local_features(pictures_for_scenes(rows)),
         },
     )
 
@@ -66,7 +66,7 @@ def scenes_apart(count: int) -> SceneGrouping:
     return SceneGrouping(tuple(range(count)), {})
 
 
-def _pictures_for_scenes(rows: Sequence[Sample]) -> list[local_features.LocalFeatures]:
+def pictures_for_scenes(rows: Sequence[Sample]) -> list[local_features.LocalFeatures]:
     """Return the features of rows that are one picture each; none of other rows."""
     shape = rows[0][0].shape if rows else ()
     if len(shape) != 4 or shape[:2] not in {(1, 1), (1, 3)} or min(shape[2:]) < local_features.SMALLEST:

@@ -261,7 +261,7 @@ def find_labelled_for_predictions(
             )
         used = data.load_data(calibration, facts.inputs, facts.preprocessing, samples)
         labelled.check_labelled_apart(labelled_samples, used.origins, calibration)
-        labelled_samples = labelled_siblings.without_labelled_siblings(labelled_samples, used.calibrating)
+        labelled_samples = labelled_siblings.without_labelled_siblings(labelled_samples, used)
         _check_enough_labelled(labelled_samples, max_drop)
     (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))
     return LabelsResult(

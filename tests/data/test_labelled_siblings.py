@@ -1,9 +1,10 @@
-"""Labelled photos of a calibration photo's scene are left out, and the notes say so."""
+"""Labelled samples of a calibration sample's scene are left out, and the notes say so."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
@@ -49,7 +50,7 @@ def test_a_calibration_photos_sibling_is_left_out(tmp_path: Path, used: data.Dat
         "1/cup.png": cropped("coffee"),
     }
     every = find(tmp_path, photos)
-    rest = without_labelled_siblings(every, used.calibrating)
+    rest = without_labelled_siblings(every, used)
     assert [path.name for path in rest.paths] == ["china.png", "cup.png"]
     assert rest.labels.tolist() == [0, 1]
     assert rest.digests == every.digests[1:]
@@ -62,4 +63,67 @@ def test_without_siblings_nothing_changes(tmp_path: Path, used: data.Data) -> No
     """Other photos, and a file that is no photo, stay as they are."""
     every = find(tmp_path, {"0/flower.png": open_photo("flower"), "1/china.png": open_photo("china")})
     (tmp_path / "1" / "china.png").write_bytes(b"no photo")
-    assert without_labelled_siblings(every, used.calibrating) is every
+    assert without_labelled_siblings(every, used) is every
+
+
+ROW = (TensorSpec("x", (1, 3, 96, 96)),)
+
+
+def picture_row(photo: Image.Image) -> np.ndarray:
+    return np.asarray(photo.resize((96, 96)), np.float32).transpose(2, 0, 1) / 255
+
+
+def load_rows(folder: Path, calibration: list[np.ndarray], inputs: tuple[TensorSpec, ...]) -> data.Data:
+    """Load rows of which the first half calibrates."""
+    np.savez(folder / "calibration.npz", x=np.stack(calibration))
+    return data.load_data(folder / "calibration.npz", inputs, None, 64)
+
+
+def find_rows(
+    folder: Path, rows: list[np.ndarray], inputs: tuple[TensorSpec, ...] = ROW
+) -> labelled.Labelled:
+    labels = np.arange(len(rows) * inputs[0].shape[0]) % 2
+    np.savez(folder / "rows.npz", x=np.stack(rows), labels=labels)
+    return labelled.find_labelled(folder / "rows.npz", inputs, LOGITS, None, ())
+
+
+def test_rows_of_a_calibration_pictures_scene_are_left_out(tmp_path: Path) -> None:
+    """A mirrored, brighter crop of a row that calibrates does not count; one of a row that verifies does."""
+    calibrating = [picture_row(open_photo(name)) for name in ("chelsea", "coffee")]
+    used = load_rows(tmp_path, calibrating, ROW)
+    every = find_rows(tmp_path, [picture_row(cropped(name)) for name in ("china", "chelsea", "coffee")])
+    rest = without_labelled_siblings(every, used)
+    assert rest.labels.tolist() == [0, 0]
+    assert [row[0].sum() for row in rest.rows] == [every.rows[i][0].sum() for i in (0, 2)]
+    assert rest.digest != every.digest
+    assert rest.notes[-1] == (
+        "1 labelled sample(s) are near copies of calibration samples, and do not count: row 1."
+    )
+
+
+def test_photos_of_a_calibration_rows_scene_are_left_out(tmp_path: Path) -> None:
+    """Labelled photos are compared with rows of arrays that are pictures, too."""
+    used = load_rows(tmp_path, [picture_row(open_photo(name)) for name in ("chelsea", "coffee")], ROW)
+    (tmp_path / "photos").mkdir()
+    photos = {"0/cat.png": cropped("chelsea"), "1/china.png": open_photo("china")}
+    assert [p.name for p in without_labelled_siblings(find(tmp_path / "photos", photos), used).paths] == [
+        "china.png"
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("words", [False, True])
+def test_near_copies_of_calibration_rows_are_left_out(tmp_path: Path, batch: int, words: bool) -> None:
+    """Rows with a little noise, or with one word of many changed, do not count; independent rows do."""
+    generator = np.random.default_rng(0)
+    dtype = "int64" if words else "float32"
+    shape = (24, batch, 40) if batch > 1 else (24, 40)
+    inputs = (TensorSpec("x", (batch, 40), dtype),)
+    fresh = (generator.integers(0, 1000, shape) if words else generator.normal(size=shape)).astype(dtype)
+    used = load_rows(tmp_path, list(fresh[:12]), inputs)
+    copy = (fresh[0] + (np.arange(40) == 3 if words else 0.02)).astype(dtype)
+    every = find_rows(tmp_path, [*fresh[12:], copy], inputs)
+    rest = without_labelled_siblings(every, used)
+    assert len(every.rows) - len(rest.rows) == 1
+    assert len(rest.labels) == 12 * batch
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(rest.rows, every.rows, strict=False))
