@@ -91,6 +91,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.mixed_precision",
     "exporter.quantize.data_movement",
     "exporter.quantize.batch_norms",
+    "exporter.quantize.embeddings",
     "exporter.quantize.error_probes",
     "exporter.quantize.ranges",
     "exporter.quantize.recurrent",

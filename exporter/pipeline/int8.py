@@ -163,9 +163,9 @@ def refuse_mostly_float_int8(program: ExportedProgram, quantized: GraphModule, l
         return
     readers = ", ".join(sorted(counts))
     raise LoweringError(
-        f"int8 would leave {share:.0%} of the weights in float32: embeddings, and recurrent layers but for "
-        f"LSTM and GRU, are not quantised. (The weights are read by {readers}.) A lower --limits "
-        "min_quantized_weights allows it"
+        f"int8 would leave {share:.0%} of the weights in float32: recurrent layers but for LSTM and GRU, "
+        f"3-D convolutions and a few others are not quantised. (The weights are read by {readers}.) "
+        "A lower --limits min_quantized_weights allows it"
     )
 
 

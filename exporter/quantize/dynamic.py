@@ -50,7 +50,7 @@ def quantize_dynamic(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import annotate, recurrent, rounding
+    from exporter.quantize import annotate, embeddings, recurrent, rounding
 
     prepared = prepare_pt2e(module, annotate.annotating_dynamic_quantizer())
     with torch.no_grad():
@@ -58,6 +58,7 @@ def quantize_dynamic(
     weights = rounding.weights_before_rounding(prepared)
     converted = convert_pt2e(prepared)
     recurrent.quantize_recurrent_weights(converted)
+    embeddings.quantize_embeddings(converted)
     # The integers are shared with the copy, so that rounding them there, on what rows give, rounds them here.
     rounding.improve_rounding(dynamic_by_rows(converted), weights, samples)
     return converted, weights

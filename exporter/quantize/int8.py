@@ -92,6 +92,7 @@ def quantize_int8_static(
         channel_spread,
         cross_layer_equalization,
         data_movement,
+        embeddings,
         float_tail,
         ranges,
         recurrent,
@@ -113,6 +114,7 @@ def quantize_int8_static(
     converted = convert_pt2e(prepared)
     data_movement.share_quantisation_of_movement(converted)
     recurrent.quantize_recurrent_weights(converted)
+    embeddings.quantize_embeddings(converted)
     rounding.improve_rounding(converted, weights, samples)
     return Int8Program(converted, program.example_inputs[0], weights)
 
