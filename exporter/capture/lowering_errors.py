@@ -25,6 +25,8 @@ _ADVICE = re.compile(
     r"|Exception raised from|The following call raised|The error above occurred|consider using data-dependent"
     r"|See the stack trace|\(Refer to the full stack|\n⬆|\(https?://"
 )
+_CONTROL_FLOW = re.compile(r"<torch\._higher_order_ops\.(\w+)\.\w+ object at 0x[0-9a-f]+>")
+"""How Python prints PyTorch's operators of branches and loops, with an address that changes."""
 _ERROR = re.compile(
     r"fail|missing|not found|no kernel|\berror\b|must |invalid|unsupported|not supported|cannot|can't"
     r"|mismatch|expected|out of memory|unable|assert",
@@ -66,7 +68,7 @@ def lowering_error(
 
 def shorten_lowering_error(error: BaseException) -> str:
     """Cut a framework's message down to what was wrong: one line, no advice, no stack."""
-    text = _COLOUR.sub("", str(error)).strip()
+    text = _CONTROL_FLOW.sub(r"torch's \1", _COLOUR.sub("", str(error)).strip())
     first = _ADVICE.split(text, maxsplit=1)[0] or text
     line = " ".join(first.split()).rstrip(' ."')
     if not line:

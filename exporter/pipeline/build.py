@@ -82,6 +82,7 @@ def _build_variant(captured: Captured, variant: Variant, directory: Path) -> Bui
 
     started = time.monotonic()
     try:
+        refuse_to_build_batch_statistics(captured, variant)
         refuse_to_build_state(captured, variant)
         refuse_to_build_complex(captured, variant)
         refuse_to_build_pixels(captured, variant)
@@ -129,6 +130,24 @@ def refuse_to_build_state(captured: Captured, variant: Variant) -> None:
         )
     if variant.precision != "fp32":
         raise LoweringError(f"state is kept in fp32 files only, and forward changes {names}: {way_out}")
+
+
+def refuse_to_build_batch_statistics(captured: Captured, variant: Variant) -> None:
+    """Refuse a network whose batch norms are in training mode, which TorchScript alone can express.
+
+    Raises:
+        LoweringError: The line, and the way out.
+    """
+    from exporter.capture.batch_statistics import batch_statistics_of_program
+
+    norm = batch_statistics_of_program(captured.program)
+    if norm is not None and variant.format != "torchscript":
+        raise LoweringError(
+            "a batch norm computes with the statistics of its own batch (training=True), which "
+            f"{variant.format} files cannot: give it training=self.training, or compute the mean and the "
+            "variance in forward",
+            norm.source,
+        )
 
 
 def refuse_to_build_complex(captured: Captured, variant: Variant) -> None:

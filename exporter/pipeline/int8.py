@@ -119,6 +119,7 @@ def quantize_to_int8(work: Path, least: float) -> None:
     Raises:
         LoweringError: There is no program, it cannot be quantised, or too little of it can.
     """
+    from exporter.capture.control_flow import control_flow_of_program
     from exporter.capture.dynamic_shapes import torch_dynamic_shapes
     from exporter.capture.lowering_errors import lowering_error
     from exporter.capture.program import load_program
@@ -137,6 +138,11 @@ def quantize_to_int8(work: Path, least: float) -> None:
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
+        if holders := control_flow_of_program(captured.program):
+            raise LoweringError(
+                f"PyTorch's quantiser does not know what is within {', '.join(holders)}: "
+                f"{lowering_error(error).cause}"
+            ) from error
         raise lowering_error(error, captured.program) from error
     refuse_mostly_float_int8(captured.program, quantized.module, least)
     shapes = torch_dynamic_shapes(quantized.module, captured.dynamic, len(captured.inputs))

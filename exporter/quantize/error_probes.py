@@ -65,6 +65,7 @@ def _make_probe(
     with torch.enable_grad():
         inputs = (x.clone().requires_grad_() if x.is_floating_point() else x for x in sample)
         outputs = [o for o in graph_outputs(walk.run(*inputs)) if o.requires_grad]
+        outputs = [torch.view_as_real(o) if o.is_complex() else o for o in outputs]
     scales = [o.detach().norm().clamp_min(torch.finfo(o.dtype).tiny) for o in outputs]
     values = {n: v for n in tensors if isinstance(v := walk.env.get(n), Tensor) and v.requires_grad}
     rows: dict[fx.Node, list[Tensor]] = {node: [] for node in values}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from exporter.errors import LoweringError
 from exporter.formats import half_precision
 from exporter.formats.onnx.export import finish_onnx_export
 
@@ -28,6 +30,7 @@ def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
 
     proto = onnx.load_model_from_string(model)
     proto.graph.ClearField("value_info")  # the converter takes constants that are listed here for values
+    refuse_nested_float16(proto.graph)
     _compute_constants_for_float16(proto.graph)
     operators = [*DEFAULT_OP_BLOCK_LIST, *half_precision.FLOAT32]
     names = _onnx_names_not_float16(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
@@ -41,6 +44,28 @@ def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
     result = onnx_ir.to_proto(joined)
     result.graph.ClearField("value_info")  # the inferred types have served
     return finish_onnx_export(onnx_ir.from_proto(result)), _onnx_float16_note(proto.graph, names)
+
+
+def refuse_nested_float16(graph: onnx.GraphProto) -> None:
+    """Refuse branches and loops within others: the converter casts what they read in the wrong graph.
+
+    Raises:
+        LoweringError: The operators' names, and the way out.
+    """
+    for node in graph.node:
+        for inner in (inner for graph in _float16_subgraphs(node) for inner in graph.node):
+            if any(True for _ in _float16_subgraphs(inner)):
+                raise LoweringError(
+                    f"ONNX Runtime's converter to half precision does not know {inner.op_type} within "
+                    f"{node.op_type}, which the network's branches, loops or operators become: use onnx-fp32"
+                )
+
+
+def _float16_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
 
 
 def _compute_constants_for_float16(graph: onnx.GraphProto) -> None:
