@@ -58,8 +58,29 @@ def share_quantisation_of_movement(module: fx.GraphModule) -> int:
         changed += 1
     for node in list(module.graph.nodes):
         _close_movement(module.graph, node)
+    for node in list(module.graph.nodes):
+        _open_scalar(module.graph, node)
     module.recompile()
     return changed
+
+
+def _open_scalar(graph: fx.Graph, node: fx.Node) -> None:
+    """Take the quantisation from a moved value without an axis: XNNPACK has no such quantised tensors.
+
+    No value changes: it is on its source's grid.
+    """
+    quantised = node.args[0] if node.target is DEQUANTIZE else None
+    if not isinstance(quantised, fx.Node) or quantised.target is not QUANTIZE:
+        return
+    moved = quantised.args[0]
+    if not isinstance(moved, fx.Node) or _movement_source(moved) is None:
+        return
+    if getattr(moved.meta.get("val"), "ndim", None) != 0:
+        return
+    node.replace_all_uses_with(moved)
+    graph.erase_node(node)
+    if not quantised.users:
+        graph.erase_node(quantised)
 
 
 def _close_movement(graph: fx.Graph, node: fx.Node) -> None:

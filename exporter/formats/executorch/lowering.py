@@ -13,8 +13,12 @@ from exporter.formats.executorch.skipped_compiler_work import skip_compiler_work
 
 if TYPE_CHECKING:
     import torch
-    from executorch.exir import ExecutorchBackendConfig, ExecutorchProgramManager
+    from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig, ExecutorchProgramManager
     from executorch.exir.backend.partitioner import Partitioner
+
+
+CYCLES = "dependency cycles"
+"""In the message of the partitioner where two groups of operators would wait for each other."""
 
 
 def lower_to_executorch(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProgramManager:
@@ -28,15 +32,27 @@ def lower_to_executorch(program: torch.export.ExportedProgram, backend: str) -> 
         LoweringError: The program was captured with transposed example inputs.
         Exception: A compiler pass cannot handle the graph; it may be of any type.
     """
-    from executorch.exir import to_edge_transform_and_lower
+    import torch
 
     _check_lowering_layout(program)
-    with skip_compiler_work():
-        edge = to_edge_transform_and_lower(
-            with_usable_naming(with_prelu_on_images_only(with_recurrent_steps(program))),
-            partitioner=[_lowering_partitioner(backend)],
-        )
+    # A buffer that forward computes from parameters would require a gradient, and could not be written to.
+    with skip_compiler_work(), torch.no_grad():
+        try:
+            edge = _lower_to_edge(program, _lowering_partitioner(backend))
+        except Exception as error:
+            if backend != "xnnpack" or CYCLES not in str(error):
+                raise
+            edge = _lower_to_edge(program, _lowering_partitioner(backend, per_operator=True))
         return edge.to_executorch(_lowering_config(edge.exported_program()))
+
+
+def _lower_to_edge(program: torch.export.ExportedProgram, partitioner: Partitioner) -> EdgeProgramManager:
+    from executorch.exir import to_edge_transform_and_lower
+
+    return to_edge_transform_and_lower(
+        with_usable_naming(with_prelu_on_images_only(with_recurrent_steps(program))),
+        partitioner=[partitioner],
+    )
 
 
 def _lowering_config(program: torch.export.ExportedProgram) -> ExecutorchBackendConfig:
@@ -62,11 +78,19 @@ def _check_lowering_layout(program: torch.export.ExportedProgram) -> None:
             )
 
 
-def _lowering_partitioner(backend: str) -> Partitioner:
+def _lowering_partitioner(backend: str, per_operator: bool = False) -> Partitioner:
+    """Return what chooses the nodes of a backend.
+
+    Args:
+        backend: "xnnpack" or "vulkan".
+        per_operator: Whether XNNPACK gets every operator as a delegate of its own.
+    """
     if backend == "xnnpack":
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-        return XnnpackPartitioner(configs=weights_only.executorch_weights_only_configs())
+        return XnnpackPartitioner(
+            configs=weights_only.executorch_weights_only_configs(), per_op_mode=per_operator
+        )
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
     # Adreno's half-precision rate is twice its float rate, and textures halve in size.
