@@ -9,9 +9,9 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -88,6 +88,32 @@ def gates() -> str:
     return "\n".join(["| gate | fails | planted faults |", "|---|---|---|", *lines])
 
 
+def faults() -> str:
+    """Return a table of the planted faults, by precision and format, and one by precision and task."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from exporter.formats import VARIANTS
+    from tests.array_faults import ARRAY_FAULTS
+    from tests.faults import FAULTS
+    from tests.gate_faults import GATE_FAULTS
+
+    names = [f.artifact for f in (*FAULTS, *GATE_FAULTS) if f.artifact]
+    variants = [VARIANTS[name] for name in names] + [fault.variant for fault in ARRAY_FAULTS]
+    by_format = Counter((variant.format, variant.precision) for variant in variants)
+    by_task = Counter((fault.task, fault.variant.precision) for fault in ARRAY_FAULTS if fault.task)
+    return f"{_faults_table('format', by_format)}\n\n{_faults_table('task', by_task)}"
+
+
+def _faults_table(head: str, counts: Mapping[tuple[str, str], int]) -> str:
+    from exporter.records import Precision
+
+    columns = list(get_args(Precision))
+    rows = sorted({row for row, _ in counts})
+    lines = (
+        f"| {row} | {' | '.join(str(counts.get((row, column), '')) for column in columns)} |" for row in rows
+    )
+    return "\n".join([f"| {head} | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|", *lines])
+
+
 BESIDE_GATES = {
     "contract": "Fail names, order, types or shapes of inputs and outputs that are not the model's.",
     "file": "Fail a file that its runtime or its reader refuses.",
@@ -148,5 +174,6 @@ GENERATED = {
     "card": card,
     "nightly": nightly,
     "gates": gates,
+    "faults": faults,
 }
 """Marker -> the function that writes the text in its place."""

@@ -62,7 +62,7 @@ REFERENCES: dict[str, Array] = {
     "images": _random().uniform(0, 1, (SAMPLES, 1, 3, 16, 16)),
     "embeddings": _unit(_random().normal(size=(SAMPLES, 1, 32))),
     "sequences": np.log(_random().dirichlet(np.full(6, 0.3), (SAMPLES, 1, 10)) + 1e-3),
-    "regression": _random().normal(300, 5, (SAMPLES, 1, 1)),
+    "regression": _random().normal(30, 5, (SAMPLES, 1, 1)),
     "classes": _random().integers(0, 4, (SAMPLES, 1, 8)),
     "tokens": _random().integers(0, 30_000, (SAMPLES, 1, 8)),
     "flags": _random().random((SAMPLES, 1, 16)) > 0.5,
@@ -146,8 +146,17 @@ def _variants(*names: str) -> tuple[Variant, ...]:
     return tuple(VARIANTS[name] for name in names)
 
 
-NARROW = _variants("coreml-w8", "coreml-w4", "onnx-mixed", "executorch-xnnpack-mixed")
-HALF = _variants("coreml-fp16", "executorch-vulkan-fp16")
+OUTPUTS_OF = _variants(
+    *("torchscript-lite-fp32", "executorch-xnnpack-fp32", "ort-fp32", "coreai-fp32"),
+    *("coreml-fp16", "executorch-vulkan-fp16", "coreai-fp16"),
+    *("executorch-xnnpack-int8", "ort-int8", "onnx-qnn-v69-int8"),
+    *("coreml-w8", "coreml-w4", "onnx-mixed", "executorch-xnnpack-mixed"),
+)
+"""Variants whose outputs are damaged in one channel, in a choice, and by NaN."""
+TASKS_OF = _variants(
+    "onnx-fp32", "onnx-fp16", "onnx-int8", "coreml-fp16", "coreml-w8", "coreml-w4", "onnx-mixed"
+)
+"""Variants whose outputs are damaged in what a task asks of them."""
 IN_CHANNELS: dict[str, Change] = {
     "a dead class": at(3, 0.0),
     "a negated class": at(5, -1.0),
@@ -179,16 +188,16 @@ TASK_FAULTS: dict[str, tuple[TaskName, Change]] = {
     "other tokens": ("sequences", lambda y: np.roll(y, 1, axis=-1)),
     "a step late": ("sequences", lambda y: np.roll(y, 1, axis=2)),
     "an offset of two": ("regression", lambda y: y + 2.0),
-    "scaled by a third": ("regression", lambda y: 300 + (y - 300) / 3),
+    "scaled by a third": ("regression", lambda y: 30 + (y - 30) / 3),
 }
 EXCHANGED_OUTPUTS: dict[str, Change] = {
     "two outputs exchanged": lambda y: y[[1, 0, 2]],
     "three outputs in another order": lambda y: y[[1, 2, 0]],
 }
 ARRAY_FAULTS: tuple[ArrayFault, ...] = (
-    *(ArrayFault(n, "logits", v, c, "channels") for n, c in IN_CHANNELS.items() for v in (*NARROW, *HALF)),
-    *(ArrayFault(n, k, v, c, "choices") for n, (k, c) in IN_CHOICES.items() for v in (*NARROW, *HALF)),
-    *(ArrayFault("not a number", "logits", v, nan, "comparable") for v in (*NARROW, *HALF)),
+    *(ArrayFault(n, "logits", v, c, "channels") for n, c in IN_CHANNELS.items() for v in OUTPUTS_OF),
+    *(ArrayFault(n, k, v, c, "choices") for n, (k, c) in IN_CHOICES.items() for v in OUTPUTS_OF),
+    *(ArrayFault("not a number", "logits", v, nan, "comparable") for v in OUTPUTS_OF),
     *(
         ArrayFault("a model that proves nothing", kind, VARIANTS["onnx-fp32"], lambda y: y, "reference")
         for kind in ("constant", "tiny", "broken")
@@ -196,7 +205,7 @@ ARRAY_FAULTS: tuple[ArrayFault, ...] = (
     *(
         ArrayFault(name, task, variant, change, "task", task)
         for name, (task, change) in TASK_FAULTS.items()
-        for variant in _variants("onnx-fp32", "onnx-int8", "coreml-w8")
+        for variant in TASKS_OF
     ),
     *(
         ArrayFault(f"{share:g} of another network", "alike", v, other_network(share), "lookalikes")
@@ -206,7 +215,7 @@ ARRAY_FAULTS: tuple[ArrayFault, ...] = (
     *(
         ArrayFault(name, "three outputs", v, change, "exchanged")
         for name, change in EXCHANGED_OUTPUTS.items()
-        for v in (*NARROW, *HALF)
+        for v in OUTPUTS_OF
     ),
 )
 """Every planted fault, with the gate that must find it."""

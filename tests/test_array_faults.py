@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from exporter.formats import FORMATS
 from exporter.records import Array, Limits, Variant
 from exporter.verify import judge
 from exporter.verify.observation import Observation
@@ -76,3 +77,6 @@ def test_every_task_and_every_other_precision_has_faults() -> None:
     assert len({fault.title for fault in ARRAY_FAULTS}) == len(ARRAY_FAULTS) > 100
     assert {"w8", "w4", "mixed", "fp16", "fp32", "int8"} == {f.variant.precision for f in ARRAY_FAULTS}
     assert len({fault.task for fault in ARRAY_FAULTS if fault.task}) == 7
+    tasks = {(fault.task, fault.variant.precision) for fault in ARRAY_FAULTS if fault.task}
+    assert len(tasks) == 7 * len({precision for _, precision in tasks})
+    assert {f.variant.format for f in ARRAY_FAULTS} == set(FORMATS)
