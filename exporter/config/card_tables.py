@@ -35,6 +35,8 @@ class CheckpointTable(Table):
     get: Text | None = None
     """Where the file comes from, or the command that gets it. Shown when the file is missing, never run."""
     trust: bool = False
+    base: Text | None = None
+    """The base network of a LoRA adapter, as for `--base`: a path relative to the card."""
     ignore_keys: tuple[Text, ...] = ()
     """Patterns of tensors to leave out, as for `--ignore-key`."""
 
@@ -124,7 +126,7 @@ class ArtifactsTable(Table):
     """What the export makes.
 
     The keys mean what the options mean: `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`,
-    `--embed-preprocessing` (with the bytes of `--pixels`), `--image-input`, `--allow-synthetic`,
+    `--dynamic`, `--embed-preprocessing` (with the bytes of `--pixels`), `--image-input`, `--allow-synthetic`,
     `--allow-inconclusive`.
     """
 
@@ -133,6 +135,8 @@ class ArtifactsTable(Table):
     require: tuple[Text, ...] = ()
     torchscript: Literal["auto", "trace", "script"] = "auto"
     state: Literal["kept", "explicit"] = "kept"
+    dynamic: tuple[Text, ...] = ()
+    """Shapes with ranges of sizes, as for `--dynamic`; each names its input, or is matched by position."""
     embed_preprocessing: Literal["", "rgb", "rgba"] = ""
     image_input: bool = False
     allow_synthetic: bool = False

@@ -13,10 +13,11 @@ from pathlib import Path
 from exporter import files
 from exporter.config import toml_file
 from exporter.config.card_tables import MAX_LABELS, CardFile, DataTable, EvaluationTable, LimitsTable
+from exporter.config.options import parse_dynamic_options
 from exporter.config.packaged import PackagedFile, find_packaged
 from exporter.config.request import Request
 from exporter.errors import CalibrationError, CheckpointError, UsageError
-from exporter.records import About, Limits, TensorSpec
+from exporter.records import About, DynamicShape, Limits, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,11 @@ CARD_FIELDS = frozenset(
         "allow_synthetic",
         "arch",
         "arch_args",
+        "base",
         "budget_ms",
         "calibration",
         "checkpoint",
+        "dynamic",
         "embed_preprocessing",
         "evaluation",
         "expect",
@@ -109,6 +112,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
         target=target,
         out=out or Path(f"{card.name}-{target}"),
         trust=listed.checkpoint.trust,
+        base=card.place(listed.checkpoint.base) if listed.checkpoint.base else None,
         ignore_keys=listed.checkpoint.ignore_keys,
         weights_from_arch=listed.architecture.weights_from_arch,
         expect=tuple(
@@ -131,6 +135,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
         precisions=listed.artifacts.precisions,
         torchscript=listed.artifacts.torchscript,
         state=listed.artifacts.state,
+        dynamic=_card_dynamic(card),
         embed_preprocessing=listed.artifacts.embed_preprocessing,
         image_input=listed.artifacts.image_input,
         allow_synthetic=listed.artifacts.allow_synthetic,
@@ -205,6 +210,13 @@ def _card_data(card: Card, key: str, table: DataTable | EvaluationTable | None) 
         hint = "It is relative to the card: a folder of photos or an .npz."
         raise CalibrationError(f"{card}: {key}.path: there is no {path}.", hint)
     return path
+
+
+def _card_dynamic(card: Card) -> tuple[DynamicShape, ...]:
+    try:
+        return parse_dynamic_options(card.listed.artifacts.dynamic)
+    except UsageError as error:
+        raise UsageError(f"{card}: artifacts.dynamic: {error.message}", error.hint) from None
 
 
 def _card_limits(table: LimitsTable) -> Limits:

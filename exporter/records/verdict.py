@@ -104,7 +104,7 @@ class SizesVerdict:
     verified: tuple[str, ...]
     """Points at which it equals the model: "height=224, width=640"."""
     refused: tuple[str, ...]
-    """Sizes next to its ranges that its runtime refuses."""
+    """Sizes next to its ranges that it refuses."""
     accepted: tuple[str, ...]
     """Sizes next to its ranges with which it computes something in silence."""
 

@@ -188,9 +188,9 @@ def sizes_notes(sizes: SizesVerdict | None) -> tuple[str, ...]:
         return ()
     notes = [f"Verified at {'; '.join(sizes.verified)}."]
     if sizes.refused:
-        notes.append(f"Its runtime refuses {', '.join(sizes.refused)}.")
+        notes.append(f"It refuses {', '.join(sizes.refused)}.")
     if sizes.accepted:
-        notes.append(f"It takes {', '.join(sizes.accepted)} without an error: the app must not send that.")
+        notes.append(f"It takes {', '.join(sizes.accepted)} without an error.")
     return tuple(notes)
 
 

@@ -1,7 +1,7 @@
 """Judges an artifact whose inputs may have several sizes, at sizes beside those of the verification inputs.
 
-It must be right at both ends of every range and between. What it does with a size just outside is recorded:
-a runtime may refuse it, or compute something in silence.
+It must be right at both ends of every range and between. It must refuse a size next to them or between two
+steps: it might compute something wrong there in silence.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _spec_at_example(spec: TensorSpec, example: TensorSpec, varying: Mapping[int
 def judge_sizes(
     run: Runner, io: SizesIO, example: Sample, variant: Variant, verdict: Verdict, limits: Limits
 ) -> Verdict:
-    """Run an artifact that passed at the points, and next to them; a wrong point fails it.
+    """Run an artifact that passed at the points, and next to them; a wrong or a forbidden one fails it.
 
     Args:
         run: The artifact.
@@ -134,13 +134,15 @@ def judge_sizes(
     for call in io.calls:
         if reason := _size_problem(run, call, variant, verdict, limits):
             return replace(verdict, status="failed", reason=reason)
-    refused: list[str] = []
-    accepted: list[str] = []
-    for name, size in sizes_beyond(io.sizes):
-        runs = _runs_at_size(run, sized_sample(example, io.sizes, {name: size}))
-        (accepted if runs else refused).append(size_text({name: size}))
+    beyond = [{name: size} for name, size in sizes_beyond(io.sizes)]
+    accepted = [size_text(p) for p in beyond if _runs_at_size(run, sized_sample(example, io.sizes, p))]
+    refused = [text for text in map(size_text, beyond) if text not in accepted]
     points = tuple(dict.fromkeys(size_text(call.point) for call in io.calls))
-    return replace(verdict, sizes=SizesVerdict(points, tuple(refused), tuple(accepted)))
+    verdict = replace(verdict, sizes=SizesVerdict(points, tuple(refused), tuple(accepted)))
+    if not accepted:
+        return verdict
+    reason = f"It runs without an error at {', '.join(accepted)}, which --dynamic does not allow."
+    return replace(verdict, status="failed", reason=reason)
 
 
 def size_text(point: Point) -> str:

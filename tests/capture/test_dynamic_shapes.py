@@ -119,9 +119,18 @@ def captured(kind: str) -> tuple[Captured, Path]:
     return made, folder
 
 
-def proven(made: Captured, folder: Path, name: str) -> Verdict:
+@functools.cache
+def emitted(kind: str, name: str) -> Path:
+    """Make an artifact from the program that workers read from a file."""
+    made, _ = captured(kind)
+    folder = Path(tempfile.mkdtemp(prefix="export-mobile-tests-"))
+    program.save_program(made, folder)
+    return FORMATS[VARIANTS[name].format].emit(program.load_program(folder), VARIANTS[name], folder).path
+
+
+def proven(made: Captured, folder: Path, name: str, path: Path | None = None) -> Verdict:
     variant = VARIANTS[name]
-    path = FORMATS[variant.format].emit(made, variant, folder).path
+    path = path or FORMATS[variant.format].emit(made, variant, folder).path
     limits = Limits(min_delegated=0.0)
     expected = ExpectedResult(made.inputs, made.outputs, program.program_matrix_weights(made), limits)
     return verify_artifact(path, variant, folder / EVIDENCE, None, expected).verdict
@@ -136,23 +145,57 @@ def proven(made: Captured, folder: Path, name: str) -> Verdict:
         ("pictures", "torchscript-lite-fp32"),
         ("texts", "onnx-fp32"),
         ("texts", "ort-fp32"),
+        ("texts", "executorch-xnnpack-fp32"),
         ("texts", "torchscript-lite-fp32"),
     ],
 )
-def test_artifacts_are_right_at_the_ends_and_between(kind: str, name: str, tmp_path: Path) -> None:
+def test_artifacts_are_right_at_the_ends_and_between(kind: str, name: str) -> None:
     """One file takes every size of the ranges, after the program went through the workers' file."""
     made, folder = captured(kind)
-    program.save_program(made, tmp_path)
-    verdict = proven(program.load_program(tmp_path), folder, name)
+    verdict = proven(made, folder, name, emitted(kind, name))
     assert (verdict.status, verdict.reason) == ("passed", None)
     assert verdict.sizes is not None
     ends = ("x[2]=16, width=16", "x[2]=48, width=48", "x[2]=32, width=32", "x[2]=48, width=16")
     texts_ends = ("batch=1, length=4", "batch=3, length=12", "batch=2, length=8", "batch=3, length=4")
     assert verdict.sizes.verified == (ends if kind == "pictures" else texts_ends)
-    if kind == "texts":
-        assert "length=13" in verdict.sizes.refused  # there is no such position
-    if name == "executorch-xnnpack-fp32":
-        assert {"x[2]=49", "width=49"} <= {*verdict.sizes.refused}  # memory is planned for 48
+    beyond = ("x[2]=15", "x[2]=17", "x[2]=49", "width=15", "width=17", "width=49")
+    texts_beyond = ("batch=4", "length=3", "length=13")
+    assert verdict.sizes.refused == (beyond if kind == "pictures" else texts_beyond)
+
+
+REFUSALS = {
+    "onnx": "Name:'refuse_sizes_of_|INVALID_ARGUMENT",
+    "executorch": "numel|resizing tensor",
+    "torchscript": "axis . of input . must be",
+}
+FORBIDDEN: dict[str, list[tuple[tuple[int, ...], ...]]] = {
+    # The products of some are those of allowed sizes: 15 x 64, 24 x 32.
+    "pictures": [
+        ((1, 3, 15, 64),),
+        ((1, 3, 24, 32),),
+        ((1, 3, 31, 33),),
+        ((1, 3, 64, 48),),
+        ((1, 3, 48, 1),),
+    ],
+    "texts": [((1, 3), (1, 3)), ((4, 12), (4, 12)), ((2, 8), (1, 8)), ((2, 8), (2, 4)), ((2, 8), (4, 4))],
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["onnx-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32"]
+)
+@pytest.mark.parametrize("kind", FORBIDDEN)
+def test_the_file_itself_refuses_other_sizes(kind: str, name: str) -> None:
+    """It refuses two wrong sizes at once, and a name's two places that differ; allowed sizes run between."""
+    made, _ = captured(kind)
+    variant = VARIANTS[name]
+    run, _ = FORMATS[variant.format].load(emitted(kind, name), variant, 1)
+    allowed = [(1, 3, 32, 48)] if kind == "pictures" else [(2, 8), (2, 8)]
+    dtypes = [spec.dtype for spec in made.inputs]
+    for shapes in FORBIDDEN[kind]:
+        with pytest.raises(Exception, match=REFUSALS[variant.format]):
+            run(tuple(np.ones(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)))
+        run(tuple(np.ones(shape, dtype) for shape, dtype in zip(allowed, dtypes, strict=True)))
 
 
 def test_a_size_that_a_trace_holds_fails(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from exporter.config import cards
 from exporter.config.request import Request
 from exporter.data.demo import CHECKPOINT_SHA256
 from exporter.errors import CalibrationError, CheckpointError, MissingDependencyError, UsageError
-from exporter.records import About, Preprocessing, TensorSpec
+from exporter.records import About, DynamicShape, Preprocessing, SizeRange, TensorSpec
 from exporter.report import manifest
 from tests import exports
 
@@ -98,6 +98,29 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
     assert (request.formats, request.precisions) == (("onnx",), ("fp32",))
     assert request.torchscript == "script"
     assert request.preprocessing == Preprocessing(10, (8, 9), (0.5,), (0.25,), "bicubic")
+
+
+def test_a_card_names_an_adapters_base_and_ranges_of_sizes(tmp_path: Path) -> None:
+    """Both mean what the options mean; the base is a path like the card's others."""
+    text = (
+        """artifacts = { dynamic = ["ids={batch=1..4}x{length=8..64:8}:int64", "{batch}x{length}:int64"] }"""
+    )
+    card = write(tmp_path, text)
+    card.write_text(card.read_text().replace('path = "net.pth"', 'path = "net.pth"\nbase = "whole"'))
+    request = cards.card_request(cards.load_card(card), "pixel9")
+    assert request.base == tmp_path / "whole"
+    batch, length = SizeRange("batch", 1, 4), SizeRange("length", 8, 64, 8)
+    assert request.dynamic == (
+        DynamicShape("ids", (batch, length), "int64"),
+        DynamicShape("", (batch, length), "int64"),
+    )
+
+
+def test_a_bad_range_in_a_card_is_told_with_its_key(tmp_path: Path) -> None:
+    """The message has the card, the key and the range."""
+    card = cards.load_card(write(tmp_path, """artifacts = { dynamic = ["1x{8..4}"] }"""))
+    with pytest.raises(UsageError, match=r"Card net .*: artifacts\.dynamic: .*\{8\.\.4\} is no range"):
+        cards.card_request(card, "pixel9")
 
 
 def test_a_card_says_which_weights_are_used(tmp_path: Path) -> None:

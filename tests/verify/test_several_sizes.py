@@ -55,6 +55,17 @@ def evidence() -> SizesIO:
     return SizesIO(SIZES, ((1,), ()), tuple(calls))
 
 
+def guarded(run: Runner, heights: frozenset[int] = frozenset({4, 8, 12}), width: int = 6) -> Runner:
+    """Refuse what is not in the ranges, or in those that are given."""
+
+    def refuse_or_run(sample: Sample) -> Sample:
+        if sample[0].shape[1] not in heights or sample[0].shape[2] > width:
+            raise RuntimeError("no such size")
+        return run(sample)
+
+    return refuse_or_run
+
+
 def judged(run: Runner, variant: str = "onnx-fp32") -> Verdict:
     return judge_sizes(run, evidence(), EXAMPLE, VARIANTS[variant], PASSED, Limits())
 
@@ -83,19 +94,30 @@ def test_inputs_are_cut_and_repeated_in_every_place_of_a_range() -> None:
 
 
 def test_a_right_artifact_keeps_its_verdict_and_gets_its_sizes() -> None:
-    """What it refuses beyond its ranges, and what it takes in silence, is recorded."""
-
-    def run(sample: Sample) -> Sample:
-        if sample[0].shape[1] > 12:
-            raise RuntimeError("too large")
-        return network(sample)
-
-    verdict = judged(run)
+    """What it refuses beyond its ranges is recorded."""
+    verdict = judged(guarded(network))
     assert verdict.status == "passed"
     assert verdict.sizes is not None
     assert verdict.sizes.verified[0] == "height=4, width=1"
-    assert verdict.sizes.refused == ("height=13",)
-    assert verdict.sizes.accepted == ("height=3", "height=5", "width=7")
+    assert verdict.sizes.refused == ("height=3", "height=5", "height=13", "width=7")
+    assert verdict.sizes.accepted == ()
+
+
+@pytest.mark.parametrize(
+    ("heights", "width", "accepted"),
+    [
+        ({3, 4, 8, 12}, 6, "height=3"),
+        ({4, 8, 12, 13}, 6, "height=13"),
+        (set(range(4, 13)), 6, "height=5"),
+        ({4, 8, 12}, 7, "width=7"),
+        (set(range(20)), 20, "height=3, height=5, height=13, width=7"),
+    ],
+)
+def test_a_forbidden_size_that_runs_fails(heights: set[int], width: int, accepted: str) -> None:
+    """An app would get an output there that nothing was compared with."""
+    verdict = judged(guarded(network, frozenset(heights), width))
+    assert verdict.status == "failed"
+    assert verdict.reason == f"It runs without an error at {accepted}, which --dynamic does not allow."
 
 
 def baked(sample: Sample) -> Sample:
@@ -144,7 +166,7 @@ def test_int8_is_judged_by_what_it_reaches_on_the_verification_inputs(noise: flo
         total, rows = network(sample)
         return total * (1 + noise), rows
 
-    assert judged(run, "onnx-int8").status == status
+    assert judged(guarded(run), "onnx-int8").status == status
 
 
 def test_evidence_is_read_back(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     try:
-        data = lower_to_executorch(captured.program, variant.backend)
+        data = lower_to_executorch(captured.program, variant.backend, captured.dynamic)
     except Exception as error:
         # The compiler's passes raise errors of any type on a graph that they don't know.
         raise lowering_error(error, captured.program) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
@@ -9,7 +10,9 @@ from exporter.formats.executorch import weights_only
 from exporter.formats.executorch.parameter_names import with_usable_naming
 from exporter.formats.executorch.prelu import with_prelu_on_images_only
 from exporter.formats.executorch.recurrent import with_recurrent_steps
+from exporter.formats.executorch.size_guards import guard_sizes_of_edge
 from exporter.formats.executorch.skipped_compiler_work import skip_compiler_work
+from exporter.records import DynamicSize
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +24,15 @@ CYCLES = "dependency cycles"
 """In the message of the partitioner where two groups of operators would wait for each other."""
 
 
-def lower_to_executorch(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProgramManager:
+def lower_to_executorch(
+    program: torch.export.ExportedProgram, backend: str, sizes: Sequence[DynamicSize] = ()
+) -> ExecutorchProgramManager:
     """Partition a program for a backend and compile it.
 
     Args:
         program: In ATen dialect, float or PT2E-quantised; its example inputs' memory layout becomes fixed.
         backend: "xnnpack" or "vulkan" (half precision).
+        sizes: Ranges that the program takes; the file refuses all other sizes.
 
     Raises:
         LoweringError: The program was captured with transposed example inputs.
@@ -43,6 +49,7 @@ def lower_to_executorch(program: torch.export.ExportedProgram, backend: str) -> 
             if backend != "xnnpack" or CYCLES not in str(error):
                 raise
             edge = _lower_to_edge(program, _lowering_partitioner(backend, per_operator=True))
+        guard_sizes_of_edge(edge, sizes)
         return edge.to_executorch(_lowering_config(edge.exported_program()))
 
 

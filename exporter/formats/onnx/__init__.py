@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.onnx import contents, export, float16, onnx_file, ort_convert, ort_file, quantized
+from exporter.formats.onnx.size_guards import onnx_with_size_guards
 from exporter.records import QUANTIZED, Array, Captured, Emission, Runner, Sample, Structure, Variant
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     path = directory / f"{variant.name}{variant.suffix}"
     try:
         model, notes = _onnx_model(captured, variant)
+        model = onnx_with_size_guards(model, captured.dynamic)
         path.write_bytes(ort_convert.convert_to_ort(model) if variant.suffix == ".ort" else model)
     except OSError:
         raise  # a full disk is not the model's fault

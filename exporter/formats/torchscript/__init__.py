@@ -16,6 +16,7 @@ from exporter.errors import LoweringError
 from exporter.formats.torchscript.archive import SIGNATURE
 from exporter.formats.torchscript.archive import torchscript_archive_structure as structure
 from exporter.formats.torchscript.scripting import script_or_trace
+from exporter.formats.torchscript.size_guards import guard_sizes_of_torchscript
 from exporter.records import Array, Captured, Emission, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         script, notes = script_or_trace(captured)
         try:
             optimised, note = _optimise_torchscript(script)
+            guard_sizes_of_torchscript(optimised, captured.dynamic)
             optimised._save_for_lite_interpreter(
                 str(path), _extra_files={SIGNATURE: _torchscript_signature(captured)}
             )
