@@ -167,7 +167,8 @@ def built_for_all_devices(device: Device, identity: Identity) -> Programs:
 
 def _program_for_all_devices(binary: Path) -> Program:
     """Return a runner with the libraries next to it: even on the host it is copied to another folder."""
-    return Program(binary, tuple(sorted(path for path in binary.parent.glob("*.so*") if path.is_file())))
+    beside = (path for pattern in ("*.so*", "*.json") for path in binary.parent.glob(pattern))
+    return Program(binary, tuple(sorted(path for path in beside if path.is_file())))
 
 
 def _target_of_any_device(device: Device, identity: Identity) -> Build:

@@ -27,6 +27,13 @@ SOURCES = Path(__file__).parent / "runner"
 BUILD_S = 1800.0
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
 NO_CMAKE = f"cmake is not installed. Install it: {runtimes.EXTRA}"
+HOW_TO_BUILD_VULKAN: Mapping[Build, str] = {
+    "android-arm64": "Build ExecuTorch with -DEXECUTORCH_BUILD_VULKAN=ON, then: "
+    "export-mobile runner build --for android-arm64 --executorch FOLDER",
+    "host": "Build it, with a software driver for a GPU: export-mobile doctor --prepare && "
+    "export-mobile runner build --for host",
+    "linux-arm64": "There is none: Vulkan is executed on Android, and on this machine by a software driver.",
+}
 NO_CROSS_COMPILER = f"{CROSS_COMPILER} is not installed. Debian: apt install g++-aarch64-linux-gnu"
 
 
@@ -41,6 +48,7 @@ def build_runners(
     onnxruntime: Path | None = None,
     executorch: Path | None = None,
     torch: Path | None = None,
+    vulkan: Path | None = None,
     ndk: Path | None = None,
     observer: Observer = lambda line: None,
 ) -> tuple[Path, ...]:
@@ -53,6 +61,7 @@ def build_runners(
         onnxruntime: A release archive's folder, an unzipped Android AAR, or a Debian root's `usr`.
         executorch: An install tree of ExecuTorch, built from source for the target.
         torch: LibTorch for the target; on the host, that of this Python's torch if None.
+        vulkan: For the host: the parts that stand in for a GPU and for Android; None without them.
         ndk: The Android NDK; `$ANDROID_NDK_HOME` if None.
         observer: Called with a line for each step.
 
@@ -62,7 +71,7 @@ def build_runners(
     Raises:
         SetupError: The build needs something that is missing, or the compiler failed.
     """
-    options = runtimes.runtime_options(target, onnxruntime, executorch, torch, observer)
+    options = runtimes.runtime_options(target, onnxruntime, executorch, torch, vulkan, observer)
     folder = build_with_options(target, options, ndk, observer)
     _remember_build(target, folder.name)
     return _runners_of_build(folder)
@@ -96,7 +105,7 @@ def find_build_of_runner(target: Build, backend: Backend) -> Path:
     Raises:
         SetupError: It is not built, or the sources have changed since; the hint is the build command.
     """
-    runner = _last_build_folder(target) / "bin" / f"runner-{backend}"
+    runner = _runner_in_build(_last_build_folder(target), backend)
     if not runner.is_file():
         raise SetupError(
             f"The {backend} runner for {target} is not built.",
@@ -106,19 +115,21 @@ def find_build_of_runner(target: Build, backend: Backend) -> Path:
     return runner
 
 
-def has_build_vulkan(target: Build) -> bool:
-    """Return whether the ExecuTorch runner that was built last for a target has the Vulkan backend."""
-    return (_last_build_folder(target) / "bin" / "vulkan").is_file()
+def _runner_in_build(folder: Path, backend: Backend) -> Path:
+    """Return where a build has a runner; Vulkan's is apart, with the libraries of its driver."""
+    return folder / ("bin/vulkan" if backend == "vulkan" else "bin") / f"runner-{backend}"
 
 
 def _how_to_build(target: Build, backend: Backend) -> str:
+    if backend == "vulkan":
+        return HOW_TO_BUILD_VULKAN[target]
     from_wheels = target == "host" or (target == "linux-arm64" and backend != "torchscript")
     option = "" if from_wheels else f" --{backend.replace('torchscript', 'torch')} FOLDER"
     return f"Build it: export-mobile runner build --for {target}{option}"
 
 
 def _runners_of_build(folder: Path) -> tuple[Path, ...]:
-    paths = (folder / "bin" / f"runner-{backend}" for backend in get_args(Backend))
+    paths = (_runner_in_build(folder, backend) for backend in get_args(Backend))
     return tuple(path for path in paths if path.is_file())
 
 

@@ -63,7 +63,7 @@ class Job(Message):
     """The job of `runner run JOB.json`."""
 
     protocol: int = PROTOCOL
-    backend: Literal["executorch", "onnxruntime", "torchscript"]
+    backend: Literal["executorch", "onnxruntime", "torchscript", "vulkan"]
     model: Text
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     threads: Annotated[int, Field(ge=0, le=64)]

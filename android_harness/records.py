@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 HOST = "host"
 """The serial of this machine, which is not a phone."""
-Backend = Literal["executorch", "onnxruntime", "torchscript"]
+Backend = Literal["executorch", "onnxruntime", "torchscript", "vulkan"]
 Build = Literal["android-arm64", "linux-arm64", "host"]
 Provenance = Literal["measured", "simulated", "host"]
 Verdict = Literal["pass", "fail", "inconclusive", "not_measured"]

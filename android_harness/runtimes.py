@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from android_harness import wheels
+from android_harness import software_vulkan, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Build
 
@@ -16,7 +16,12 @@ EXTRA = "pip install 'export-mobile[android]'"
 
 
 def runtime_options(
-    target: Build, onnxruntime: Path | None, executorch: Path | None, torch: Path | None, observer: Observer
+    target: Build,
+    onnxruntime: Path | None,
+    executorch: Path | None,
+    torch: Path | None,
+    vulkan: Path | None,
+    observer: Observer,
 ) -> dict[str, str]:
     """Return CMake's definitions for the given runtimes and, where wheels run, for those of the wheels.
 
@@ -35,6 +40,7 @@ def runtime_options(
         definitions = wheel_runtimes(machine, observer) | definitions
     if target == "host":
         definitions = _torch_runtime_on_host(observer) | definitions
+        definitions |= _vulkan_runtime_on_host(vulkan, observer)
     if not definitions:
         raise SetupError(
             f"There is nothing to build for {target}: no runtime was given.", hint, code="EM-RUNNER-BUILD"
@@ -94,6 +100,15 @@ def _torch_runtime_on_host(observer: Observer) -> dict[str, str]:
     if torch := _runtime_package("torch"):
         return {"TORCH_ROOT": str(torch)}
     observer("The TorchScript runner is not built: it is linked with LibTorch. Bring it: pip install torch")
+    return {}
+
+
+def _vulkan_runtime_on_host(vulkan: Path | None, observer: Observer) -> dict[str, str]:
+    if vulkan:
+        return software_vulkan.software_vulkan_options(vulkan)
+    observer(
+        "The Vulkan runner is not built: its parts are missing. Bring them: export-mobile doctor --prepare"
+    )
     return {}
 
 

@@ -6,6 +6,9 @@
 #include <executorch/runtime/executor/program.h>
 #include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
+#ifdef SOFTWARE_VULKAN
+#include <executorch/extension/data_loader/file_data_loader.h>
+#endif
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -15,8 +18,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 
 #include "backend.h"
@@ -24,7 +29,8 @@
 
 namespace runner {
 
-const char* const kBackendName = "executorch";
+// "executorch", or "vulkan": the same source, linked with the Vulkan backend.
+const char* const kBackendName = RUNNER_BACKEND;
 
 namespace {
 
@@ -80,6 +86,7 @@ class MappedFile final : public et::DataLoader {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile() override { munmap(data_, size_); }
+  et::DataLoader* loader() { return this; }
 
   et::Result<et::FreeableBuffer> load(size_t offset, size_t size, const SegmentInfo&) const override {
     if (offset > size_ || size > size_ - offset) return et::Error::InvalidArgument;
@@ -97,6 +104,32 @@ class MappedFile final : public et::DataLoader {
   void* data_;
   size_t size_;
 };
+
+#ifdef SOFTWARE_VULKAN
+// A library with another C++ standard library lays FreeableBuffer out in another way, so it reads the file itself.
+class ModelFile {
+ public:
+  explicit ModelFile(const std::string& path)
+      : loader_(value_of(executorch::extension::FileDataLoader::from(path.c_str()), Kind::model, path)) {}
+  et::DataLoader* loader() { return &loader_; }
+
+ private:
+  executorch::extension::FileDataLoader loader_;
+};
+
+// Vulkan's loader would take a GPU of this machine, and Mesa would write compiled shaders. The library's own
+// destructors crash outside of Android, so the process ends without them.
+void use_software_vulkan() {
+  const std::string driver = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "lavapipe.json";
+  setenv("VK_ICD_FILENAMES", driver.c_str(), 1);
+  setenv("VK_DRIVER_FILES", driver.c_str(), 1);
+  setenv("MESA_SHADER_CACHE_DISABLE", "true", 1);
+  on_exit([](int status, void*) { std::fflush(nullptr), _exit(status); }, nullptr);
+}
+#else
+using ModelFile = MappedFile;
+void use_software_vulkan() {}
+#endif
 
 // The runtime never frees memory: everything lives as long as the method.
 class HeapAllocator final : public et::MemoryAllocator {
@@ -214,7 +247,10 @@ class OperatorTimes final : public et::EventTracer {
 
 class ExecuTorch final : public Backend {
  public:
-  ExecuTorch() { et::runtime_init(); }
+  ExecuTorch() {
+    use_software_vulkan();
+    et::runtime_init();
+  }
 
   std::string runtime() const override { return "executorch " EXECUTORCH_VERSION; }
 
@@ -225,7 +261,7 @@ class ExecuTorch final : public Backend {
     }
     file_.emplace(model);
     const auto kind = Kind::model;
-    program_.emplace(value_of(et::Program::load(&*file_), kind, model + " is no ExecuTorch program"));
+    program_.emplace(value_of(et::Program::load(file_->loader()), kind, model + " is no ExecuTorch program"));
     const auto meta = value_of(program_->method_meta("forward"), kind, model + " has no method forward");
     plan_memory(meta);
     if (!profile.empty()) tracer_.emplace();
@@ -287,7 +323,7 @@ class ExecuTorch final : public Backend {
     check(method_->set_input(et::EValue(executorch::aten::Tensor(&impl)), index), Kind::input, what);
   }
 
-  std::optional<MappedFile> file_;
+  std::optional<ModelFile> file_;
   std::optional<et::Program> program_;
   HeapAllocator allocator_, temporary_;
   std::vector<std::vector<uint8_t>> buffers_;

@@ -59,14 +59,11 @@ if(EXECUTORCH_ROOT AND EXISTS ${EXECUTORCH_ROOT}/lib/libexecutorch_kernels_optim
 elseif(EXECUTORCH_ROOT)
   find_package(executorch CONFIG REQUIRED PATHS ${EXECUTORCH_ROOT} NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
   add_library(executorch_runtime INTERFACE)
-  foreach(library executorch xnnpack_backend vulkan_backend extension_threadpool quantized_ops_lib)
+  foreach(library executorch xnnpack_backend extension_threadpool quantized_ops_lib)
     if(TARGET ${library})
       target_link_libraries(executorch_runtime INTERFACE ${library})
     endif()
   endforeach()
-  if(TARGET vulkan_backend)
-    file(WRITE ${CMAKE_BINARY_DIR}/bin/vulkan "")  # android_harness/build.py looks for it
-  endif()
   # Both register the portable operators; the optimised ones fall back to the portable ones themselves.
   if(TARGET optimized_native_cpu_ops_lib)
     target_link_libraries(executorch_runtime INTERFACE optimized_native_cpu_ops_lib)
@@ -79,4 +76,30 @@ if(TARGET executorch_runtime)
     EXECUTORCH_VERSION="${EXECUTORCH_VERSION}")
 elseif(EXECUTORCH_ROOT)
   message(FATAL_ERROR "${EXECUTORCH_ROOT} holds no ExecuTorch")
+endif()
+
+# --- ExecuTorch with Vulkan: a runner of its own, so that no GPU's driver is loaded where a CPU is measured.
+if(VULKAN_ROOT)
+  # A build for Android, a stand-in for its C library, and Mesa's software driver with what that needs.
+  set(beside ${CMAKE_BINARY_DIR}/bin/vulkan)
+  file(GLOB library_files ${VULKAN_ROOT}/*.so)
+  list(FILTER library_files EXCLUDE REGEX vulkan_runner)
+  foreach(library ${library_files} ${VULKAN_DRIVER})
+    get_filename_component(name ${library} NAME)
+    file(MAKE_DIRECTORY ${beside})
+    file(CREATE_LINK ${library} ${beside}/${name} SYMBOLIC)
+  endforeach()
+  file(WRITE ${beside}/lavapipe.json [[{"file_format_version": "1.0.0",
+    "ICD": {"library_path": "./libvulkan_lvp.so", "api_version": "1.3.0"}}]])
+  add_library(vulkan_runtime INTERFACE)
+  target_include_directories(vulkan_runtime SYSTEM INTERFACE ${CMAKE_CURRENT_SOURCE_DIR}/executorch
+    ${VULKAN_ROOT}/include ${VULKAN_ROOT}/include/executorch/runtime/core/portable_type/c10)
+  # The path is for the libraries of the libraries too.
+  target_link_options(vulkan_runtime INTERFACE "LINKER:--disable-new-dtags" "LINKER:--allow-shlib-undefined")
+  target_link_libraries(vulkan_runtime INTERFACE ${VULKAN_ROOT}/libexecutorch_jni.so)
+  target_compile_definitions(vulkan_runtime INTERFACE SOFTWARE_VULKAN C10_USING_CUSTOM_GENERATED_MACROS
+    EXECUTORCH_VERSION="${VULKAN_VERSION}")
+elseif(TARGET vulkan_backend)
+  add_library(vulkan_runtime INTERFACE)
+  target_link_libraries(vulkan_runtime INTERFACE executorch_runtime vulkan_backend)
 endif()

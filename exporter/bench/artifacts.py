@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 
 BACKENDS: Mapping[tuple[str, str], Backend] = {
     ("executorch", "xnnpack"): "executorch",
-    ("executorch", "vulkan"): "executorch",
+    ("executorch", "vulkan"): "vulkan",
     ("onnx", "onnxruntime"): "onnxruntime",
     ("onnx", "onnxruntime-mobile"): "onnxruntime",
     ("torchscript", "lite"): "torchscript",
 }
 """(format, backend) -> the runner's backend that executes it."""
-NO_VULKAN = (
-    "no ExecuTorch runner has the Vulkan backend. Build ExecuTorch with -DEXECUTORCH_BUILD_VULKAN=ON, then "
-    "the runner: export-mobile runner build --for android-arm64 --executorch FOLDER"
-)
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,17 @@ def _artifact_needs_vulkan(artifact: Artifact) -> bool:
 def _vulkan_missing_for_artifact() -> str:
     """Return why no device can run Vulkan; an empty string where a runner has it."""
     from android_harness import build
-    from android_harness.records import Build
+    from android_harness.errors import SetupError
 
-    return "" if any(build.has_build_vulkan(target) for target in get_args(Build)) else NO_VULKAN
+    reasons = []
+    for target in ("android-arm64", "host"):
+        try:
+            build.find_build_of_runner(target, "vulkan")
+        except SetupError as error:
+            reasons.append(f"For {target}: {error.hint}")
+        else:
+            return ""
+    return f"no runner has the Vulkan backend. {'. '.join(reasons)}"
 
 
 def bench_tasks_of_artifacts(
@@ -220,8 +224,6 @@ def _artifact_not_built(artifact: Artifact, on_host: bool) -> str:
     from android_harness.errors import SetupError
     from android_harness.records import Build
 
-    if on_host and _artifact_needs_vulkan(artifact) and not build.has_build_vulkan("host"):
-        return NO_VULKAN
     why, backend = "", BACKENDS[_bench_artifact_key(artifact)]
     for platform in ("host",) if on_host else get_args(Build):
         try:

@@ -247,6 +247,8 @@ def build_runner(
     all runtimes at once.
     """
     from android_harness import build
+    from exporter.emulated.vulkan import vulkan_tools
+    from exporter.pipeline.cache import default_cache_root
 
     platform = options.parse_choice_option("--for", target, get_args(Build))
     built = build.build_runners(
@@ -254,6 +256,7 @@ def build_runner(
         onnxruntime=onnxruntime,
         executorch=executorch,
         torch=torch,
+        vulkan=vulkan_tools.ready_vulkan_tools(default_cache_root()),
         ndk=ndk,
         observer=lambda line: typer.echo(line, err=True),
     )

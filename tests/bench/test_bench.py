@@ -224,36 +224,35 @@ class TestChoice:
         assert self.everything(onnx_fp32=wrong).selected == "executorch-xnnpack-fp32"
 
 
+def built_runners(*names: str) -> Callable[[str, str], Path]:
+    """Return a stand-in for `find_build_of_runner`: runners by "BACKEND" or "PLATFORM BACKEND" are built."""
+
+    def find(target: str, backend: str) -> Path:
+        if {backend, f"{target} {backend}"} & set(names):
+            return Path("runner")
+        raise harness.SetupError(f"{target}: {backend} is not built.", "build it")
+
+    return find
+
+
 class TestSelection:
     """Options decide what is measured."""
 
     @pytest.fixture(autouse=True)
     def without_vulkan(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Pretend that no runner has the Vulkan backend, whatever this machine has built."""
-        monkeypatch.setattr(build, "has_build_vulkan", lambda target: False)
+        monkeypatch.setattr(build, "find_build_of_runner", built_runners("executorch", "onnxruntime"))
 
     def test_vulkan_is_measured_where_the_runner_has_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A Vulkan artifact did not run where it was exported: the device's outputs are its first proof."""
-        monkeypatch.setattr(build, "has_build_vulkan", lambda target: target == "android-arm64")
-        monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: Path("runner"))
+        finds = built_runners("executorch", "onnxruntime", "android-arm64 vulkan")
+        monkeypatch.setattr(build, "find_build_of_runner", finds)
         name = "executorch-vulkan-fp16"
         selection = artifacts.select_bench_artifacts(sample.report(), name)
         assert [(a.variant.name, a.status) for a in selection.artifacts] == [(name, "not_run")]
         everything = artifacts.select_bench_artifacts(sample.report(), every=True)
         assert name not in artifacts.artifacts_without_unbuilt(everything, False).skipped
-        assert "Vulkan backend" in artifacts.artifacts_without_unbuilt(everything, True).skipped[name]
-
-    def test_the_marker_is_that_of_the_last_build(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """CMake leaves a file beside the runners that it links with Vulkan."""
-        monkeypatch.undo()
-        monkeypatch.setattr(build, "_last_build_folder", lambda target: tmp_path / target)
-        (tmp_path / "android-arm64/bin").mkdir(parents=True)
-        assert not build.has_build_vulkan("android-arm64")
-        (tmp_path / "android-arm64/bin/vulkan").touch()
-        assert build.has_build_vulkan("android-arm64")
-        assert "bin/vulkan" in (build.SOURCES / "runtimes.cmake").read_text()
+        assert "host: vulkan" in artifacts.artifacts_without_unbuilt(everything, True).skipped[name]
 
     def test_the_chosen_one_by_default(self) -> None:
         """The default measures only the chosen artifact."""
@@ -269,7 +268,9 @@ class TestSelection:
         """Every artifact is measured or skipped with a reason."""
         selection = artifacts.select_bench_artifacts(sample.report(), every=True)
         assert {a.variant.name for a in selection.artifacts} == set(TestChoice.RUNNABLE)
-        assert "-DEXECUTORCH_BUILD_VULKAN=ON" in selection.skipped["executorch-vulkan-fp16"]
+        reason = selection.skipped["executorch-vulkan-fp16"]
+        assert "For android-arm64: build it" in reason
+        assert "For host: build it" in reason
         assert selection.skipped["onnx-int8"] == "it is failed, not passed"
         everything = {a.variant.name for a in sample.artifacts()}
         assert {a.variant.name for a in selection.artifacts} | set(selection.skipped) == everything

@@ -359,7 +359,7 @@ def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(build, "find_build_of_runner", find)
     finding = phone_findings()["Runner, android-arm64"]
-    assert finding.detail == "built for executorch, onnxruntime, not for torchscript"
+    assert finding.detail == "built for executorch, onnxruntime, vulkan, not for torchscript"
     assert finding.fix == "build --for android-arm64"
     monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: Path("runner"))
     assert phone_findings()["Runner, host"].state == "ok"

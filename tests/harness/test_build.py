@@ -77,16 +77,14 @@ class TestMissingParts:
         monkeypatch.setattr(wheels, "_run_pip_for_wheels", lambda command: pytest.fail("downloads"))
 
     def test_no_package_at_all(self) -> None:
-        """The host without torch and wheels gets a line for each, with its command."""
+        """The host without torch, wheels and Vulkan's parts gets a line for each, with its command."""
         lines: list[str] = []
         with pytest.raises(SetupError, match=r"pip install .*executorch==1\.5\.1"):
             build.build_runners("host", observer=lines.append)
         assert [
-            bool(re.search(r"(Bring|Install) them?: pip install|Bring it: pip", line)) for line in lines
-        ] == [
-            True,
-            True,
-        ]
+            bool(re.search(r"(Bring|Install) (them|it): (pip install|export-mobile doctor)", line))
+            for line in lines
+        ] == [True, True, True]
 
     def test_no_json_headers(self, tmp_path: Path) -> None:
         """The headers of nlohmann-json come with the extra."""
@@ -190,24 +188,30 @@ cmake_minimum_required(VERSION 3.20)
 project(runtimes NONE)
 set(EXECUTORCH_ROOT {root})
 include({sources}/runtimes.cmake)
-get_target_property(libraries executorch_runtime INTERFACE_LINK_LIBRARIES)
-file(WRITE {root}/linked "${{libraries}}")
+foreach(runtime executorch vulkan)
+  set(libraries "")
+  if(TARGET ${{runtime}}_runtime)
+    get_target_property(libraries ${{runtime}}_runtime INTERFACE_LINK_LIBRARIES)
+  endif()
+  file(WRITE {root}/linked-${{runtime}} "${{libraries}}")
+endforeach()
 """
 
 
 @pytest.mark.skipif(not shutil.which("cmake"), reason="no CMake")
 @pytest.mark.parametrize("backends", [("xnnpack_backend",), ("xnnpack_backend", "vulkan_backend")])
-def test_vulkan_is_linked_and_marked_where_executorch_has_it(
-    backends: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_vulkan_has_a_runner_of_its_own_where_executorch_has_it(
+    backends: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """An install tree with the Vulkan backend gives a runner that `bench` measures Vulkan artifacts with."""
+    """An install tree with Vulkan gives a second runner; no GPU's driver is where CPUs are measured."""
     (tmp_path / "executorch-config.cmake").write_text(EXECUTORCH_TREE.format(backends=" ".join(backends)))
     (tmp_path / "CMakeLists.txt").write_text(LINKED.format(root=tmp_path, sources=build.SOURCES))
     made = tmp_path / "made"
     subprocess.run(["cmake", "-S", str(tmp_path), "-B", str(made)], check=True, capture_output=True)
-    assert set(backends) <= set((tmp_path / "linked").read_text().split(";"))
-    monkeypatch.setattr(build, "_last_build_folder", lambda target: made)
-    assert build.has_build_vulkan("android-arm64") is ("vulkan_backend" in backends)
+    linked = {name: (tmp_path / f"linked-{name}").read_text().split(";") for name in ("executorch", "vulkan")}
+    assert "xnnpack_backend" in linked["executorch"]
+    assert "vulkan_backend" not in linked["executorch"]
+    assert ("vulkan_backend" in linked["vulkan"]) is ("vulkan_backend" in backends)
 
 
 OWN_HEADERS = build.SOURCES / "onnxruntime"

@@ -26,7 +26,9 @@ SHA256 = "70a20a865b82f47ac46c82711d93c2038cf99eccbb9b287494219063f2217622"
 INSIDE = "package/third-party"
 LIBRARY = f"{INSIDE}/android/libs/executorch/x86_64/libexecutorch.so"
 HEADERS = f"{INSIDE}/include/"
-FORMAT = 1
+OWN_HEADERS = ("c10", "executorch", "headeronly", "torch")
+"""What a runner of `bench` is compiled with too: `android_harness/software_vulkan.py`."""
+FORMAT = 2
 """Incremented whenever other files are prepared."""
 DRIVERS = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))
 PROGRAMS = {"npm": "npm", "gcc": "gcc", "g++": "g++"}
@@ -91,6 +93,9 @@ def _make_vulkan_tools(folder: Path) -> None:
         scratch = Path(name)
         _unpack_vulkan_package(_fetch_vulkan_package(scratch), scratch)
         shutil.copy(scratch / LIBRARY, folder / "libexecutorch_jni.so")
+        for part in OWN_HEADERS:
+            shutil.copytree(scratch / HEADERS / part, folder / "include" / part)
+        (folder / "version").write_text(f"{PACKAGE.replace('@', ' ')} on lavapipe\n")
         _compile_bionic_for_vulkan(folder, scratch)
         _compile_vulkan_runner(folder, scratch)
 
