@@ -19,16 +19,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks import estimate_fit, estimate_nets, estimate_rows, estimate_tables
+from benchmarks import (
+    estimate_costs,
+    estimate_fit,
+    estimate_nets,
+    estimate_pixel_nets,
+    estimate_rows,
+    estimate_tables,
+)
 from benchmarks.estimate_fit import Subject
 from benchmarks.estimate_rows import Row
 from benchmarks.estimate_tables import SHORT_OPERATOR_MS, Judged
 from exporter.emulated import arm_tools, cores
 from exporter.estimate import instruction_counts, latency_model, parameters
 from exporter.estimate import qemu_plugin as counting
+from exporter.estimate.graph_work import GraphWork
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.latency_model import Work
 from exporter.estimate.parameters import Fit, Parameters, Spread
@@ -82,6 +91,17 @@ def main() -> None:
         print(f"Leaving out {label} at a time:")
         judged[split] = {name: judge_group(groups[name], speedups[name], hosts, split) for name in groups}
         estimate_tables.print_errors(judged[split], judged["model"])
+    print("Leaving out one model at a time, without QEMU:")
+    uncounted = {
+        name: judge_group([s for s in group if s.work.graph], speedups[name], hosts, "model", "operators")
+        for name, group in groups.items()
+    }
+    estimate_tables.print_errors(uncounted, uncounted)
+    print("Costs that were tried, by the mean error of rows whose model was left out (float32, one thread):")
+    counted = groups["onnxruntime fp32"]
+    kept = json.loads(options.counts.read_text())
+    missed = {s.row.model: graph for s in counted if (graph := kept[_key(s.row)].get("graph"))}
+    estimate_costs.print_tried_costs(counted, missed)
     print("Rows that contradict each other:")
     for line in estimate_rows.contradictions(rows):
         print(f"  {line}")
@@ -162,23 +182,40 @@ def gathered_works(
     works, hosts = {}, {}
     for row in {_key(row): row for row in rows}.values():
         key = _key(row)
-        if row.flops:
-            works[key] = Work(None, int(row.flops), int(row.weight_bytes), 0)
-            continue
-        if key not in known and counted:
-            continue
-        if key not in known:
+        if "graph" not in known.get(key, {}) and not counted:
             begin = time.monotonic()
-            known[key] = _counted(row)
+            known[key] = _described(row, known.get(key))
             kept.write_text(json.dumps(known, indent=1))
-            print(f"counted {key} in {time.monotonic() - begin:.0f} s", flush=True)
-        item = known[key]
-        works[key] = Work(Counts(**item["counts"]), item["flops"], item["weight_bytes"], item["kernels"])
-        hosts[key] = item["host_ms"]
+            print(f"{key}: {time.monotonic() - begin:.0f} s", flush=True)
+        item = known.get(key, {})
+        graph = _graph_of_kept(item.get("graph"))
+        if row.flops:
+            works[key] = Work(None, int(row.flops), int(row.weight_bytes), 0, graph)
+        elif item:
+            counts = Counts(**item["counts"])
+            works[key] = Work(counts, item["flops"], item["weight_bytes"], item["kernels"], graph)
+            hosts[key] = item["host_ms"]
     return works, hosts
 
 
-def _counted(row: Row) -> dict[str, object]:
+def _graph_of_kept(item: Mapping[str, int] | None) -> GraphWork | None:
+    if not item:
+        return None
+    return GraphWork(item["macs"], item["depthwise_macs"], item["values"], item["missed_last"])
+
+
+def _described(row: Row, item: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a row's network with its graph; count it unless it was."""
+    if row.flops:
+        return {"graph": estimate_pixel_nets.describe_pixel_network(row.model, row.flops)}
+    if not item:
+        return _counted(row)
+    with tempfile.TemporaryDirectory() as name:
+        path, _ = estimate_nets.write_network(row.model, "fp32", Path(name))
+        return {**item, **estimate_nets.describe_network(path, row.precision == "int8")}
+
+
+def _counted(row: Row) -> dict[str, Any]:
     cache = default_cache_root()
     ready = arm_tools.prepare_arm_tools(cache)
     plugin = counting.make_plugin(ready.folder)
@@ -200,7 +237,7 @@ def _counted(row: Row) -> dict[str, object]:
 
 
 def judge_group(
-    group: Sequence[Subject], speedup: float, hosts: Mapping[str, float], split: str
+    group: Sequence[Subject], speedup: float, hosts: Mapping[str, float], split: str, basis: str = "counts"
 ) -> list[Judged]:
     """Predict every row of one runtime and precision by fits without its model, or without its source."""
 
@@ -221,10 +258,11 @@ def judge_group(
                 judged.append(
                     Judged(
                         s.row,
-                        estimate_fit.predicted_ms(s, fit, counted=s.work.counts is not None),
+                        estimate_fit.predicted_ms(s, fit, basis),
                         flops(s.row.threads) * max(s.work.flops, 1),
                         host(s.row.threads) * host_ms if host_ms else None,
                         host_ms,
+                        estimate_fit.best_basis(s.work),
                     )
                 )
     return judged
@@ -252,12 +290,15 @@ def write_parameters(
         runtime, precision = name.split()
         caveat = CAVEATS.get(runtime, "") or CAVEATS.get(precision, "")
         fit = estimate_fit.fit_runtime(group, speedups[name], caveat)
-        spread = estimate_fit.conformal_factor([j.miss for j in judged[name] if j.row.whole])
-        graph = _graph_spread(group, speedups[name])
-        both = spread if any(s.work.counts for s in group) else graph
+        counted = [j.miss for j in judged[name] if j.row.whole and j.basis == "counts"]
+        operators, graph = (_graph_spread(group, speedups[name], basis) for basis in ("operators", "graph"))
+        spread = estimate_fit.conformal_factor(counted) if counted else operators
         least = 1.0 if len({s.row.source for s in group if s.row.whole}) > 1 else estimate_fit.ONE_SOURCE
-        both, graph = (replace(item, factor=max(item.factor, least)) for item in (both, graph))
-        fits[name] = replace(fit, spread=_by_threads(both, group), graph_spread=_by_threads(graph, group))
+        spreads = [replace(item, factor=max(item.factor, least)) for item in (spread, operators, graph)]
+        by_threads = [_by_threads(item, group) for item in spreads]
+        fits[name] = replace(
+            fit, spread=by_threads[0], operators_spread=by_threads[1], graph_spread=by_threads[2]
+        )
         if runtime == "onnxruntime":
             fits[f"executorch {precision}"] = _of_another_runtime(fits[name])
     fitted = Parameters(estimate_fit.CORE, estimate_fit.MHZ, fits, PROVENANCE)
@@ -275,9 +316,10 @@ PROVENANCE = (
 )
 
 
-def _graph_spread(group: Sequence[Subject], speedup: float) -> Spread:
-    """Return the interval of estimates by the graph, from rows predicted without their own model."""
+def _graph_spread(group: Sequence[Subject], speedup: float, basis: str) -> Spread:
+    """Return the interval of estimates that count nothing, from rows predicted without their own model."""
     misses = []
+    group = [s for s in group if s.work.graph or basis == "graph"]
     for value in dict.fromkeys(s.row.model for s in group):
         rest = [s for s in group if s.row.model != value]
         fit = estimate_fit.fit_runtime(rest, speedup)
@@ -287,7 +329,7 @@ def _graph_spread(group: Sequence[Subject], speedup: float) -> Spread:
                 and s.work.flops
                 and (s.row.whole or s.row.latency_ms >= SHORT_OPERATOR_MS)
             ):
-                misses.append(math.log(s.row.latency_ms / estimate_fit.predicted_ms(s, fit, counted=False)))
+                misses.append(math.log(s.row.latency_ms / estimate_fit.predicted_ms(s, fit, basis)))
     return estimate_fit.conformal_factor(misses)
 
 
@@ -309,7 +351,11 @@ def _of_another_runtime(fit: Fit) -> Fit:
         return {key: estimate_fit.wider(s, estimate_fit.CROSS_RUNTIME) for key, s in spreads.items()}
 
     return replace(
-        fit, spread=wide(fit.spread), graph_spread=wide(fit.graph_spread), caveat=CAVEATS["executorch"]
+        fit,
+        spread=wide(fit.spread),
+        operators_spread=wide(fit.operators_spread),
+        graph_spread=wide(fit.graph_spread),
+        caveat=CAVEATS["executorch"],
     )
 
 

@@ -12,6 +12,7 @@ from scipy import optimize
 from benchmarks.estimate_rows import Row
 from exporter.config.targets import get_target
 from exporter.estimate import latency_model
+from exporter.estimate.chips import CORES
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.parameters import Fit, Parameters, Scaling, Spread
 from exporter.records import Precision
@@ -62,45 +63,67 @@ def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -
     whole = [s.row.latency_ms for s in subjects if s.row.whole] or [0.0]
     others = [_other_share(s.work, cycles) for s in counted if s.row.whole]
     seen = (min(whole), max(whole))
+    operators = _operator_costs(subjects, scaling, call_ms)
     graph = _graph_costs(subjects, scaling, call_ms)
-    return Fit(cycles, call_ms, scaling, {}, graph, {}, seen, max(others, default=1.0), caveat)
+    most = max(others, default=1.0)
+    return Fit(cycles, call_ms, scaling, {}, operators, {}, graph, {}, seen, most, caveat)
 
 
 def _other_share(work: latency_model.Work, cycles: Mapping[str, float]) -> float:
-    """Return the share of other instructions in a model's time."""
-    counts = work.counts
-    assert counts is not None
-    others = (counts.simd + counts.scalar + counts.branch) * cycles["other"]
-    return others / (MHZ * 1e3) / _one_thread_ms(work, cycles)
+    """Return the share of what stays on one thread in a model's time."""
+    return _one_thread_ms(work, {**cycles, **NOTHING_BUT_OTHERS}) / _one_thread_ms(work, cycles)
 
 
 def _costs(subjects: Sequence[Subject], speedup: float) -> tuple[dict[str, float], float]:
-    """Fit nonnegative cycles of each class, and what a call costs; relative errors count."""
+    """Fit cycles of each class, and what a call costs; relative errors count.
+
+    No vector instruction takes less than the core's documented width allows. What is no vector instruction
+    takes a place in the decoder, whatever it does. `benchmarks/estimate_costs.py` prints what else was tried:
+    loads with a cost of their own, and caches' misses.
+    """
     if not subjects:
-        return dict.fromkeys(("fma", "dot", "other", "load", "store"), 0.0), 0.0
+        return dict.fromkeys(("fma", "dot", "simd", "other", "load"), 0.0), 0.0
     narrow = any(s.work.counts and s.work.counts.dot for s in subjects)
     columns = [_columns(s.work.counts, narrow) for s in subjects if s.work.counts]
+    if narrow:
+        dot, other, call = fitted_costs(columns, subjects, (0.0, LEAST_OTHER), speedup)
+        return {"fma": dot, "dot": dot, "simd": other, "other": other, "load": other}, call
+    if len({s.row.model for s in subjects}) <= len(DOCUMENTED):
+        # Too few networks tell the classes apart: the documented costs, times what fits.
+        sums = [[float(np.dot(DOCUMENTED, column))] for column in columns]
+        factor, call = fitted_costs(sums, subjects, (1.0,), speedup)[0], 0.0
+        fma, simd, other = (cost * factor for cost in DOCUMENTED)
+    else:
+        fma, simd, other, call = fitted_costs(columns, subjects, (LEAST_VECTOR, LEAST_VECTOR, 0.0), speedup)
+    return {"fma": fma, "dot": fma, "simd": simd, "other": other, "load": other}, call
+
+
+LEAST_VECTOR = 1 / CORES[CORE].vectors
+DOCUMENTED = (LEAST_VECTOR, LEAST_VECTOR, 1 / CORES[CORE].others)
+"""Cycles of a multiply-add, of another vector instruction and of any other, as the core's widths allow."""
+
+
+def fitted_costs(
+    columns: Sequence[Sequence[float]],
+    subjects: Sequence[Subject],
+    least: Sequence[float],
+    speedup: float = 1.0,
+) -> list[float]:
+    """Return the cycles of each column, at least those of `least`, and the milliseconds of a call."""
     latencies = np.array([s.row.latency_ms for s in subjects])
     weights = 1 / np.maximum(latencies, SHORT_MS)
     matrix = np.hstack([np.array(columns) / (MHZ * 1e3) / speedup, np.ones((len(subjects), 1))])
-    least = [0.0] * matrix.shape[1]
-    if narrow:
-        least[1] = LEAST_OTHER
-    bounds = (least, [np.inf] * len(least))
-    exact = optimize.lsq_linear(matrix * weights[:, None], latencies * weights, bounds).x
-    solved = [round(float(value), 6) for value in exact]
-    if narrow:
-        dot, other, call = solved
-        return {"fma": dot, "dot": dot, "other": other, "load": other, "store": other}, call
-    fma, load, store, other, call = solved
-    return {"fma": fma, "dot": fma, "other": other, "load": load, "store": store}, call
+    sizes = np.maximum(matrix.max(axis=0), 1e-12)  # columns of like size, which the solver needs
+    bounds = (np.array([*least, 0.0]) * sizes, [np.inf] * (len(least) + 1))
+    exact = optimize.lsq_linear(matrix / sizes * weights[:, None], latencies * weights, bounds).x / sizes
+    return [round(float(value), 6) for value in exact]
 
 
 def _columns(counts: Counts, narrow: bool) -> list[float]:
-    others = counts.simd + counts.scalar + counts.branch
+    decoded = counts.scalar + counts.branch + counts.load + counts.store
     if narrow:
-        return [counts.dot + 2 * counts.matrix + counts.fma, others + counts.load + counts.store]
-    return [counts.fma, counts.load, counts.store, others]
+        return [counts.dot + 2 * counts.matrix + counts.fma, decoded + counts.simd]
+    return [counts.fma, counts.simd, decoded]
 
 
 def _scaling(
@@ -127,46 +150,70 @@ def _scaling(
     return Scaling(float(math.exp(solved[0])), 1.0, float(math.exp(solved[1])))
 
 
-NOTHING_BUT_OTHERS = {"fma": 0.0, "dot": 0.0, "load": 0.0, "store": 0.0}
+NOTHING_BUT_OTHERS = {"fma": 0.0, "dot": 0.0, "load": 0.0}
 
 
 def _one_thread_ms(work: latency_model.Work, cycles: Mapping[str, float]) -> float:
     counts = work.counts
     assert counts is not None
-    others = counts.simd + counts.scalar + counts.branch
     sums = {
-        "fma": counts.fma, "dot": counts.dot + 2 * counts.matrix, "other": others, "load": counts.load,
-        "store": counts.store,
+        "fma": counts.fma, "dot": counts.dot + 2 * counts.matrix, "simd": counts.simd,
+        "other": counts.scalar + counts.branch, "load": counts.load + counts.store,
     }  # fmt: skip
     return sum(cycles[name] * value for name, value in sums.items()) / (MHZ * 1e3)
 
 
+def _operator_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: float) -> dict[str, float]:
+    """Fit cycles of a multiply-accumulate, of a depthwise one, and of a value read or written."""
+    some = [s for s in subjects if s.work.graph]
+    sizes = [(g.macs, g.depthwise_macs, g.values) for s in some if (g := s.work.graph)]
+    if not some:
+        return dict.fromkeys(("mac", "depthwise", "value"), 0.0)
+    mac, depthwise, value = _relative_costs(np.array(sizes, float), some, scaling, call_ms)
+    return {"mac": mac, "depthwise": depthwise, "value": value}
+
+
 def _graph_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: float) -> dict[str, float]:
-    """Fit cycles of a FLOP, of a byte of weights and of a kernel, for machines that cannot count.
+    """Fit cycles of a FLOP, of a byte of weights and of a kernel, for networks without a graph.
 
     A kernel costs the instructions that stay on one thread; where all are distributed, it costs nothing.
     """
     some = [s for s in subjects if s.work.flops]
-    factors = np.array([1.0 if s.row.threads == 1 else 1 / scaling.speedup for s in some])
     sizes = np.array([[s.work.flops, s.work.weight_bytes, s.work.kernels] for s in some], float)
+    sizes[:, 2] *= scaling.other_speedup == 1
+    flop, byte, kernel = _relative_costs(sizes, some, scaling, call_ms, shared=2)
+    return {"flop": flop, "byte": byte, "kernel": kernel}
+
+
+def _relative_costs(
+    sizes: np.ndarray, subjects: Sequence[Subject], scaling: Scaling, call_ms: float, shared: int = 3
+) -> list[float]:
+    """Fit nonnegative cycles of each column; the first `shared` are distributed over the threads."""
+    factors = np.array([1.0 if s.row.threads == 1 else 1 / scaling.speedup for s in subjects])
     matrix = sizes / (MHZ * 1e3)
-    matrix[:, :2] *= factors[:, None]
-    matrix[:, 2] *= scaling.other_speedup == 1
-    latencies = np.array([max(s.row.latency_ms - call_ms, 0.0) for s in some])
+    matrix[:, :shared] *= factors[:, None]
+    latencies = np.array([max(s.row.latency_ms - call_ms, 0.0) for s in subjects])
     weights = 1 / np.maximum(latencies, SHORT_MS)
-    (flop, byte, kernel), _ = optimize.nnls(matrix * weights[:, None], latencies * weights)
-    return {"flop": float(flop), "byte": float(byte), "kernel": float(kernel)}
+    widths = np.maximum(matrix.max(axis=0), 1e-12)
+    solved, _ = optimize.nnls(matrix / widths * weights[:, None], latencies * weights)
+    return [float(value) for value in solved / widths]
 
 
-def predicted_ms(subject: Subject, fit: Fit, counted: bool = True) -> float:
-    """Predict a row with a fit, by its counts or by its graph."""
-    work = (
-        subject.work
-        if counted
-        else latency_model.Work(None, subject.work.flops, subject.work.weight_bytes, subject.work.kernels)
-    )
+BASES = ("counts", "operators", "graph")
+"""What an estimate follows from, the best first."""
+
+
+def best_basis(work: latency_model.Work) -> str:
+    """Return what a network's estimate follows from."""
+    return "counts" if work.counts else "operators" if work.graph else "graph"
+
+
+def predicted_ms(subject: Subject, fit: Fit, basis: str = "counts") -> float:
+    """Predict a row with a fit, by the best basis that it has from `basis` on."""
+    work = subject.work if basis == "counts" else replace(subject.work, counts=None)
+    work = replace(work, graph=None) if basis == "graph" else work
     blank = {str(threads): Spread(1.0, 0.0, 0) for threads in (1, 4)}
-    whole = replace(fit, spread=blank, graph_spread=blank)
+    whole = replace(fit, spread=blank, operators_spread=blank, graph_spread=blank)
     precision: Precision = "int8" if subject.row.precision == "int8" else "fp32"
     parameters = Parameters(CORE, MHZ, {}, ())
     return latency_model.estimate_latency(

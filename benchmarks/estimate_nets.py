@@ -207,32 +207,36 @@ def _inputs(source: Path) -> list[str]:
     return [item.name for item in graph.input if item.name not in constants]
 
 
-def describe_network(path: Path, narrow: bool) -> dict[str, int]:
-    """Return FLOPs, bytes of weights, and how many convolutions and matrix products a float32 file has."""
+def describe_network(path: Path, narrow: bool) -> dict[str, Any]:
+    """Return FLOPs, bytes of weights, kernels and the graph's work of a float32 file."""
     import onnx
-    from onnx import numpy_helper, shape_inference
 
-    graph = shape_inference.infer_shapes(onnx.load(path)).graph
-    weights = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    values = (*graph.value_info, *graph.output, *graph.input)
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-    shapes |= {name: list(array.shape) for name, array in weights.items()}
-    heavy = [node for node in graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
+    from exporter.estimate.operator_split import HEAVY, operators_to_split
+
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(path)), path)
+    graph = onnx.load(path).graph
+    width = 1 if narrow else 4
     return {
-        "flops": sum(_flops(node, shapes) for node in heavy),
-        "weight_bytes": sum(array.nbytes for array in weights.values()) // (4 if narrow else 1),
-        "kernels": len(heavy),
+        "flops": 2 * sum(operator.macs for operator in operators_to_split(path)),
+        "weight_bytes": sum(int(np.prod(item.dims)) for item in graph.initializer) * width,
+        "kernels": sum(node.op_type in HEAVY for node in graph.node),
+        "graph": describe_graph(path, width),
     }
 
 
-def _flops(node: Any, shapes: Mapping[str, list[int]]) -> int:
-    """Return twice the multiply-accumulates: for each output value, one for each input value it sums."""
-    second = shapes[node.input[1]]
-    outputs = int(np.prod(shapes[node.output[0]]))
-    if node.op_type == "Conv":
-        return 2 * outputs * int(np.prod(second[1:]))
-    turned = any(item.name == "transB" and item.i for item in node.attribute)
-    return 2 * outputs * (second[-1] if turned else second[-2])
+def describe_graph(path: Path, width: int) -> dict[str, int]:
+    """Return what a float32 file's operators do, and what comes from beyond each cache."""
+    from exporter.estimate.chips import CACHES_OF_865_BYTES
+    from exporter.estimate.graph_work import work_of_graph
+    from exporter.estimate.operator_split import operators_to_split
+
+    operators = operators_to_split(path, least_macs=0)
+    works = {level: work_of_graph(operators, width, size) for level, size in CACHES_OF_865_BYTES.items()}
+    last = works["last"]
+    return {
+        "macs": last.macs, "depthwise_macs": last.depthwise_macs, "values": last.values,
+        **{f"missed_{level}": work.missed_bytes for level, work in works.items()},
+    }  # fmt: skip
 
 
 def time_network(path: Path, sample: np.ndarray, seconds: float = 1.0) -> float:

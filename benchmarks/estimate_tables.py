@@ -25,6 +25,8 @@ class Judged:
     host_ms: float | None
     """The host's latency times the factor that fits the other rows best; None where it was not timed."""
     host_raw_ms: float | None = None
+    basis: str = "counts"
+    """What it was predicted from: one of `estimate_fit.BASES`."""
 
     @property
     def miss(self) -> float:
@@ -37,6 +39,8 @@ def _kinds(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
     for item in judged:
         row = item.row
         name = f"whole models, {row.threads} threads".replace("1 threads", "1 thread")
+        if item.basis == "graph":
+            name += ", by FLOPs and weights"
         if not row.whole:
             name = "operators, 1 thread" if row.latency_ms >= SHORT_OPERATOR_MS else "operators under 0.5 ms"
         kinds.setdefault(name, []).append(item)
@@ -45,7 +49,7 @@ def _kinds(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
 
 def print_errors(groups: Mapping[str, Sequence[Judged]], by_model: Mapping[str, Sequence[Judged]]) -> None:
     """Print a Markdown table: error of estimates and of both baselines, and the intervals' coverage."""
-    print("\n| group | rows | n | mean error | median | FLOPs only | host latency | least | covered |")
+    print("\n| group | rows | n | mean error | median | FLOPs only | host latency | no less | covered |")
     print("|---|---|---|---|---|---|---|---|---|")
     for group, judged in groups.items():
         for kind, items in _kinds(judged).items():
@@ -54,8 +58,7 @@ def print_errors(groups: Mapping[str, Sequence[Judged]], by_model: Mapping[str, 
             flops = statistics.mean(_error(item.flops_ms, item) for item in items)
             hosts = [_error(item.host_ms, item) for item in items if item.host_ms]
             host = f"{statistics.mean(hosts):.0%}" if hosts else ""
-            share = _coverage(items, by_model[group]) if items[0].row.whole else math.nan
-            covered = "" if math.isnan(share) else f"{share:.0%}"
+            covered = _coverage(items, by_model[group]) if items[0].row.whole else ""
             print(
                 f"| {group} | {kind} | {len(items)} | {mean:.0%} | {median:.0%} | {flops:.0%} | {host} "
                 f"| {_least_error(items)} | {covered} |"
@@ -79,14 +82,15 @@ def _error(predicted_ms: float, item: Judged) -> float:
     return abs(predicted_ms / item.row.latency_ms - 1)
 
 
-def _coverage(items: Sequence[Judged], calibration: Sequence[Judged]) -> float:
-    """Return the share of rows within intervals that follow from the other models' misses."""
+def _coverage(items: Sequence[Judged], calibration: Sequence[Judged]) -> str:
+    """Return how many rows are within intervals that follow from the other models' misses."""
     held = []
     for item in items:
-        others = [j.miss for j in calibration if j.row.whole and j.row.model != item.row.model]
+        alike = [j for j in calibration if j.row.whole and j.basis == item.basis]
+        others = [j.miss for j in alike if j.row.model != item.row.model]
         if others:
             held.append(abs(item.miss) <= math.log(estimate_fit.conformal_factor(others).factor) + 1e-9)
-    return statistics.mean(held) if held else math.nan
+    return f"{sum(held)} of {len(held)}, {statistics.mean(held):.0%}" if held else ""
 
 
 def print_residuals(groups: Mapping[str, Sequence[Judged]]) -> None:

@@ -2,67 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.config.targets import Target
+from exporter.estimate.chips import CORES, MEMORIES
+from exporter.estimate.graph_work import GraphWork, work_of_graph
 from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.operator_split import GraphOperator
 from exporter.estimate.parameters import Fit, Parameters, Spread
 from exporter.records import EstimatedLatency, Precision
 
 THREADS = (1, 4)
 
 
-@dataclass(frozen=True)
-class Core:
-    """What a core executes in a cycle, as its maker documents it."""
-
-    vectors: float
-    """128-bit vector operations."""
-    loads: float
-    """128-bit loads."""
-    others: float
-    """Other instructions, decoded and retired."""
-
-
-CORES: Mapping[str, Core] = {
-    "Cortex-A55": Core(1, 1, 2),
-    "Cortex-A77": Core(2, 2, 4),
-    "Cortex-A78": Core(2, 3, 4),
-    "Cortex-A510": Core(1, 1, 3),
-    "Cortex-A520": Core(1, 1, 3),
-    "Cortex-A710": Core(2, 3, 4),
-    "Cortex-A715": Core(2, 3, 5),
-    "Cortex-A720": Core(2, 3, 5),
-    "Cortex-X1": Core(4, 3, 5),
-    "Cortex-X2": Core(4, 3, 5),
-    "Cortex-X3": Core(4, 3, 6),
-    "Cortex-X4": Core(4, 3, 8),
-    "Oryon": Core(4, 4, 8),
-}
-"""Core -> widths of Arm's software optimisation guides; Oryon's are of Qualcomm's Hot Chips 2024 talk."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a chip's cores share."""
-
-    caches_mb: float
-    """The last two levels together: what of a model's weights can stay from call to call."""
-    gb_per_s: float
-    """The fastest memory that its maker supports: no call reads faster."""
-
-
-MEMORIES: Mapping[str, Memory] = {
-    "SM8250": Memory(4 + 3, 44.0),
-    "SM8350": Memory(4 + 3, 51.2),
-    "SM8450": Memory(6 + 4, 51.2),
-    "SM8550": Memory(8 + 6, 67.2),
-    "SM8650": Memory(12 + 6, 76.8),
-    "SM8750": Memory(24 + 8, 85.4),
-}
-"""SoC -> its caches and memory, as Qualcomm's product pages and the kernel's device trees give them. The
-speed is a bound and not a fit: no published row is long enough in memory to tell a cost of it."""
 OTHER_CORE_FACTOR = 1.25
 """A chip without rows: predicting one from another's rows misses by 8.5 to 10.7 % in the mean, anchored."""
 UNSEEN_FACTOR = 1.4
@@ -72,6 +26,7 @@ MUCH_MORE = 1.5
 KERNELS = ("conv", "gemm", "matmul", "linear", "fully_connected", "fullyconnected", "addmm", "bmm", "mm")
 BOUND = {
     "vectors": "arithmetic",
+    "simd": "other vector instructions",
     "load": "loads",
     "other": "other instructions",
     "threads": "starting threads",
@@ -91,6 +46,24 @@ class Work:
     weight_bytes: int
     kernels: int
     """Convolutions and matrix products: each is distributed over the threads once."""
+    graph: GraphWork | None = None
+    """None where no graph of the network can be read."""
+
+
+def graph_work_for_latency(
+    operators: Sequence[GraphOperator], target: Target, bytes_per_value: int
+) -> GraphWork | None:
+    """Return what a network's graph tells for a chip; None without operators.
+
+    Args:
+        operators: Those of the graph.
+        target: The phone.
+        bytes_per_value: 4 in float32, 1 in int8.
+    """
+    if not operators:
+        return None
+    memory = MEMORIES.get(target.soc)
+    return work_of_graph(operators, bytes_per_value, memory.caches_mb * 1e6 if memory else math.inf)
 
 
 def count_kernels_for_latency(operators: Mapping[str, int]) -> int:
@@ -127,15 +100,15 @@ def estimate_latency(
         precision: Its precision; one without rows of its own widens the interval.
         threads: 1 or 4.
     """
-    parts = _latency_parts_of_counts(work.counts, fit) if work.counts else _latency_parts_of_graph(work, fit)
+    parts = _latency_parts(work, fit)
     scale = _latency_scale_of_core(target, parameters)
     parts = {name: value * scale.get(name, scale["other"]) for name, value in parts.items()}
-    others = parts.get("other", 0.0) / (sum(parts.values()) or 1.0)
+    others = sum(parts.get(name, 0.0) for name in ONE_THREAD) / (sum(parts.values()) or 1.0)
     if threads > 1:
         parts = {name: value / _latency_speedup(name, target, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels
     parts["call"] = fit.call_ms
-    parts["memory"] = max(0.0, _least_latency_of_memory(work.weight_bytes, target) - sum(parts.values()))
+    parts["memory"] = max(0.0, _least_latency_of_memory(work, target) - sum(parts.values()))
     p50 = sum(parts.values())
     shares = {BOUND[name]: value / p50 for name, value in parts.items() if value} if p50 else {}
     spread, notes = _latency_interval(work, target, parameters, fit, precision, threads)
@@ -174,13 +147,22 @@ def _latency_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
     """Return the parts of a call on the reference core, in cycles / 1e6."""
     cost = fit.cycles
     vectors = counts.fma * cost["fma"] + (counts.dot + 2 * counts.matrix) * cost["dot"]
-    others = counts.simd + counts.scalar + counts.branch
-    loads = counts.load * cost["load"] + counts.store * cost["store"]
-    return {"vectors": vectors / 1e6, "load": loads / 1e6, "other": others * cost["other"] / 1e6}
+    return {
+        "vectors": vectors / 1e6,
+        "simd": counts.simd * cost["simd"] / 1e6,
+        "load": (counts.load + counts.store) * cost["load"] / 1e6,
+        "other": (counts.scalar + counts.branch) * cost["other"] / 1e6,
+    }
 
 
-def _latency_parts_of_graph(work: Work, fit: Fit) -> dict[str, float]:
-    """Return the parts of a call by its graph, in cycles / 1e6: kernels cost what is no arithmetic."""
+def _latency_parts(work: Work, fit: Fit) -> dict[str, float]:
+    """Return the parts of a call on the reference core, in cycles / 1e6, by the best that is known."""
+    if work.counts:
+        return _latency_parts_of_counts(work.counts, fit)
+    if work.graph:
+        cost = fit.operators
+        macs = work.graph.macs * cost["mac"] + work.graph.depthwise_macs * cost["depthwise"]
+        return {"vectors": macs / 1e6, "load": work.graph.values * cost["value"] / 1e6}
     vectors = work.flops * fit.graph["flop"] + work.weight_bytes * fit.graph["byte"]
     return {"vectors": vectors / 1e6, "other": work.kernels * fit.graph["kernel"] / 1e6}
 
@@ -191,7 +173,8 @@ def _latency_scale_of_core(target: Target, parameters: Parameters) -> dict[str, 
     core, mhz = CORES[cluster.core], cluster.max_mhz or parameters.mhz
     ratios = {
         "vectors": reference.vectors / core.vectors,
-        "load": reference.loads / core.loads,
+        "simd": reference.vectors / core.vectors,
+        "load": reference.others / core.others,
         "other": reference.others / core.others,
     }
     return {name: ratio * 1000 / mhz for name, ratio in ratios.items()}
@@ -199,21 +182,25 @@ def _latency_scale_of_core(target: Target, parameters: Parameters) -> dict[str, 
 
 def _latency_speedup(part: str, target: Target, fit: Fit) -> float:
     """Return the speedup of a part by four threads: the fit's, scaled by the target's four fastest cores."""
-    fitted = fit.scaling.other_speedup if part == "other" else fit.scaling.speedup
+    fitted = fit.scaling.other_speedup if part in ONE_THREAD else fit.scaling.speedup
     return max(1.0, fitted * _ideal_latency_speedup(target) / IDEAL_OF_REFERENCE) if fitted > 1 else 1.0
 
 
-def _least_latency_of_memory(weight_bytes: int, target: Target) -> float:
-    """Return the least time of a call whose weights do not fit into the caches: each is read once.
+def _least_latency_of_memory(work: Work, target: Target) -> float:
+    """Return the time in which the memory gives what comes from beyond the caches: no call is faster.
 
-    Weights that fit stay there from call to call. Activations are not known, and count for nothing.
+    Without a graph, that is the weights that do not fit into the caches; others stay there between calls.
     """
     memory = MEMORIES.get(target.soc)
-    if memory is None or weight_bytes <= memory.caches_mb * 1e6:
+    if memory is None:
         return 0.0
-    return (weight_bytes - memory.caches_mb * 1e6) / memory.gb_per_s / 1e6
+    beyond = work.weight_bytes - memory.caches_mb * 1e6
+    missed = work.graph.missed_bytes if work.graph else beyond
+    return max(missed, beyond, 0.0) / memory.gb_per_s / 1e6
 
 
+ONE_THREAD = ("simd", "other")
+"""Parts that stay on one thread in float32."""
 IDEAL_OF_REFERENCE = (2842 + 3 * 2419) / 2842
 """The four fastest cores of the 865 beside its fastest one."""
 
@@ -228,10 +215,12 @@ def _latency_interval(
     work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision, threads: int
 ) -> tuple[Spread, tuple[str, ...]]:
     """Return the interval, wider for what no published row shows, and why."""
-    spread = (fit.spread if work.counts else fit.graph_spread)[str(threads)]
+    spreads = fit.spread if work.counts else fit.operators_spread if work.graph else fit.graph_spread
+    spread = spreads[str(threads)]
     factor, notes = spread.factor, [fit.caveat] if fit.caveat else []
     if not work.counts:
-        notes.append("Nothing was counted: the estimate follows from FLOPs and the size of the weights.")
+        basis = "the operators of the graph" if work.graph else "FLOPs and the size of the weights"
+        notes.append(f"Nothing was counted: the estimate follows from {basis}.")
     if target.clusters[0].core != parameters.core:
         factor *= OTHER_CORE_FACTOR
         notes.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class GraphOperator:
     values: int
     """Values read, but for weights, and written."""
     weights: int
+    depthwise: bool = False
+    """A convolution with one input channel a group."""
+    touched: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    """The tensors that it reads and writes, with their number of values."""
 
     @property
     def kernels(self) -> int:
@@ -47,6 +51,7 @@ class GraphOperator:
 DIVIDED_BY: Mapping[str, str] = {
     "arithmetic": "macs",
     "loads": "macs",
+    "other vector instructions": "values",
     "other instructions": "values",
     "starting threads": "kernels",
     "memory": "weights",
@@ -54,10 +59,14 @@ DIVIDED_BY: Mapping[str, str] = {
 """Part of an estimate -> what of an operator its share follows."""
 
 
-def operators_to_split(path: Path) -> tuple[GraphOperator, ...]:
+def operators_to_split(path: Path, least_macs: int = 1) -> tuple[GraphOperator, ...]:
     """Return the operators of a float32 ONNX file whose weights are named by module, in the file's order.
 
     There are none where the file is missing, too large, no ONNX file, or states no shapes.
+
+    Args:
+        path: The file.
+        least_macs: Multiply-accumulates below which nothing is returned.
     """
     import onnx
 
@@ -76,7 +85,7 @@ def operators_to_split(path: Path) -> tuple[GraphOperator, ...]:
         if node.op_type in HEAVY and own:
             module = own[0].rpartition(".")[0] or own[0]
         operators.append(_operator_to_split(node, module, shapes, own))
-    return tuple(operators) if any(operator.macs for operator in operators) else ()
+    return tuple(operators) if sum(operator.macs for operator in operators) >= least_macs else ()
 
 
 def _split_shape(value: Any) -> tuple[int, ...]:
@@ -95,7 +104,16 @@ def _operator_to_split(
         macs=_macs_to_split(node, shapes, written),
         values=read + written,
         weights=sum(math.prod(shapes[name]) for name in weights),
+        depthwise=_is_depthwise_to_split(node, shapes),
+        touched=tuple(
+            (name, math.prod(shapes[name])) for name in (*node.input, *node.output) if name in shapes
+        ),
     )
+
+
+def _is_depthwise_to_split(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    return node.op_type == "Conv" and groups > 1 and shapes.get(node.input[1], (0, 0))[1] == 1
 
 
 def _macs_to_split(node: Any, shapes: Mapping[str, tuple[int, ...]], written: int) -> int:

@@ -39,14 +39,17 @@ class Fit:
     """The costs of one runtime and precision on the reference core."""
 
     cycles: Mapping[str, float]
-    """Class -> cycles of one instruction: fma, dot, other, load, store."""
+    """Class -> cycles of one instruction: fma, dot, simd (other vector ones), load (and store), other."""
     call_ms: float
     """What every call costs besides."""
     scaling: Scaling
     spread: Mapping[str, Spread]
     """Number of threads -> interval."""
+    operators: Mapping[str, float]
+    """Without counts: cycles of a "mac", of a "depthwise" one, and of a "value" that is read or written."""
+    operators_spread: Mapping[str, Spread]
     graph: Mapping[str, float]
-    """For a machine without QEMU: cycles of a "flop", of a "byte" of weights and of a "kernel"."""
+    """Where no graph can be read: cycles of a "flop", of a "byte" of weights and of a "kernel"."""
     graph_spread: Mapping[str, Spread]
     seen_ms: tuple[float, float]
     """The shortest and the longest whole model among the rows."""

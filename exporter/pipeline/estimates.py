@@ -136,7 +136,11 @@ def _not_counted_for_estimates(error: Exception) -> None:
 
 
 def add_estimates(
-    rows: Sequence[Artifact], counts: Mapping[str, Counts], target: Target, flops: int | None
+    rows: Sequence[Artifact],
+    counts: Mapping[str, Counts],
+    target: Target,
+    flops: int | None,
+    operators: Sequence[GraphOperator] = (),
 ) -> tuple[Artifact, ...]:
     """Add the estimates of every shippable artifact that a CPU runs.
 
@@ -145,26 +149,38 @@ def add_estimates(
         counts: Artifact name -> what it executes; what is missing is estimated from the graph.
         target: The phone.
         flops: FLOPs of one inference; None leaves what was not counted without an estimate.
+        operators: Those of the network's graph; none where OUT has no graph.
     """
     kernels = max(
         (latency_model.count_kernels_for_latency(r.structure.operators) for r in rows if r.structure),
         default=0,
     )
     return tuple(
-        replace(row, estimates=_estimates(row, counts.get(row.variant.name), target, flops, kernels))
+        replace(
+            row, estimates=_estimates(row, counts.get(row.variant.name), target, flops, kernels, operators)
+        )
         for row in rows
     )
 
 
-def split_estimates(rows: Sequence[Artifact], folder: Path) -> tuple[Artifact, ...]:
-    """Divide each artifact's fastest estimate over operators and modules, where OUT has a graph of them.
+def operators_for_estimates(rows: Sequence[Artifact], folder: Path) -> tuple[GraphOperator, ...]:
+    """Return the operators of the network's graph; none where OUT has no graph of it.
 
     Args:
-        rows: The artifacts with their estimates.
+        rows: The artifacts.
         folder: OUT.
     """
     named = any(row.file == operator_split.NAMED and row.status in SHIPPABLE for row in rows)
-    operators = operator_split.operators_to_split(folder / operator_split.NAMED) if named else ()
+    return operator_split.operators_to_split(folder / operator_split.NAMED) if named else ()
+
+
+def split_estimates(rows: Sequence[Artifact], operators: Sequence[GraphOperator]) -> tuple[Artifact, ...]:
+    """Divide each artifact's fastest estimate over operators and modules, where there is a graph of them.
+
+    Args:
+        rows: The artifacts with their estimates.
+        operators: Those of the network's graph.
+    """
     if not operators:
         return tuple(rows)
     return tuple(replace(row, estimates=_split_estimates_of_row(row, operators)) for row in rows)
@@ -181,7 +197,12 @@ def _split_estimates_of_row(
 
 
 def _estimates(
-    row: Artifact, counts: Counts | None, target: Target, flops: int | None, kernels: int
+    row: Artifact,
+    counts: Counts | None,
+    target: Target,
+    flops: int | None,
+    kernels: int,
+    operators: Sequence[GraphOperator],
 ) -> tuple[EstimatedLatency, ...]:
     runtime = RUNTIMES.get(row.variant.backend)
     fitted = parameters.load_parameters()
@@ -197,7 +218,9 @@ def _estimates(
     if counts is None and flops is None:
         return ()
     own = latency_model.count_kernels_for_latency(row.structure.operators) or kernels
-    work = latency_model.Work(counts, flops or 0, row.structure.weight_bytes, own)
+    narrow = row.variant.precision in QUANTIZED
+    graph = latency_model.graph_work_for_latency(operators, target, 1 if narrow else 4)
+    work = latency_model.Work(counts, flops or 0, row.structure.weight_bytes, own, graph)
     learned = anchors.read_anchors()
     estimated = (
         latency_model.estimate_latency(work, target, fitted, fit, row.variant.precision, threads)
@@ -242,7 +265,8 @@ def estimates_in_export(
         if tools
         else {}
     )
-    return split_estimates(add_estimates(rows, counts, context.target, flops), context.folders.out)
+    operators = operators_for_estimates(rows, context.folders.out)
+    return split_estimates(add_estimates(rows, counts, context.target, flops, operators), operators)
 
 
 def estimate_export(
@@ -285,7 +309,10 @@ def estimate_export(
         ):
             run = functools.partial(_run_observed_estimate_jobs, pool, observer or (lambda _: None))
             counts = count_artifacts_for_estimates(out, files, target, tools, run, kept)
-    rows = split_estimates(add_estimates(report.artifacts, counts, target, report.flops), out)
+    operators = operators_for_estimates(report.artifacts, out)
+    rows = split_estimates(
+        add_estimates(report.artifacts, counts, target, report.flops, operators), operators
+    )
     estimated = _chosen_by_estimate(replace(report, artifacts=rows), target)
     return write_report(out, estimated)
 

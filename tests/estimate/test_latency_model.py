@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from exporter.config.targets import TARGETS, get_target
-from exporter.estimate import latency_model
+from exporter.estimate import chips, latency_model
+from exporter.estimate.graph_work import GraphWork
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.latency_model import Work
 from exporter.estimate.parameters import Fit, load_parameters
@@ -151,7 +152,7 @@ def test_the_parameters_name_their_sources() -> None:
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 def test_weights_that_fit_into_no_cache_are_read_in_every_call(target: Any, threads: int) -> None:
     """No call is faster than the memory, and the estimate says so; weights in the caches are free."""
-    memory = latency_model.MEMORIES[target.soc]
+    memory = chips.MEMORIES[target.soc]
     few = dataclasses.replace(MOBILENET, fma=1_000_000)
     times = [
         latency_model.estimate_latency(
@@ -162,6 +163,50 @@ def test_weights_that_fit_into_no_cache_are_read_in_every_call(target: Any, thre
     assert times[0].p50_ms == times[1].p50_ms
     assert times[2].p50_ms == pytest.approx((4e9 - memory.caches_mb * 1e6) / memory.gb_per_s / 1e6)
     assert [item.shares.get("memory", 0.0) > 0.3 for item in times] == [False, False, True]
+
+
+GRAPH = GraphWork(macs=280_000_000, depthwise_macs=20_700_000, values=26_400_000, missed_bytes=20_000_000)
+"""MobileNetV2's."""
+
+
+def test_a_graph_tells_more_than_flops() -> None:
+    """Without counts, operators give a narrower interval than FLOPs, and a note tells the basis."""
+    by_graph, by_flops = estimated(None, graph=GRAPH), estimated(None)
+    assert by_graph.high_ms / by_graph.low_ms < by_flops.high_ms / by_flops.low_ms
+    assert any("the operators of the graph" in note for note in by_graph.notes)
+    assert by_graph.basis == "graph"
+
+
+@pytest.mark.parametrize("name", ["macs", "depthwise_macs", "values"])
+def test_more_work_in_a_graph_takes_longer(name: str) -> None:
+    """Every kind of work costs something."""
+    more = dataclasses.replace(GRAPH, **{name: 2 * getattr(GRAPH, name)})
+    assert estimated(None, graph=more).p50_ms > estimated(None, graph=GRAPH).p50_ms
+
+
+def test_what_comes_from_beyond_the_caches_bounds_a_call() -> None:
+    """Activations count too, where the graph tells them: 4.4 GB take 100 ms at 44 GB a second."""
+    beyond = dataclasses.replace(GRAPH, missed_bytes=4_400_000_000)
+    slow = estimated(graph=beyond)
+    assert slow.p50_ms == pytest.approx(100.0)
+    assert slow.shares["memory"] > 0.5
+    assert "memory" not in estimated(graph=GRAPH).shares
+
+
+def test_chips_name_their_sources() -> None:
+    """Each figure has the page where it was read, or says that it is assumed."""
+    for core in chips.CORES.values():
+        assert core.source == chips.ASSUMED or core.source.startswith("https://")
+    for memory in chips.MEMORIES.values():
+        for source in (memory.last_source, memory.speed_source):
+            assert source == chips.ASSUMED or source.startswith("https://")
+    assert chips.CORES["Cortex-A77"].source != chips.ASSUMED  # the core of the fit
+
+
+def test_vector_instructions_cost_what_the_core_allows() -> None:
+    """Two a cycle is what a Cortex-A77 executes: a fit below that explains other rows by chance."""
+    costs = fit().cycles
+    assert min(costs["fma"], costs["simd"]) >= 1 / chips.CORES["Cortex-A77"].vectors
 
 
 def test_other_instructions_stay_on_one_thread() -> None:

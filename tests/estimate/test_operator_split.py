@@ -56,6 +56,8 @@ def test_a_graphs_operators_have_their_sizes(tmp_path: Path) -> None:
     """Multiply-accumulates, values and weights follow from the shapes, in groups and transposed ones too."""
     conv, relu, product, linear = operator_split.operators_to_split(graph(tmp_path / "net.onnx"))
     assert conv == GraphOperator("stem.0", "Conv", 6 * 8 * 8 * 2 * 9, 4 * 100 + 6 * 64, 6 * 2 * 9 + 6)
+    assert conv.touched == (("x", 400), ("stem.0.weight", 108), ("stem.0.bias", 6), ("c", 384))
+    assert not conv.depthwise  # each of its two groups has two input channels
     assert relu == GraphOperator("stem.0", "Relu", 0, 2 * 6 * 64, 0)
     assert product == GraphOperator("stem.0", "MatMul", 6 * 64 * 8, 3 * 6 * 64, 0)
     assert linear == GraphOperator("head", "Gemm", 8 * 5 * 8, 6 * 64 + 40, 40)

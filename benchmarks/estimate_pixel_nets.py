@@ -1,0 +1,109 @@
+"""Describe the networks that were published on a Pixel 4 (github.com/qed-usc/mobile-ml-benchmark), by name.
+
+CNNs are those of pytorchcv, transformers those of timm. They are built without weights and run on shapes
+alone. A network whose FLOPs are not the published ones within a tenth is another one, and is not described.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MOST_OTHER_FLOPS = 0.1
+VIEWS = ("empty", "t", "unsafe_view", "_unsafe_view", "clone", "detach", "alias")
+"""Operators of PyTorch that compute nothing."""
+TIMM: tuple[tuple[str, str], ...] = (
+    (r"vit-base-patch(\d+)-(\d+)(?:-in21k)?", r"vit_base_patch\1_\2"),
+    (r"vit-msn-(base|small)", r"vit_\1_patch16_224"),
+    (r"deit-(\w+)-distilled-patch16-(\d+)", r"deit_\1_distilled_patch16_\2"),
+    (r"beit-base-patch16-(\d+)", r"beit_base_patch16_\1"),
+    (r"swin-(\w+)-patch4-window(\d+)-(\d+)", r"swin_\1_patch4_window\2_\3"),
+    (r"swinv2-(\w+)-patch4-window12-192-22k", r"swinv2_\1_window12_192"),
+    (r"swinv2-(\w+)-patch4-window(\d+)-256", r"swinv2_\1_window\2_256"),
+    (r"levit-(\d+)(S?)", r"levit_\1\2"),
+    (r"poolformer_(\w+)", r"poolformer_\1"),
+    (r"focalnet-(\w+)", r"focalnet_\1_srf"),
+    (r"mobilevit-small", "mobilevit_s"),
+    (r"mobilevit-x-small", "mobilevit_xs"),
+    (r"mobilevit-xx-small", "mobilevit_xxs"),
+    (r"mobilevitv2-(\d)\.(\d)-imagenet1k-256", r"mobilevitv2_\1\g<2>0"),
+    (r"efficientformer-(l\d)-300", r"efficientformer_\1"),
+    (r"swiftformer-(\w+)", r"swiftformer_\1"),
+)
+"""The published name of a transformer -> timm's."""
+
+
+def describe_pixel_network(name: str, flops: float) -> dict[str, int]:
+    """Return a network's work as `estimate_nets.describe_graph` does; nothing where it cannot be built.
+
+    Args:
+        name: The published name.
+        flops: The published FLOPs.
+    """
+    import torch
+
+    from exporter.capture import torchvision_ops
+
+    torchvision_ops.prepare_torchvision_ops()
+    try:
+        with torch.device("meta"):
+            network, side = _pixel_network(name)
+        sums = _summed_operators(network, torch.zeros(1, 3, side, side, device="meta"))
+    except (ImportError, RuntimeError, ValueError, AttributeError, KeyError):
+        return {}
+    macs = sums["macs"] + sums["depthwise_macs"]
+    return sums if abs(2 * macs / flops - 1) <= MOST_OTHER_FLOPS else {}
+
+
+def _pixel_network(name: str) -> tuple[Any, int]:
+    timm_name = next((re.sub(known, new, name) for known, new in TIMM if re.fullmatch(known, name)), None)
+    if timm_name is None:
+        from pytorchcv.model_provider import get_model
+
+        return get_model(name), 224
+    import timm
+
+    network = timm.create_model(timm_name.lower())
+    return network, network.default_cfg["input_size"][-1]
+
+
+def _summed_operators(network: Any, image: Any) -> dict[str, int]:
+    """Return the sums of what an inference executes; batch norms are folded, as in a deployed file."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    sums = {"macs": 0, "depthwise_macs": 0, "values": 0}
+
+    class Summing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
+            answer = function(*args, **(options or {}))
+            name = function._schema.name.rpartition("::")[2]
+            output = answer[0] if isinstance(answer, list | tuple) and answer else answer
+            if not function.is_view and name not in VIEWS and isinstance(output, torch.Tensor):
+                for key, value in _work_of_operator(name, args, output).items():
+                    sums[key] += value
+            return answer
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            vars(module)["forward"] = lambda values: values
+    with torch.no_grad(), Summing():  # type: ignore[no-untyped-call]
+        network.eval().to("meta")(image)
+    return {**sums, "missed_L1": 0, "missed_L2": 0, "missed_L3": 0, "missed_last": 0}
+
+
+def _work_of_operator(name: str, args: Any, output: Any) -> Mapping[str, int]:
+    import torch
+
+    flat = [item for arg in args for item in (arg if isinstance(arg, list | tuple) else [arg])]
+    tensors = [item for item in flat if isinstance(item, torch.Tensor)]
+    read = sum(item.numel() for item in tensors if not isinstance(item, torch.nn.Parameter))
+    work = {"values": read + output.numel()}
+    if name in {"convolution", "_convolution"}:
+        weight, groups = args[1], args[8]
+        kind = "depthwise_macs" if weight.shape[1] == 1 and groups > 1 else "macs"
+        work[kind] = output.numel() * weight[0].numel()
+    elif name in {"mm", "addmm", "bmm", "baddbmm"}:
+        work["macs"] = output.numel() * tensors[-1].shape[-2]
+    return work
