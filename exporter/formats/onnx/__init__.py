@@ -26,6 +26,8 @@ VARIANTS: tuple[Variant, ...] = (
 KEEPS_STATE = False
 PRELOAD: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript")
 
+SHARED_WEIGHT = "Attempt to replace the existing tensor"
+"""In ONNX Runtime's message where it converts a weight a second time, because two operators share it."""
 ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."
 
 
@@ -94,6 +96,23 @@ def _onnx_model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str,
 
 
 def _onnx_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        return _onnx_session_with(model, threads, exact=True)
+    except Exception as error:
+        if SHARED_WEIGHT not in str(error):
+            raise
+        return _onnx_session_with(model, threads, exact=False)
+
+
+def _onnx_session_with(model: str | bytes, threads: int, exact: bool) -> onnxruntime.InferenceSession:
+    """Start a session.
+
+    Args:
+        model: The file, or its bytes.
+        threads: The number of threads.
+        exact: Whether products of int8 may not saturate. ONNX Runtime then converts weights for the
+            processor, and stops at one that two operators share.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -103,7 +122,7 @@ def _onnx_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSess
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # x86 processors without VNNI add products of int8 in 16 bits that saturate; no phone does. Where there is
     # VNNI this changes nothing (onnxruntime_session_options_config_keys.h, "x64quantprecision").
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_session_config_entry("session.x64quantprecision", str(int(exact)))
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
