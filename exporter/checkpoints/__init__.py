@@ -24,6 +24,7 @@ from exporter.checkpoints import (
     torchscript,
     training_checkpoint,
     ultralytics_file,
+    zero_shards,
 )
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.contents import printable_content
@@ -34,7 +35,12 @@ from exporter.records import Checkpoint
 
 def is_folder(path: Path) -> bool:
     """Tell whether a path is a folder that is read as one checkpoint."""
-    return distributed.is_distributed(path) or folder.is_checkpoint_folder(path) or lora.is_lora_folder(path)
+    return (
+        distributed.is_distributed(path)
+        or folder.is_checkpoint_folder(path)
+        or lora.is_lora_folder(path)
+        or zero_shards.find_zero_folder(path) is not None
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
     """Read a checkpoint: its weights, and for self-contained kinds the network too.
 
     Args:
-        path: Any file, or a folder of `torch.distributed.checkpoint` or `save_pretrained`.
+        path: Any file, or a folder of `torch.distributed.checkpoint`, `save_pretrained` or DeepSpeed.
         trust: Whether code in the file may run: needed for whole pickled modules, and for archives that
             ask for more than a plain model does.
 
@@ -84,6 +90,13 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
             return folder.read_checkpoint_folder(path)
     if lora.is_lora_folder(path):
         raise CheckpointError(f"{path} is a LoRA adapter.", foreign_files.LORA_ADVICE)
+    if zero_shards.find_zero_folder(path) is not None:
+        with _explain_checkpoint_errors(path):
+            return zero_shards.read_zero_folder(path)
+    if zero_shards.is_zero_shard(path):
+        raise CheckpointError(
+            f"{path} is one rank's shard of DeepSpeed's weights.", f"Give the folder: {path.parent}."
+        )
     if distributed.is_part_of_distributed(path):
         raise CheckpointError(
             f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import contents, prefixes, safetensors, state_dict, training_checkpoint
+from exporter.checkpoints import contents, prefixes, safetensors, state_dict, training_checkpoint, zero_shards
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.source import UNCHANGED, check_regular_source, open_source
 from exporter.errors import CheckpointError, DamagedFileError
@@ -123,6 +123,8 @@ def _folder_json(path: Path) -> Any:
 
 def _folder_weights(folder: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     name = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    if name is None and zero_shards.find_zero_folder(folder):
+        return zero_shards.zero_weights(folder)
     if name is None:
         raise CheckpointError(
             f"{folder} has a {CONFIG}, but none of {', '.join(WEIGHTS)}.",

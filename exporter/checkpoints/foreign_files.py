@@ -130,10 +130,8 @@ def foreign_deepspeed(root: object, shapes: Collection[tuple[int, ...]]) -> str 
     return None
 
 
-ZERO_ADVICE = (
-    "Gather them in the checkpoint's folder, `python zero_to_fp32.py . gathered`, and give what it writes."
-)
+ZERO_ADVICE = "Give the folder with the files of all ranks (*_optim_states.pt and *_model_states.pt)."
 ZERO_NOTE = (
     "DeepSpeed keeps float32 weights in its optimiser's shards; those used here are the ones that training "
-    "computed with. `python zero_to_fp32.py . gathered` in the checkpoint's folder gathers the others"
+    "computed with. Give the folder with the files of all ranks for the others"
 )
