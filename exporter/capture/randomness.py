@@ -197,11 +197,12 @@ def _randomness_line(module: nn.Module, inputs: Sequence[Tensor], own: Sequence[
     """
     watch = _RandomnessWatch(own)
     module = module if own else copy_module_for_calls(module)
+    tracer = sys.gettrace()  # a debugger's, or coverage's
     sys.settrace(watch.enter)
     try:
         call_network(module, inputs)
     finally:
-        sys.settrace(None)
+        sys.settrace(tracer)
     return Draw(watch.generator or (own[0][0] if own else "Python's or NumPy's random module"), watch.source)
 
 

@@ -41,6 +41,7 @@ RESTING: dict[str, Callable[..., object]] = {
 }
 MOVING: dict[str, Callable[..., object]] = {
     "a convolution": lambda a, b: a,
+    "a pooled convolution": lambda a, b: a.mean((2, 3)),
     "sigmoid": lambda a, b: a.sigmoid(),
     "boxes and scores": lambda a, b: torch.cat([a.relu(), b.sigmoid()], 1),
     "clamped boxes": lambda a, b: a.clamp(0, 640),

@@ -209,3 +209,13 @@ def test_an_edge_that_rounding_alone_decides_is_left_out() -> None:
     evidence, notes = run_reference(captured, samples_of(), edges)
     assert evidence.edge_names == ("steep",)
     assert "The edge input 'flat' is left out" in notes[0]
+
+
+def test_a_refused_sample_is_described_by_the_names_of_its_inputs() -> None:
+    """A runner that knows the inputs' names says which of them has which shape."""
+    net = nn.Bilinear(2, 3, 1)
+    sample = np.ones((1, 2), np.float32), np.ones((1, 4), np.float32)
+    with pytest.raises(CaptureError, match=r"left \[1, 2\] float32, right \[1, 4\] float32"):
+        calls.call_runner(net, names=("left", "right"))(sample)
+    with pytest.raises(CaptureError, match=r"on \[1, 2\] float32, \[1, 4\] float32"):
+        calls.call_runner(net)(sample)

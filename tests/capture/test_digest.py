@@ -126,6 +126,19 @@ def test_a_tensors_kind_counts(change: str) -> None:
     assert digest_program(other) != digest_program(program)
 
 
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_an_option_by_its_name_counts(form: str) -> None:
+    """PyTorch keeps some arguments by name: GELU's form, a type, how a division rounds."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.GELU(approximate=form))
+    program = torch.export.export(net.eval(), (torch.ones(1, 2),))
+    named = [node for node in program.graph.nodes if node.kwargs]
+    assert len(named) == (form == "tanh")
+    before = digest_program(program)
+    for node in named:
+        node.kwargs = {**node.kwargs, "approximate": "none"}
+    assert (digest_program(program) == before) == (not named)
+
+
 @pytest.mark.parametrize("name", ["inner", "outer"])
 def test_an_edited_branch_is_another_network(name: str) -> None:
     """A constant that is edited in the source changes the digest."""

@@ -251,3 +251,14 @@ def test_made_up_and_extreme_pixels_are_photos() -> None:
         "saturated_low": {0},
         "saturated_high": {255},
     }
+
+
+@pytest.mark.parametrize(("planes", "pixels"), [(1, "gray"), (3, "rgb")])
+def test_a_network_of_one_plane_takes_grey_bytes(planes: int, pixels: str) -> None:
+    """One byte a pixel, whatever `--pixels` is by default."""
+    how = Preprocessing(resize=SIZE, crop=(SIZE, SIZE), mean=(0.5,) * planes, std=(0.5,) * planes)
+    model = Model(nn.Conv2d(planes, 2, 3), "net", (TensorSpec("photo", (1, planes, SIZE, SIZE)),), how, 0)
+    embedded = embed_preprocessing(model, "rgb")
+    assert embedded.preprocessing is not None
+    assert embedded.preprocessing.pixels == pixels
+    assert embedded.inputs == (TensorSpec("photo", (1, SIZE, SIZE, planes), "uint8"),)

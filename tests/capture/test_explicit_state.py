@@ -115,8 +115,9 @@ def test_a_released_state_belongs_to_the_network_no_longer(path: str) -> None:
     assert {name for name, _ in (*net.named_buffers(), *net.named_parameters())} == others
     assert set(net.state_dict()) == saved
     assert net.inner._non_persistent_buffers_set == ({"scratch"} - {path.removeprefix("inner.")})
-    with pytest.raises(CaptureError, match=rf"{path} holds no tensor"):
+    with pytest.raises(CaptureError, match=rf"{path} holds no tensor") as caught:
         explicit_state._explicit_state_tensor(net, path)
+    assert caught.value.code == "EM-STATE"
     value = torch.ones(2)
     explicit_state._put_explicit_state(net, path, value)
     assert explicit_state._explicit_state_tensor(net, path) is value

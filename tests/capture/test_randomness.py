@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -278,6 +279,22 @@ def test_clocks_and_generators_are_left_as_they_were() -> None:
             randomness.check_randomness(Does(then).eval(), [torch.ones(1, 4)])
     assert clocks == (time.time, time.perf_counter_ns, monotonic, random.Random.seed)
     assert before == (NUMPY.bit_generator.state, PYTHON.getstate())
+
+
+def test_a_debugger_keeps_its_tracer() -> None:
+    """To find the line of a draw takes a trace function; a debugger's, or coverage's, is put back."""
+
+    def tracer(frame: object, event: str, argument: object) -> None:
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        with pytest.raises(CaptureError, match="test_randomness"):
+            randomness.check_randomness(Does(from_numpy).eval(), [torch.ones(1, 4)])
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(before)
 
 
 def test_outputs_that_differ_for_no_known_reason_are_refused() -> None:
