@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from exporter.capture.activations import activation_operator
+
 if TYPE_CHECKING:
     import torch
     from torch import fx
@@ -18,26 +20,39 @@ EPSILON = "eps"
 """What PyTorch's operators call the argument."""
 LARGEST = 0.5
 """A larger addend is no epsilon."""
+_ROOTS = frozenset({"sqrt", "rsqrt", "pow", "reciprocal"})
 
 
 def program_epsilons(program: torch.export.ExportedProgram | None) -> tuple[float, ...] | None:
-    """Return every epsilon and every small number that is added, smallest first; None without a graph.
+    """Return every epsilon and every other small number in the program, smallest first.
 
-    A number that the program computes of constants (a buffer, a parameter) counts where it is a scalar.
+    Returns:
+        None without a graph, or where the network computes an epsilon of its parameters: the file then
+        holds a number that no graph shows.
     """
     if program is None:
         return None
     import torch
 
-    modules = [m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
-    numbers = [
-        value for module in modules for node in module.graph.nodes for value in _epsilons_of_node(node)
-    ]
+    graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+    nodes = [node for graph in graphs for node in graph.nodes]
+    if any(_takes_computed_addend(node) for node in nodes):
+        return None
+    numbers = [value for node in nodes for value in _epsilons_of_node(node)]
     stored = (*program.state_dict.values(), *program.constants.values())
     numbers += [
         float(t) for t in stored if isinstance(t, torch.Tensor) and t.numel() == 1 and not t.is_complex()
     ]
-    return tuple(sorted(value for value in numbers if 0 < value <= LARGEST))
+    return tuple(sorted(value for value in numbers if 0 <= value <= LARGEST))
+
+
+def _takes_computed_addend(node: fx.Node) -> bool:
+    """Tell whether a root is taken of a sum with one number that is computed of other values."""
+    if activation_operator(node) not in _ROOTS or not node.all_input_nodes:
+        return False
+    addition = node.all_input_nodes[0]
+    operands = addition.all_input_nodes if activation_operator(addition) == "add" else []
+    return any(o.op == "call_function" and getattr(o.meta.get("val"), "numel", int)() == 1 for o in operands)
 
 
 def _epsilons_of_node(node: fx.Node) -> Iterator[float]:
@@ -46,8 +61,7 @@ def _epsilons_of_node(node: fx.Node) -> Iterator[float]:
 
     if not isinstance(node.target, torch._ops.OpOverload):
         return
-    arguments = node.target._schema.arguments
-    for place, argument in enumerate(arguments):
+    for place, argument in enumerate(node.target._schema.arguments):
         given = (
             node.args[place]
             if place < len(node.args)

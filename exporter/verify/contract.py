@@ -160,6 +160,8 @@ def _shapes_fit_contract(
     )
 
 
+LARGEST_EPSILON = 0.5
+"""A larger number that is added before a root is no epsilon."""
 HALF_EPSILON = 2.0**-23
 """How far an epsilon may be off that is stored in float16: two steps of float16's smallest numbers, as
 converters replace what would become 0."""
@@ -182,7 +184,7 @@ def check_epsilons_by_contract(
         return ""
     step = HALF_EPSILON if precision in SIMULATED else 0.0
     left = list(epsilons)
-    for number in structure.epsilons:
+    for number in (n for n in structure.epsilons if 0 <= n <= LARGEST_EPSILON):
         nearest = min(left, key=lambda own: abs(own - number), default=math.inf)
         if abs(nearest - number) > max(step, 2.0**-10 * nearest):
             models = ", ".join(f"{own:.3g}" for own in sorted(set(epsilons))[:8]) or "nothing"

@@ -105,6 +105,7 @@ def test_another_epsilon_is_found_in_the_file(variant: str, other: Captured, tmp
         ((2e-5, 2e-5), "fp32", "adds 2e-05"),  # one layer's epsilon is no excuse for another's
         ((3e-5,), "fp16", "adds 3e-05"),
         ((0.0,), "fp32", "adds 0"),
+        ((1.0, -0.3), "fp32", ""),  # a distance, a hyperbola: no epsilons
     ],
 )
 def test_each_number_is_one_of_the_programs(
@@ -131,3 +132,33 @@ def test_a_norm_of_a_flat_input_is_right_in_another_order_of_sums(tmp_path: Path
     captured = proof.capture(network(), samples(12), tmp_path)
     verdict = proof.prove(captured, "executorch-xnnpack-fp32", tmp_path)
     assert verdict.status == "passed", verdict.reason
+
+
+class Root(nn.Module):
+    """A root of a sum: of a number in the code, of a stored one, or of one that parameters give."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("stored", torch.tensor(2e-5))
+        self.learned = nn.Parameter(torch.tensor([-10.0]))
+        self.mix = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        square = self.mix(x).square()
+        numbers = {"code": 1e-5, "large": 1.0, "stored": self.stored, "learned": self.learned.exp()}
+        mixed: Tensor = self.mix((square + numbers[self.kind]).sqrt())
+        return mixed
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"), [("code", (1e-5, 2e-5)), ("large", (2e-5,)), ("stored", (2e-5,)), ("learned", None)]
+)
+def test_numbers_under_a_root_are_the_programs(
+    kind: str, own: tuple[float, ...] | None, tmp_path: Path
+) -> None:
+    """A right file passes, also where its number is none that the graph shows."""
+    captured = proof.capture(Root(kind).eval(), samples(12), tmp_path)
+    epsilons = program_epsilons(captured.program)
+    assert epsilons is None if own is None else epsilons == pytest.approx(own)
+    assert proof.prove(captured, "onnx-fp32", tmp_path).status == "passed"
