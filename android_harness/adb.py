@@ -92,13 +92,13 @@ def _adb_phone(name: str | None) -> AdbDevice:
         entries = list_adb_devices()
     usable = [AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
     if name is None and len(usable) > 1:
-        phones = physical_phones.distinct_physical(usable)
+        phones = physical_phones.distinct_physical_phones(usable)
         return phones[0] if len(phones) == 1 else AdbDevice(choose_adb_device(entries, None).serial)
     if name is not None and name not in {entry.serial for entry in entries}:
-        by_serial = {device.serial: device for device in physical_phones.distinct_physical(usable)}
+        by_serial = {device.serial: device for device in physical_phones.distinct_physical_phones(usable)}
         if name in by_serial:
             return by_serial[name]
-    return physical_phones.distinct_physical((AdbDevice(choose_adb_device(entries, name).serial),))[0]
+    return physical_phones.distinct_physical_phones((AdbDevice(choose_adb_device(entries, name).serial),))[0]
 
 
 def connect_adb_address(address: str) -> None:

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from android_harness import identity as identities
 from android_harness import (
-    bench,
-    build,
     idle_temperature,
     launch,
     lease,
+    one_device,
     parse,
     phone_settings,
     push,
     readiness,
+    runner_build,
 )
-from android_harness import identity as identities
-from android_harness.bench import Failed, Measured, Observer, Programs
 from android_harness.errors import DeviceError, HarnessError
+from android_harness.one_device import Failed, Measured, Observer, Programs
 from android_harness.push import Program
 from android_harness.records import (
     HOST,
@@ -162,7 +162,7 @@ def built_for_all_devices(device: Device, identity: Identity) -> Programs:
         DeviceError: The device does not answer.
     """
     target = _target_of_any_device(device, identity)
-    return lambda backend: _program_for_all_devices(build.find_build_of_runner(target, backend))
+    return lambda backend: _program_for_all_devices(runner_build.find_runner_build(target, backend))
 
 
 def _program_for_all_devices(binary: Path) -> Program:
@@ -243,22 +243,24 @@ def _outcome_of_all_devices(
             owned.add(HOST)
             identity = identities.read_identity(device)
             runners = programs(device, identity)
-            results = bench.measure_bench(device, identity, runners, tasks, config, observer, measured, saved)
+            results = one_device.bench_one_device(
+                device, identity, runners, tasks, config, observer, measured, saved
+            )
             return Outcome(HOST, identity, results)
         with _leased_for_all_devices(device, config, observer, stop, owned) as own:
             with contextlib.suppress(DeviceError):
                 launch.kill_launched_runner(device)  # that a killed run left
-            phone_settings.recover_settings(device)
+            phone_settings.recover_phone_settings(device)
             push.prune_pushed(device)
             _wake_all_devices(device, observer)
             identity = identities.read_identity(device)
             runners = programs(device, identity)
             renewing = _renewing_for_all_devices(observer, own)
             _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
-            with phone_settings.changed_settings(device, _settings_for_all_devices(config)) as refused:
+            with phone_settings.changed_phone_settings(device, _settings_for_all_devices(config)) as refused:
                 for problem in refused:
                     observer(device.serial, f"{problem} The phone is measured all the same.")
-                results = bench.measure_bench(
+                results = one_device.bench_one_device(
                     device, identity, runners, tasks, config, renewing, measured, saved
                 )
         return Outcome(device.serial, identity, results)
@@ -331,7 +333,7 @@ def _wait_until_one_of_all_ready(
     celsius: list[float | None] = []
 
     def read() -> State:
-        state = identities.read_identified_state(device, identity)
+        state = identities.read_identity_state(device, identity)
         celsius.append(parse.parse_hottest_cpu(state.celsius))
         return state
 

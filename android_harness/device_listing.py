@@ -37,7 +37,7 @@ def _list_device_report(entry: DeviceEntry) -> DeviceReport:
     device = adb.AdbDevice(entry.serial)
     try:
         who = identity.read_identity(device)
-        state = identity.read_identified_state(device, who)
+        state = identity.read_identity_state(device, who)
     except HarnessError as error:
         return _list_unusable_device(entry, error.message, error.hint)
     return DeviceReport(
@@ -50,7 +50,7 @@ def _list_device_report(entry: DeviceEntry) -> DeviceReport:
             soc=None,
             need_bytes=NEED_BYTES,
             baseline_celsius=idle_temperature.idle_baseline(
-                physical_phones.read_physical(device).serial or entry.serial
+                physical_phones.read_physical_phone(device).serial or entry.serial
             ),
         ),
     )

@@ -144,11 +144,11 @@ def soc_identity(
     names = {name for name in named.values() if name}
     named[f"ro.board.platform is {platform!r}"] = " or ".join(family)
     reasons = [f"{source}: {name or 'unknown'}" for source, name in named.items()]
-    if not names and (len(family) == 1 or (family and _has_known_parts(family[0]))):
+    if not names and (len(family) == 1 or (family and _has_identity_known_parts(family[0]))):
         names = {family[0]}  # its cores are looked at below; siblings without known cores stay open
     contradict = len(names) > 1 or bool(family and not names & set(family))
     soc = "" if contradict or not names else names.pop()
-    chip = _identity_chip(clusters) if soc == "SM8250" else socs.chip_title(soc)
+    chip = _identity_chip(clusters) if soc == "SM8250" else socs.soc_title(soc)
     objections = [*_identity_against_parts(soc, parts), *_identity_against_clock(soc, chip, clusters, parked)]
     if contradict:
         objections.append("the names contradict each other")
@@ -166,7 +166,7 @@ def _soc_family_of_identity(platform: str) -> tuple[str, ...]:
     return (name,) if name else ()
 
 
-def _has_known_parts(soc: str) -> bool:
+def _has_identity_known_parts(soc: str) -> bool:
     return any(known.name == soc for known in SOCS)
 
 
@@ -250,7 +250,7 @@ def _is_identity_fingerprint_real(fingerprint: str) -> bool:
     return bool(shape) and not re.match(r"(?i)generic|unknown|.*(vbox|/sdk_|emulator)", fingerprint)
 
 
-def read_identified_state(device: Device, identity: Identity) -> State:
+def read_identity_state(device: Device, identity: Identity) -> State:
     """Read the state of a device in one round trip.
 
     Raises:
@@ -260,10 +260,10 @@ def read_identified_state(device: Device, identity: Identity) -> State:
         f"{c.policy}/{name}" for c in identity.clusters for name in ("scaling_max_freq", "scaling_governor")
     ]
     completed = device.run("sh", "-c", STATE_SCRIPT, device.root, *clocks, timeout_s=SCRIPT_S)
-    return identified_state_from_text(parse.parse_sections(completed.stdout), identity)
+    return identity_state_from_text(parse.parse_sections(completed.stdout), identity)
 
 
-def identified_state_from_text(sections: Mapping[str, str], identity: Identity) -> State:
+def identity_state_from_text(sections: Mapping[str, str], identity: Identity) -> State:
     """Make a state from the sections that `STATE_SCRIPT` prints."""
     contents = parse.parse_files(sections.get("files", ""))
     battery, thermal = sections.get("battery", ""), sections.get("thermal", "")

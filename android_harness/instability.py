@@ -63,7 +63,7 @@ def _has_thermal_status_for_instability(identity: Identity) -> bool:
 def _heat_instability(session: Session) -> Iterator[str]:
     """Check the temperatures between chunks; the thermal status is read only before and after a run."""
     for launch in session.launches:
-        hottest = cpu_clocks.hottest_while_clocked(launch, session.identity)
+        hottest = cpu_clocks.hottest_beside_cpu_clocks(launch, session.identity)
         if hottest and hottest[1] > MAX_CELSIUS:
             zone, celsius = hottest
             yield f"heat: launch {launch.index}: {zone} reached {celsius:.1f} °C"
@@ -74,7 +74,7 @@ def _clock_instability(session: Session) -> Iterator[str]:
     if len(before) == len(after) and any(low < top for low, top in zip(after, before, strict=True)):
         fall = f"from {_format_unstable_launches(before)} to {_format_unstable_launches(after)} kHz"
         yield f"cap: the clocks' limits fell {fall}"
-    used = cpu_clocks.clusters_to_clock(session)
+    used = cpu_clocks.clusters_to_cpu_clock(session)
     for launch in session.launches:
         if not used or not all(_readable_clock_instability(launch, cluster) for cluster in used):
             yield f"clocks: launch {launch.index}: unreadable, so that throttling could not be told"
@@ -86,28 +86,28 @@ def _clock_instability(session: Session) -> Iterator[str]:
 
 def _readable_clock_instability(launch: Launch, cluster: Cluster) -> bool:
     readings = (
-        cpu_clocks.lowest_clock_limit_khz(launch, cluster),
-        cpu_clocks.mean_clock_khz(launch, cluster),
+        cpu_clocks.lowest_cpu_clock_limit_khz(launch, cluster),
+        cpu_clocks.mean_cpu_clock_khz(launch, cluster),
     )
     return any(khz is not None for khz in readings)
 
 
 def _clock_cap_instability(launch: Launch, cluster: Cluster) -> Iterator[str]:
-    lowest = cpu_clocks.lowest_clock_limit_khz(launch, cluster)
+    lowest = cpu_clocks.lowest_cpu_clock_limit_khz(launch, cluster)
     if lowest is not None and lowest < cluster.max_khz:
         cores = _format_unstable_launches(cluster.cores)
         yield f"cap: launch {launch.index}: cores {cores} were held to {lowest} of {cluster.max_khz} kHz"
 
 
 def _frequency_instability(launch: Launch, cluster: Cluster) -> Iterator[str]:
-    mean = cpu_clocks.mean_clock_khz(launch, cluster)
+    mean = cpu_clocks.mean_cpu_clock_khz(launch, cluster)
     if mean is not None and mean < MIN_SHARE_OF_CAP * cluster.max_khz:
         cores, share = _format_unstable_launches(cluster.cores), mean / cluster.max_khz
         yield f"frequency: launch {launch.index}: cores {cores} ran at {share:.0%} of their maximum"
 
 
 def _affinity_instability(session: Session) -> Iterator[str]:
-    requested = cpu_clocks.cores_to_clock(session)
+    requested = cpu_clocks.cores_to_cpu_clock(session)
     for launch in session.launches if requested else ():
         allowed = set(parse.parse_cores(launch.cores_allowed))
         if allowed != requested:

@@ -27,7 +27,7 @@ MIN_SAMPLES_OF_P99 = 1000
 MIN_LAUNCHES = 2
 
 
-def stats_figures(session: Session) -> Figures:
+def latency_stats(session: Session) -> Figures:
     """Pool the samples of all launches and look for signs of instability.
 
     Returns:
@@ -44,7 +44,7 @@ def stats_figures(session: Session) -> Figures:
         raise DeviceError(f"{session.task.name}: the session has a launch without a single timed call.")
     launches = tuple(np.array(launch.durations_ns, dtype=np.float64) / 1e6 for launch in session.launches)
     pooled = np.concatenate(launches)
-    p90_low, p90_high = p90_interval_stats(launches)
+    p90_low, p90_high = latency_stats_interval_of_p90(launches)
     p50, p90, p95 = (float(value) for value in np.percentile(pooled, (50, 90, 95)))
     peaks = [launch.peak_bytes for launch in session.launches if launch.peak_bytes is not None]
     return Figures(
@@ -65,13 +65,13 @@ def stats_figures(session: Session) -> Figures:
     )
 
 
-def launch_spread_stats(session: Session) -> float:
+def latency_stats_of_launch_spread(session: Session) -> float:
     """Return by how much the launches' medians differ: their standard deviation as a share of their mean."""
     medians = [statistics.median(launch.durations_ns) for launch in session.launches if launch.durations_ns]
     return statistics.stdev(medians) / statistics.mean(medians) if len(medians) > 1 else 0.0
 
 
-def stats_verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
+def verdict_by_latency_stats(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
     """Return "pass" or "fail" if the whole interval is on one side of the budget, else "inconclusive"."""
     low, high = interval_ms
     if high < budget_ms:
@@ -79,7 +79,7 @@ def stats_verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict
     return "fail" if low > budget_ms else "inconclusive"
 
 
-def p90_interval_stats(launches: Sequence[Array]) -> tuple[float, float]:
+def latency_stats_interval_of_p90(launches: Sequence[Array]) -> tuple[float, float]:
     """Return the 95 % interval of p90, from the launches' own p90s: their mean m and their deviation s.
 
     A launch shifts all its calls, by b of standard deviation S. If calls vary more than launches, the true
@@ -95,15 +95,15 @@ def p90_interval_stats(launches: Sequence[Array]) -> tuple[float, float]:
     """
     import numpy as np
 
-    mean, deviation = _p90_stats(launches)
-    low, high = _interval_factors_for_stats(len(launches))
+    mean, deviation = _latency_stats_p90(launches)
+    low, high = _interval_factors_for_latency_stats(len(launches))
     # Launches of unequal length may pool to a figure outside: no interval leaves out its own estimate.
     pooled = float(np.percentile(np.concatenate(launches), 90))
     return max(0.0, min(pooled, mean - low * deviation)), max(pooled, mean + high * deviation)
 
 
 @functools.cache
-def _interval_factors_for_stats(launches: int) -> tuple[float, float]:
+def _interval_factors_for_latency_stats(launches: int) -> tuple[float, float]:
     """Return how many deviations of the launches the limits are below and above the launches' mean."""
     from scipy import stats
 
@@ -113,7 +113,7 @@ def _interval_factors_for_stats(launches: int) -> tuple[float, float]:
     return student, float(stats.nct.ppf(tail, launches - 1, shift)) / root
 
 
-def _p90_stats(launches: Sequence[Array]) -> tuple[float, float]:
+def _latency_stats_p90(launches: Sequence[Array]) -> tuple[float, float]:
     import numpy as np
 
     p90s = [float(np.percentile(launch, 90)) for launch in launches]

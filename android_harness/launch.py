@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from android_harness import faults, logcat, parse, results, trace
+from android_harness import faults, logcat, parse, runner_results, trace
 from android_harness.errors import DeviceError, Disconnected
 from android_harness.protocol import NANOSECONDS, Job, Result, Timed
 from android_harness.push import DeviceFiles, run_for_push
@@ -121,8 +121,8 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
     finally:
         with contextlib.suppress(DeviceError):
             prepared.device.run("rm", "-rf", base)
-    results.check_result_times(result, elapsed_ns)
-    return results.result_to_launch(result, index, outputs, repeatable)
+    runner_results.check_runner_result_times(result, elapsed_ns)
+    return runner_results.runner_result_to_launch(result, index, outputs, repeatable)
 
 
 @contextlib.contextmanager
@@ -140,9 +140,9 @@ def _naming_launch(task: str, number: int) -> Iterator[None]:
 def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) -> tuple[Result, int]:
     device = prepared.device
     if device.run("test", "-e", f"{base}/result.json").exit_code == 0:  # it ended while disconnected
-        return results.read_result(_fetch_launch_json(prepared, f"{base}/result.json"), task), int(
-            (prepared.config.max_seconds + LOAD_S) * NANOSECONDS
-        )
+        return runner_results.read_runner_result(
+            _fetch_launch_json(prepared, f"{base}/result.json"), task
+        ), int((prepared.config.max_seconds + LOAD_S) * NANOSECONDS)
     run_for_push(device, "rm", "-rf", base)
     run_for_push(device, "mkdir", "-p", f"{base}/outputs")
     job = _launch_job(prepared, task, base, REPEATS)
@@ -155,7 +155,9 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
     elapsed_ns = time.monotonic_ns() - start_ns
     if completed.exit_code:
         _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
-    return results.read_result(_fetch_launch_json(prepared, f"{base}/result.json"), task), elapsed_ns
+    return runner_results.read_runner_result(
+        _fetch_launch_json(prepared, f"{base}/result.json"), task
+    ), elapsed_ns
 
 
 def launch_with_profile(prepared: PreparedDevice, task: BenchTask) -> tuple[OperatorTime, ...]:
@@ -172,7 +174,9 @@ def launch_with_profile(prepared: PreparedDevice, task: BenchTask) -> tuple[Oper
         completed = _start_launch(device, PROFILE_S, program, "profile", f"{base}/job.json")
         if completed.exit_code:
             _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
-        return results.read_profile_result(_fetch_launch_json(prepared, f"{base}/result.json"), task)
+        return runner_results.read_profile_runner_result(
+            _fetch_launch_json(prepared, f"{base}/result.json"), task
+        )
     finally:
         with contextlib.suppress(DeviceError):
             device.run("rm", "-rf", base)
@@ -195,7 +199,9 @@ def launch_on_edges(prepared: PreparedDevice, task: BenchTask) -> tuple[Sample, 
         completed = _start_launch(device, LOAD_S, program, "outputs", f"{base}/job.json")
         if completed.exit_code:
             _explain_failed_launch(given, edges, completed, f"{base}/result.json")
-        result = results.read_untimed_result(_fetch_launch_json(given, f"{base}/result.json"), edges)
+        result = runner_results.read_untimed_runner_result(
+            _fetch_launch_json(given, f"{base}/result.json"), edges
+        )
         outputs, _ = _fetch_launch_outputs(given, edges, result, base, repeats=0)
         return outputs
     finally:
@@ -256,10 +262,15 @@ def _explain_failed_launch(
     prepared: PreparedDevice, task: BenchTask, completed: Completed, result: str
 ) -> NoReturn:
     """Raise the reason why the runner failed, in its own words if it left a result."""
-    with contextlib.suppress(results.NoResult):
-        failure = results.read_failure_result(_fetch_launch_json(prepared, result))
-        raise DeviceError(f"{task.name}: {failure.kind}: {results.plain_result_text(failure.reason)}")
-    message = results.plain_result_text(completed.stderr.strip().rpartition("\n")[2]) or "no error output"
+    with contextlib.suppress(runner_results.NoResult):
+        failure = runner_results.read_failure_runner_result(_fetch_launch_json(prepared, result))
+        raise DeviceError(
+            f"{task.name}: {failure.kind}: {runner_results.plain_runner_result_text(failure.reason)}"
+        )
+    message = (
+        runner_results.plain_runner_result_text(completed.stderr.strip().rpartition("\n")[2])
+        or "no error output"
+    )
     cause, hint = faults.explain_fault(completed.exit_code, completed.stderr)
     kept = logcat.keep_logcat(prepared.device, task.name)
     raise DeviceError(
@@ -284,8 +295,10 @@ def _fetch_launch_json(prepared: PreparedDevice, source: str) -> bytes:
         results.NoResult: There is none, or it is too large.
     """
     (size,) = _launch_output_sizes(prepared.device, source)
-    if size > results.MAX_RESULT_BYTES:
-        raise results.NoResult(f"The runner's result has {size} bytes, more than {results.MAX_RESULT_BYTES}.")
+    if size > runner_results.MAX_RESULT_BYTES:
+        raise runner_results.NoResult(
+            f"The runner's result has {size} bytes, more than {runner_results.MAX_RESULT_BYTES}."
+        )
     return _pull_launch_file(prepared, source)
 
 
@@ -309,7 +322,7 @@ def _launch_output_sizes(device: Device, *paths: str) -> list[int]:
     sizes = [parse.parse_integer(line) for line in completed.stdout.splitlines()]
     known = [size for size in sizes if size is not None]
     if completed.exit_code or len(known) != len(paths):
-        raise results.NoResult("The runner left no result.")
+        raise runner_results.NoResult("The runner left no result.")
     return known
 
 
@@ -317,15 +330,18 @@ def _fetch_launch_outputs(
     prepared: PreparedDevice, task: BenchTask, result: Result, base: str, repeats: int = REPEATS
 ) -> tuple[tuple[Sample, ...], bool]:
     """Return the outputs of the task's samples, and whether the first sample gave the same each time."""
-    results.check_result_outputs(result, task, f"{base}/outputs", repeats)
+    runner_results.check_runner_result_outputs(result, task, f"{base}/outputs", repeats)
     samples = result.outputs[: len(task.samples)]
     tensors = [tensor for sample in samples for tensor in sample]
     sizes = dict(zip(tensors, _launch_output_sizes(prepared.device, *(t.file for t in tensors)), strict=True))
     for tensor, size in sizes.items():
-        if size != results.expected_result_bytes(tensor):
+        if size != runner_results.expected_runner_result_bytes(tensor):
             raise DeviceError(f"{task.name}: {tensor.file} has {size} bytes, which does not fit its shape.")
     outputs = tuple(
-        tuple(results.result_to_array(tensor, _pull_launch_file(prepared, tensor.file)) for tensor in sample)
+        tuple(
+            runner_results.runner_result_to_array(tensor, _pull_launch_file(prepared, tensor.file))
+            for tensor in sample
+        )
         for sample in samples
     )
     first = (samples[0], *result.outputs[len(samples) :])
@@ -355,8 +371,8 @@ def launch_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]
         device, CANARY_S, prepared.files.programs[backend], "canary", str(CANARY_CALLS), path, *affinity
     )
     if completed.exit_code:
-        message = results.plain_result_text(completed.stderr.strip()) or "no error output"
+        message = runner_results.plain_runner_result_text(completed.stderr.strip()) or "no error output"
         raise DeviceError(f"{device.serial}: the runner's canary failed ({completed.exit_code}): {message}")
-    durations = results.read_canary_result(_fetch_launch_json(prepared, path), CANARY_CALLS)
+    durations = runner_results.read_canary_runner_result(_fetch_launch_json(prepared, path), CANARY_CALLS)
     device.run("rm", "-f", path)
     return durations

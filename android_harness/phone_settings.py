@@ -61,7 +61,7 @@ class _SettingsJournal(BaseModel):
 
 
 @contextmanager
-def changed_settings(
+def changed_phone_settings(
     device: Device, wanted: Mapping[tuple[str, str], str] = WANTED
 ) -> Iterator[tuple[str, ...]]:
     """Change settings while the body runs, then restore them.
@@ -82,15 +82,15 @@ def changed_settings(
     """
     if not set(wanted) <= ADJUSTABLE:
         raise ValueError(f"not adjustable: {sorted(set(wanted) - ADJUSTABLE)}")
-    recover_settings(device)
-    entries, problems = _plan_settings(device, wanted)
+    recover_phone_settings(device)
+    entries, problems = _plan_phone_settings(device, wanted)
     if entries:
-        _write_setting(device, _SettingsJournal(entries=entries))
+        _write_phone_setting(device, _SettingsJournal(entries=entries))
     try:
-        yield (*problems, *_apply_settings(device, entries))
+        yield (*problems, *_apply_phone_settings(device, entries))
     finally:
         try:
-            recover_settings(device)
+            recover_phone_settings(device)
         except HarnessError as error:
             logger.warning(
                 "The settings of %s are not restored yet; the next start will restore them: %s",
@@ -99,7 +99,7 @@ def changed_settings(
             )
 
 
-def recover_settings(device: Device) -> tuple[str, ...]:
+def recover_phone_settings(device: Device) -> tuple[str, ...]:
     """Restore the settings in the journal on the device, if there is one, and delete the journal.
 
     Returns:
@@ -108,58 +108,60 @@ def recover_settings(device: Device) -> tuple[str, ...]:
     Raises:
         DeviceError: The device does not answer or refuses; the journal stays.
     """
-    completed = device.run("sh", "-c", READ_SCRIPT, _settings_journal(device), timeout_s=SETTING_S)
+    completed = device.run("sh", "-c", READ_SCRIPT, _phone_settings_journal(device), timeout_s=SETTING_S)
     if completed.exit_code == NOT_THERE:
         return ()
     if completed.exit_code:
         raise DeviceError(
-            f"{device.serial}: its settings journal cannot be read: {_settings_reason(completed)}."
+            f"{device.serial}: its settings journal cannot be read: {_phone_settings_reason(completed)}."
         )
     try:
         journal = _SettingsJournal.model_validate_json(completed.stdout)
     except ValidationError:
         done: tuple[str, ...] = ("The settings journal is damaged: no setting was restored.",)
     else:
-        done = tuple(_restore_settings(device, entry) for entry in reversed(journal.entries))
-    _check_setting(
-        device, device.run("rm", "-f", _settings_journal(device)), "its settings journal cannot be deleted"
+        done = tuple(_restore_phone_settings(device, entry) for entry in reversed(journal.entries))
+    _check_phone_setting(
+        device,
+        device.run("rm", "-f", _phone_settings_journal(device)),
+        "its settings journal cannot be deleted",
     )
     return done
 
 
-def _restore_settings(device: Device, entry: _SettingsEntry) -> str:
+def _restore_phone_settings(device: Device, entry: _SettingsEntry) -> str:
     name = f"{entry.namespace} {entry.key}"
     if (entry.namespace, entry.key) not in ADJUSTABLE:
         return f"{name} is not adjustable: it is left alone."
-    current = _get_setting(device, entry.namespace, entry.key)
-    _check_setting(device, current, f"{name} cannot be read")
+    current = _get_phone_setting(device, entry.namespace, entry.key)
+    _check_phone_setting(device, current, f"{name} cannot be read")
     if parse.parse_setting(current.stdout) != entry.wanted:
         return f"{name} was changed in the meantime: it is left alone."
     if entry.before is None:
         argv: tuple[str, ...] = ("settings", "delete", entry.namespace, entry.key)
     else:
         argv = ("settings", "put", entry.namespace, entry.key, entry.before)
-    _check_setting(device, device.run(*argv, timeout_s=SETTING_S), f"{name} cannot be restored")
+    _check_phone_setting(device, device.run(*argv, timeout_s=SETTING_S), f"{name} cannot be restored")
     return f"{name} is {entry.before or 'unset'} again."
 
 
-def _plan_settings(
+def _plan_phone_settings(
     device: Device, wanted: Mapping[tuple[str, str], str]
 ) -> tuple[tuple[_SettingsEntry, ...], tuple[str, ...]]:
     """Return the settings to change, and a sentence for each that cannot be read."""
     entries: list[_SettingsEntry] = []
     problems: list[str] = []
     for (namespace, key), value in wanted.items():
-        current = _get_setting(device, namespace, key)
+        current = _get_phone_setting(device, namespace, key)
         before = parse.parse_setting(current.stdout)
         if current.exit_code or (before is not None and not re.match(NUMBER, before)):
-            problems.append(f"{namespace} {key} cannot be read: {_settings_reason(current)}.")
+            problems.append(f"{namespace} {key} cannot be read: {_phone_settings_reason(current)}.")
         elif before != value:
             entries.append(_SettingsEntry(namespace=namespace, key=key, before=before, wanted=value))  # type: ignore[arg-type]
     return tuple(entries), tuple(problems)
 
 
-def _apply_settings(device: Device, entries: tuple[_SettingsEntry, ...]) -> tuple[str, ...]:
+def _apply_phone_settings(device: Device, entries: tuple[_SettingsEntry, ...]) -> tuple[str, ...]:
     results = {
         f"{entry.namespace} {entry.key}": device.run(
             "settings", "put", entry.namespace, entry.key, entry.wanted, timeout_s=SETTING_S
@@ -167,35 +169,37 @@ def _apply_settings(device: Device, entries: tuple[_SettingsEntry, ...]) -> tupl
         for entry in entries
     }
     return tuple(
-        f"{name} cannot be changed: {_settings_reason(result)}."
+        f"{name} cannot be changed: {_phone_settings_reason(result)}."
         for name, result in results.items()
         if result.exit_code
     )
 
 
-def _get_setting(device: Device, namespace: str, key: str) -> Completed:
+def _get_phone_setting(device: Device, namespace: str, key: str) -> Completed:
     return device.run("settings", "get", namespace, key, timeout_s=SETTING_S)
 
 
-def _write_setting(device: Device, journal: _SettingsJournal) -> None:
-    aside = f"{_settings_journal(device)}.new"
+def _write_phone_setting(device: Device, journal: _SettingsJournal) -> None:
+    aside = f"{_phone_settings_journal(device)}.new"
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(journal.model_dump_json())
         file.flush()
         device.push(Path(file.name), aside)
-    completed = device.run("sh", "-c", REPLACE_SCRIPT, aside, _settings_journal(device), timeout_s=SYNC_S)
-    _check_setting(device, completed, "its settings journal cannot be written")
+    completed = device.run(
+        "sh", "-c", REPLACE_SCRIPT, aside, _phone_settings_journal(device), timeout_s=SYNC_S
+    )
+    _check_phone_setting(device, completed, "its settings journal cannot be written")
 
 
-def _settings_journal(device: Device) -> str:
+def _phone_settings_journal(device: Device) -> str:
     return f"{device.root}/settings.json"
 
 
-def _check_setting(device: Device, completed: Completed, problem: str) -> None:
+def _check_phone_setting(device: Device, completed: Completed, problem: str) -> None:
     if completed.exit_code:
-        raise DeviceError(f"{device.serial}: {problem}: {_settings_reason(completed)}.")
+        raise DeviceError(f"{device.serial}: {problem}: {_phone_settings_reason(completed)}.")
 
 
-def _settings_reason(completed: Completed) -> str:
+def _phone_settings_reason(completed: Completed) -> str:
     text = (completed.stderr.strip() or completed.stdout.strip()).partition("\n")[0][:200]
     return f"{text or 'no reason given'} (exit code {completed.exit_code})"

@@ -26,7 +26,7 @@ class Hardware:
     """The kernel's random id of this boot, which no two running phones share."""
 
 
-def read_physical(device: Device) -> Hardware:
+def read_physical_phone(device: Device) -> Hardware:
     """Return what identifies a phone; a phone that does not answer is known by its address only."""
     try:
         lines = device.run("sh", "-c", SCRIPT).stdout.splitlines()
@@ -51,14 +51,14 @@ class AddressedPhysical(Device, Protocol):
 A = TypeVar("A", bound=AddressedPhysical)
 
 
-def distinct_physical(devices: Sequence[A]) -> tuple[A, ...]:
+def distinct_physical_phones(devices: Sequence[A]) -> tuple[A, ...]:
     """Return each phone once, under its own serial, with the best of its addresses (USB before a network).
 
     Two phones that report the same serial keep their addresses as names.
     """
     found = [
-        (device, read_physical(device))
-        for device in sorted(devices, key=lambda device: is_physical_over_network(device.address))
+        (device, read_physical_phone(device))
+        for device in sorted(devices, key=lambda device: is_physical_phone_over_network(device.address))
     ]
     phones: dict[tuple[str, str], A] = {}
     for device, hardware in found:
@@ -70,6 +70,6 @@ def distinct_physical(devices: Sequence[A]) -> tuple[A, ...]:
     return tuple(sorted(phones.values(), key=lambda device: device.serial))
 
 
-def is_physical_over_network(address: str) -> bool:
+def is_physical_phone_over_network(address: str) -> bool:
     """Return whether an address in adb belongs to a network connection."""
     return re.search(r":\d+$|\._adb-tls-connect\._tcp\.?$", address) is not None

@@ -38,7 +38,7 @@ def latency_with_provenance(
 
     Args:
         session: The raw evidence.
-        figures: `stats.stats_figures(session)`.
+        figures: `stats.latency_stats(session)`.
         check: The comparison of the session's outputs.
         budget_ms: The budget of a measured latency.
     """
@@ -49,8 +49,8 @@ def latency_with_provenance(
         "figures": replace(figures, flags=(*figures.flags, *_uncertain_provenance(session, check))),
         "max_error": check.max_error,
         "problem": check.problem,
-        "exceeded": session_limits.exceeded_limits(session.config, figures),
-        "peak_pss_bytes": session_limits.peak_pss_bytes_for_limit(session),
+        "exceeded": session_limits.exceeded_session_limits(session.config, figures),
+        "peak_pss_bytes": session_limits.peak_pss_bytes_for_session_limit(session),
         "energy_mj": energy_mj,
         "energy_problem": energy_problem,
         "operators": session.operators,
@@ -111,8 +111,8 @@ def _device_of_provenance(session: Session) -> dict[str, Any]:
         "power": session.before.plugged,
         # An app may be scheduled differently, especially with several threads.
         "context": APP_LIKE if session.config.app_like else "shell",
-        "launch_spread": round(latency_stats.launch_spread_stats(session), 5),
-        "clock_state": cpu_clocks.clock_state(session),
+        "launch_spread": round(latency_stats.latency_stats_of_launch_spread(session), 5),
+        "clock_state": cpu_clocks.cpu_clock_state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
         "threads": session.config.threads,
@@ -130,7 +130,7 @@ def verdict_by_provenance(latency: Latency) -> Verdict:
         return "not_measured"
     if latency.problem or latency.exceeded:
         return "fail"
-    verdict_of_interval = latency_stats.stats_verdict(latency.figures.p90_ci_ms, latency.budget_ms)
+    verdict_of_interval = latency_stats.verdict_by_latency_stats(latency.figures.p90_ci_ms, latency.budget_ms)
     if verdict_of_interval == "pass" and (
         latency.figures.flags or not _is_provenance_enough_to_pass(latency)
     ):

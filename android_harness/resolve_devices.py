@@ -57,7 +57,7 @@ def _resolve_all_listed() -> ResolvedDevices:
         raise NoDeviceError("adb lists no phone.", "See `export-mobile devices`.")
     usable = [adb.AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
     return ResolvedDevices(
-        {device.serial: device for device in physical_phones.distinct_physical(usable)},
+        {device.serial: device for device in physical_phones.distinct_physical_phones(usable)},
         {
             entry.serial: NoDeviceError(
                 f"adb reports the state {entry.state!r}.", adb_state_advice(entry.state)

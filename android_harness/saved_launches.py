@@ -88,7 +88,7 @@ def save_launch(path: Path, launch: Launch) -> None:
     fields = {name: value for name, value in vars(launch).items() if name not in {"outputs", "clocks"}}
     clocks = [{"at_ns": clock.at_ns, "texts": dict(clock.texts)} for clock in launch.clocks]
     with contextlib.suppress(OSError):
-        _save_launch_outputs(path / f"{launch.index}.npz", launch.outputs)
+        _save_outputs_of_saved_launch(path / f"{launch.index}.npz", launch.outputs)
         _write_saved_launch(
             path / f"{launch.index}.json", json.dumps({**fields, "clocks": clocks}, default=dict).encode()
         )
@@ -145,10 +145,12 @@ def _saved_launch(path: Path, index: int) -> Launch:
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
-    return Launch(**fields, clocks=clocks, parts=parts, outputs=_load_launch_outputs(path / f"{index}.npz"))
+    return Launch(
+        **fields, clocks=clocks, parts=parts, outputs=_load_outputs_of_saved_launch(path / f"{index}.npz")
+    )
 
 
-def _save_launch_outputs(path: Path, outputs: tuple[Sample, ...]) -> None:
+def _save_outputs_of_saved_launch(path: Path, outputs: tuple[Sample, ...]) -> None:
     import numpy as np
 
     arrays = {
@@ -160,7 +162,7 @@ def _save_launch_outputs(path: Path, outputs: tuple[Sample, ...]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _load_launch_outputs(path: Path) -> tuple[Sample, ...]:
+def _load_outputs_of_saved_launch(path: Path) -> tuple[Sample, ...]:
     import numpy as np
 
     samples: dict[int, dict[int, Any]] = {}

@@ -12,12 +12,12 @@ SMAPS = "/proc/self/smaps_rollup"
 """The runner reads it between chunks of calls; kernels before 4.14 lack it."""
 
 
-def exceeded_limits(config: BenchConfig, figures: Figures) -> tuple[str, ...]:
+def exceeded_session_limits(config: BenchConfig, figures: Figures) -> tuple[str, ...]:
     """Return a sentence for every limit that was exceeded, or that could not be checked."""
-    return tuple(_exceeded_limit(config, figures))
+    return tuple(_exceeded_session_limit(config, figures))
 
 
-def _exceeded_limit(config: BenchConfig, figures: Figures) -> Iterator[str]:
+def _exceeded_session_limit(config: BenchConfig, figures: Figures) -> Iterator[str]:
     memory = config.memory_budget_bytes
     if memory is not None and figures.peak_bytes is None:
         yield f"Its peak memory is unknown, so that the limit of {memory / 1e6:.1f} MB could not be checked."
@@ -32,7 +32,7 @@ def _exceeded_limit(config: BenchConfig, figures: Figures) -> Iterator[str]:
             yield f"{noun} took {value:.3g} ms; the limit is {limit:.3g} ms."
 
 
-def peak_pss_bytes_for_limit(session: Session) -> int | None:
+def peak_pss_bytes_for_session_limit(session: Session) -> int | None:
     """Return the highest PSS that the runner read between chunks of timed calls; None if it read none."""
     texts = (clock.texts.get(SMAPS, "") for launch in session.launches for clock in launch.clocks)
     found = (re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE) for text in texts)

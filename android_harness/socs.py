@@ -133,6 +133,6 @@ def soc_named(text: str) -> str:
     return match[0] if match else ""
 
 
-def chip_title(soc: str) -> str:
+def soc_title(soc: str) -> str:
     """Return the name that a SoC is sold under; "" where the table has none."""
     return CHIPS[soc].title if soc in CHIPS else ""

@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from exporter.android.packages import TABLE
+from exporter.android.stock_packages import TABLE
 from exporter.files import digest_file
 
 EXECUTORCH = ("1.0.1", "1.1.0", "1.2.0", "1.3.1", "1.4.1", "1.5.1")

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import nn
 
 from benchmarks.zoo import ZOO, build
-from exporter.capture.program import program_matrix_weights
+from exporter.capture.captured_program import captured_program_matrix_weights
 from exporter.errors import ExportError, LoweringError
 from exporter.formats import VARIANTS as VARIANTS_OF
 from exporter.records import Sample
@@ -84,7 +84,7 @@ def _rows(
     except ExportError as error:
         yield Row(name, "all", "refused", str(error), time.monotonic() - started)
         return
-    matrices = program_matrix_weights(captured)
+    matrices = captured_program_matrix_weights(captured)
     for variant in variants:
         made_from = captured
         if VARIANTS_OF[variant].precision == "int8":

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from android_harness import build, protocol
+from android_harness import protocol, runner_build
 from android_harness.records import Backend
 
 FILES: dict[Backend, str] = {
@@ -127,7 +127,7 @@ def compare(backend: Backend, out: Path, blocks: int, threads: int) -> str:
     shape = json.loads((out / "manifest.json").read_text())["inputs"][0]["shape"]
     value = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = out / FILES[backend]
-    runner, call = build.find_build_of_runner("host", backend), CALLS[backend](path, value, threads)
+    runner, call = runner_build.find_runner_build("host", backend), CALLS[backend](path, value, threads)
     with tempfile.TemporaryDirectory() as folder:
         job = write_job(backend, path, value, threads, Path(folder))
         pairs = [
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    build.build_runners("host", observer=print)
+    runner_build.build_runners("host", observer=print)
     print(f"{'runtime':12} {'runner ms':>10} {'Python ms':>10} {'ratio':>8}  quartiles")
     for backend in FILES:
         print(compare(backend, options.out, options.blocks, options.threads), flush=True)

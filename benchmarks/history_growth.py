@@ -63,7 +63,7 @@ def columns(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         day, line = divmod(number, LINES)
         if day % UPDATE == 0:
-            common[line] = table_rows.row_columns(session(number))
+            common[line] = table_rows.table_row_columns(session(number))
         unstable = number % 7 == 0
         yield common[line] | {
             "key": f"key-{number}",

@@ -460,7 +460,7 @@ def npz(maker: random.Random, place: Path, canary: Path) -> Attempt:
     path.write_bytes(data)
     if maker.random() < 0.5:
         return lambda: bounded(lambda: arrays.read_npz(path, (TensorSpec("x", (1, 3)),)))
-    return lambda: bounded(lambda: reference_io.load_reference(path))
+    return lambda: bounded(lambda: reference_io.load_reference_io(path))
 
 
 def _manifest(maker: random.Random) -> bytes:
@@ -532,11 +532,11 @@ def release(maker: random.Random, place: Path, canary: Path) -> Attempt:
 def _inspecting(place: Path, data: bytes) -> Attempt:
     """Write the file; the job of `inspect` reads it, without the sandbox that would hide the canary."""
     from exporter.config.request import ModelRequest
-    from exporter.pipeline.inspect import inspect_here
+    from exporter.pipeline.inspect import inspect_checkpoint_here
 
     path = place / "checkpoint.bin"
     path.write_bytes(data)
-    return lambda: bounded(lambda: inspect_here(ModelRequest(path)))
+    return lambda: bounded(lambda: inspect_checkpoint_here(ModelRequest(path)))
 
 
 def bounded(read: Callable[[], object]) -> object:
@@ -545,7 +545,7 @@ def bounded(read: Callable[[], object]) -> object:
     from exporter.errors import BoundsError
     from exporter.sandbox import resource_limits
 
-    resource_limits.enter_limits(sandbox.Confinement(seconds=sandbox.confinement_seconds(0)))
+    resource_limits.enter_resource_limits(sandbox.Confinement(seconds=sandbox.confinement_seconds(0)))
     try:
         return read()
     except MemoryError:

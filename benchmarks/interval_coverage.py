@@ -64,7 +64,7 @@ MODELS: dict[str, Model] = {"plain": plain, "throttled": throttled}
 def candidates(launches: tuple[Array, ...]) -> dict[str, Interval]:
     return {
         "Student t": student(launches),
-        "chosen": latency_stats.p90_interval_stats(launches),
+        "chosen": latency_stats.latency_stats_interval_of_p90(launches),
     }
 
 

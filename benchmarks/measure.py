@@ -60,7 +60,7 @@ class Evidence:
     samples: int
 
     def read(self) -> reference_io.ReferenceIO:
-        return reference_io.load_reference(self.out / "verification.npz")
+        return reference_io.load_reference_io(self.out / "verification.npz")
 
 
 def log_to(path: str) -> None:
@@ -114,7 +114,7 @@ def judge(row: Row, path: Path, variant_name: str, evidence: Evidence) -> Row:
     module = FORMATS[variant.format]
     run, _ = module.load(path, variant, 1)
     known = evidence.read()
-    outputs = reference_io.stack_reference([run(sample) for sample in known.samples()])
+    outputs = reference_io.stack_reference_io([run(sample) for sample in known.samples()])
     comparison = compare_outputs.compare_outputs(known.reference, outputs)
     return replace(
         row,

@@ -54,8 +54,8 @@ TESTS = (
     "tests/formats/test_simulation.py"
 )
 LEFT_OUT = (
-    "tests/verify/test_calibration_sweep.py::test_the_curve_is_measured_on_verification_samples",
-    "tests/verify/test_calibration_sweep.py::test_the_report_shows_the_curve",
+    "tests/verify/test_sweep_decision.py::test_the_curve_is_measured_on_verification_samples",
+    "tests/verify/test_sweep_decision.py::test_the_report_shows_the_curve",
     "tests/verify/test_variable_sizes.py",
     "tests/capture/test_torchvision_ops.py::test_torchvision_imports_in_a_fresh_process",
 )

@@ -2,7 +2,7 @@
 
 Small networks of many kinds, trained ones of digits and seeded ones, are quantised and compiled for every
 generation of the NPU. For each output the table has three SQNRs: of the quantised program and of the artifact
-with the model, and of the artifact with the program, which is what `verify/gates/lowering.py` limits. Results
+with the model, and of the artifact with the program, which is what the gate of lowering limits. Results
 are kept in FOLDER, so that a run that is stopped goes on; `--markdown FILE` writes the table.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.apple import subjects
-from exporter.capture.program import program_matrix_weights
+from exporter.capture.captured_program import captured_program_matrix_weights
 from exporter.errors import ExportError, LoweringError
 from exporter.formats import FORMATS, VARIANTS
 from exporter.formats.qnn import GENERATIONS
@@ -55,7 +55,7 @@ def rows_of_npu(name: str, generations: Sequence[str]) -> list[Row]:
             quantized = proof.quantize(captured, samples[VERIFY:], folder)
         except (ExportError, LoweringError, ValueError) as error:
             return [Row(name, "all", "refused", str(error))]
-        matrices = program_matrix_weights(captured)
+        matrices = captured_program_matrix_weights(captured)
         rows = []
         for generation in generations:
             variant = f"onnx-qnn-{generation}-int8"
@@ -66,11 +66,11 @@ def rows_of_npu(name: str, generations: Sequence[str]) -> list[Row]:
 
 
 def _figures(folder: Path, variant: str) -> tuple[float, float, float]:
-    evidence = reference_io.load_reference(folder / proof.EVIDENCE)
-    program = reference_io.load_reference_lowering(folder / proof.LOWERING)
+    evidence = reference_io.load_reference_io(folder / proof.EVIDENCE)
+    program = reference_io.load_reference_io_lowering(folder / proof.LOWERING)
     how = VARIANTS[variant]
     run, _ = FORMATS[how.format].load(folder / f"{variant}{how.suffix}", how, 1)
-    outputs = reference_io.stack_reference([run(sample) for sample in evidence.samples()])
+    outputs = reference_io.stack_reference_io([run(sample) for sample in evidence.samples()])
     triples = [
         (y, p, a)
         for y, p, a in zip(evidence.reference, program.outputs, outputs, strict=True)

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from android_harness.history.records import BASELINE_SESSIONS, StoredSession
 from android_harness.regressions import changes
-from android_harness.regressions.judging import confirm_judgement, judge_session
 from android_harness.regressions.records import Limits, Status
+from android_harness.regressions.session_judging import confirm_session_judging, judge_session
 from tests.history.stored import night as stored_night
 
 Array: TypeAlias = NDArray[Any]
@@ -108,7 +108,7 @@ def judged(nights: Sequence[Night]) -> list[tuple[Status, Status]]:
     for night in nights:
         baseline = eligible[-BASELINE_SESSIONS:]
         first = judge_session(night.session, baseline)
-        last = confirm_judgement(first, night.again, baseline)
+        last = confirm_session_judging(first, night.again, baseline)
         statuses.append((first.status, last.status))
         if last.status != "confirmed":
             runs = (night.session, night.again) if first.status == "suspected" else (night.session,)

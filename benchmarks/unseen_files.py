@@ -21,7 +21,7 @@ from exporter.records import Array, Captured, Sample, TensorSpec, Variant
 if TYPE_CHECKING:
     import torch
 
-    from exporter.quantize.int8 import Int8Program
+    from exporter.quantize.int8_recipe import Int8Program
 
 OURS = {"ours (ExecuTorch)": "executorch-xnnpack-int8", "ours (ONNX Runtime)": "onnx-int8"}
 MIXED = {"ours mixed (ExecuTorch)": "executorch-xnnpack-mixed", "ours mixed (ONNX Runtime)": "onnx-mixed"}
@@ -99,12 +99,12 @@ def split_choosing_scenes(job: Job) -> tuple[tuple[Sample, ...], tuple[Sample, .
 
 
 def _mixed_file_result(subject: subjects.Subject, job: Job, folder: Path) -> FileResult:
-    from exporter.quantize import int8, int8_scheme, mixed_precision, operator_ranking, sensitivity
+    from exporter.quantize import int8_recipe, int8_scheme, mixed_precision, operator_ranking, sensitivity
 
     calibrate, choose = split_choosing_scenes(job)
     program = _int8_program_of_file(subject, calibrate)
-    samples = [int8.int8_tensors(sample) for sample in calibrate]
-    choosing = [int8.int8_tensors(sample) for sample in choose]
+    samples = [int8_recipe.int8_recipe_tensors(sample) for sample in calibrate]
+    choosing = [int8_recipe.int8_recipe_tensors(sample) for sample in choose]
     expected = sensitivity.run_for_sensitivity(subject.load(), choosing)  # type: ignore[arg-type]
     activations, prices = operator_ranking.measure_for_operator_ranking(
         program.module, program.float_weights, samples
@@ -132,10 +132,10 @@ def _file_latency_ratio(path: Path, variant: Variant, other: Path, whole: Varian
 def _int8_program_of_file(subject: subjects.Subject, calibration: tuple[Sample, ...]) -> Int8Program:
     import torch
 
-    from exporter.quantize import int8
+    from exporter.quantize import int8_recipe
 
     example = alternatives.tensors(calibration[0])
-    return int8.quantize_int8(torch.export.export(subject.load(), example), calibration)
+    return int8_recipe.quantize_by_int8_recipe(torch.export.export(subject.load(), example), calibration)
 
 
 def _emit_file(

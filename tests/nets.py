@@ -15,7 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from exporter.quantize import int8
+from exporter.quantize import int8_recipe
 from exporter.records import QUANTIZED, Captured, Sample, TensorSpec, Variant
 
 
@@ -248,11 +248,11 @@ def captured(name: str) -> Captured:
 
 
 @functools.cache
-def quantized(name: str) -> int8.Int8Program:
+def quantized(name: str) -> int8_recipe.Int8Program:
     """Return the trained network's int8 program, calibrated on training digits."""
     program = captured(name).program
     assert program is not None
-    return int8.quantize_int8(program, samples(name, 0, 32))
+    return int8_recipe.quantize_by_int8_recipe(program, samples(name, 0, 32))
 
 
 @functools.cache

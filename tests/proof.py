@@ -9,15 +9,15 @@ from pathlib import Path
 
 from torch import nn
 
-from exporter.capture import program
-from exporter.capture.reference import run_reference
+from exporter.capture import captured_program
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.data import Data, edge_inputs
 from exporter.errors import LoweringError
 from exporter.formats import FORMATS, VARIANTS, simulation
-from exporter.pipeline.int8 import int8_lowering, refuse_mostly_float_int8
-from exporter.pipeline.results import ExpectedResult
-from exporter.pipeline.verify import verify_artifact
-from exporter.quantize import int8
+from exporter.pipeline.int8_stage import int8_stage_lowering, int8_stage_refuses_mostly_float
+from exporter.pipeline.stage_results import ExpectedResult
+from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.quantize import int8_recipe
 from exporter.records import SIMULATED, Captured, Limits, Model, Precision, Sample, TensorSpec, Verdict
 from exporter.verify import reference_io, simulation_io
 
@@ -30,9 +30,9 @@ def capture(net: nn.Module, samples: Sequence[Sample], folder: Path) -> Captured
     """Capture a network and write its evidence, as an export would."""
     specs = tuple(TensorSpec(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(samples[0]))
     model = Model(net.eval(), "tests:net", specs, None, 0)
-    captured = program.capture_program(model, samples[0], others=samples[1:])
-    evidence, _ = run_reference(captured, samples, _edges(captured, samples))
-    reference_io.save_reference(evidence, folder / EVIDENCE)
+    captured = captured_program.capture_program(model, samples[0], others=samples[1:])
+    evidence, _ = run_float64_reference(captured, samples, _edges(captured, samples))
+    reference_io.save_reference_io(evidence, folder / EVIDENCE)
     return captured
 
 
@@ -48,22 +48,24 @@ def quantize(captured: Captured, calibration: Sequence[Sample], folder: Path) ->
     """
     if captured.program is None:
         raise LoweringError(captured.program_error)
-    quantized = int8.quantize_int8(captured.program, calibration)
-    refuse_mostly_float_int8(captured.program, quantized.module, Limits().min_quantized_weights)
-    samples = reference_io.load_reference(folder / EVIDENCE).samples()
+    quantized = int8_recipe.quantize_by_int8_recipe(captured.program, calibration)
+    int8_stage_refuses_mostly_float(captured.program, quantized.module, Limits().min_quantized_weights)
+    samples = reference_io.load_reference_io(folder / EVIDENCE).samples()
     data = Data(tuple(calibration), tuple(samples), "arrays")
-    lowering = int8_lowering(int8.int8_runner(quantized.module), data.verification, _edges(captured, samples))
-    reference_io.save_reference_lowering(lowering, folder / LOWERING)
-    int8.save_int8(quantized, folder)
-    return replace(captured, program=int8.load_int8_program(folder))
+    lowering = int8_stage_lowering(
+        int8_recipe.int8_recipe_runner(quantized.module), data.verification, _edges(captured, samples)
+    )
+    reference_io.save_reference_io_lowering(lowering, folder / LOWERING)
+    int8_recipe.save_int8_recipe(quantized, folder)
+    return replace(captured, program=int8_recipe.load_int8_recipe_program(folder))
 
 
 def simulate(captured: Captured, precision: Precision, folder: Path) -> None:
     """Write what a precision makes of a captured network."""
     assert captured.program is not None
     run = simulation.format_simulation_runner(captured.program, precision)
-    evidence = reference_io.load_reference(folder / EVIDENCE)
-    outputs = reference_io.stack_reference([run(sample) for sample in evidence.samples()])
+    evidence = reference_io.load_reference_io(folder / EVIDENCE)
+    outputs = reference_io.stack_reference_io([run(sample) for sample in evidence.samples()])
     simulation_io.save_simulation(
         simulation_io.Simulation(outputs, {}), folder / SIMULATION.format(precision)
     )
@@ -92,11 +94,11 @@ def prove(captured: Captured, variant: str, folder: Path, matrices: int | None =
 def judge(captured: Captured, path: Path, variant: str, matrices: int | None = None) -> Verdict:
     """Judge a file by the evidence in its folder."""
     how = VARIANTS[variant]
-    weights = program.program_matrix_weights(captured) if matrices is None else matrices
+    weights = captured_program.captured_program_matrix_weights(captured) if matrices is None else matrices
     expected = ExpectedResult(captured.inputs, captured.outputs, weights, Limits(min_delegated=0.0))
     lowering = path.parent / LOWERING if how.precision == "int8" else None
     simulated = path.parent / SIMULATION.format(how.precision)
-    return verify_artifact(
+    return verify_stage_of_artifact(
         path,
         how,
         path.parent / EVIDENCE,

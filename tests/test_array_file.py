@@ -114,8 +114,8 @@ def test_a_hostile_file_is_refused_wherever_arrays_are_read(name: str, tmp_path:
     path = tmp_path / "x.npz"
     write(path)
     for read, error in (
-        (lambda: reference_io.load_reference(path), VerificationError),
-        (lambda: reference_io.load_reference_lowering(path), VerificationError),
+        (lambda: reference_io.load_reference_io(path), VerificationError),
+        (lambda: reference_io.load_reference_io_lowering(path), VerificationError),
         (lambda: npz.read_npz(path, (TensorSpec("x", (1, 4)),)), CalibrationError),
         (lambda: npz.read_npz_labels(path), CalibrationError),
     ):

@@ -20,7 +20,7 @@ from benchmarks import alternatives, kept, measure, nets, pairing, quantization,
 from benchmarks.measure import Evidence, Row
 from benchmarks.pairing import Paired
 from benchmarks.subjects import Subject
-from exporter.capture.reference import run_reference
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.errors import MissingDependencyError
 from exporter.records import TensorSpec
 from exporter.verify import reference_io
@@ -113,7 +113,7 @@ def rows() -> np.ndarray[Any, Any]:
 @functools.cache
 def reference() -> reference_io.ReferenceIO:
     """Return the float64 network's outputs on the second half."""
-    known, _ = run_reference(captured("cnn"), tuple((row,) for row in rows()[16:]), {})
+    known, _ = run_float64_reference(captured("cnn"), tuple((row,) for row in rows()[16:]), {})
     return known
 
 
@@ -128,7 +128,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 @pytest.fixture
 def evidence(tmp_path: Path) -> Evidence:
     """Write what an export of it would leave."""
-    reference_io.save_reference(reference(), tmp_path / "verification.npz")
+    reference_io.save_reference_io(reference(), tmp_path / "verification.npz")
     return Evidence(tmp_path, SPEC, None, 16)
 
 
@@ -137,9 +137,9 @@ def test_a_benchmark_of_other_samples_is_refused(
 ) -> None:
     """Figures of different samples cannot be compared."""
     assert len(measure.calibration(subject, evidence)) == 16
-    known = reference_io.load_reference(tmp_path / "verification.npz")
+    known = reference_io.load_reference_io(tmp_path / "verification.npz")
     changed = replace(known, inputs=tuple(a * 0.5 for a in known.inputs))
-    reference_io.save_reference(changed, tmp_path / "verification.npz")
+    reference_io.save_reference_io(changed, tmp_path / "verification.npz")
     with pytest.raises(RuntimeError, match="other samples"):
         measure.calibration(subject, evidence)
 

@@ -83,7 +83,7 @@ class History:
         Raises:
             HistoryError: A different session has this key.
         """
-        columns = table_rows.row_columns(session)
+        columns = table_rows.table_row_columns(session)
         packed = packed_samples.pack_samples(samples) if samples else None
         with self.database.writing() as connection:
             number = _insert_into_store(connection, SESSIONS, columns)
@@ -120,7 +120,7 @@ class History:
             row = connection.execute(select(*table_rows.COLUMNS).where(SESSIONS.c.key == key)).first()
             if row is None:
                 raise _not_in_store(key)
-            session = table_rows.session_from_row(row)
+            session = table_rows.session_from_table_row(row)
             connection.execute(update(SESSIONS).where(SESSIONS.c.key == key).values(accepted=True))
             later = (
                 SESSIONS.c.line == session.series_key.id,
@@ -133,13 +133,13 @@ class History:
         """Return the session with this key, if there is one."""
         with self.database.reading() as connection:
             row = connection.execute(select(*table_rows.COLUMNS).where(SESSIONS.c.key == key)).first()
-        return table_rows.session_from_row(row) if row else None
+        return table_rows.session_from_table_row(row) if row else None
 
     def get_all(self, keys: Collection[str]) -> dict[str, StoredSession]:
         """Return the sessions with these keys, by key; unknown keys are left out."""
         query = select(*table_rows.COLUMNS).where(SESSIONS.c.key.in_(keys))
         with self.database.reading() as connection:
-            sessions = [table_rows.session_from_row(row) for row in connection.execute(query)]
+            sessions = [table_rows.session_from_table_row(row) for row in connection.execute(query)]
         return {session.key: session for session in sessions}
 
     def find(self, prefix: str) -> StoredSession:
@@ -151,7 +151,7 @@ class History:
         matches = SESSIONS.c.key.startswith(prefix, autoescape=True)
         query = select(*table_rows.COLUMNS).where(matches).order_by(SESSIONS.c.key).limit(2)
         with self.database.reading() as connection:
-            sessions = [table_rows.session_from_row(row) for row in connection.execute(query)]
+            sessions = [table_rows.session_from_table_row(row) for row in connection.execute(query)]
         if not sessions:
             raise _not_in_store(prefix)
         if len(sessions) > 1 and sessions[0].key != prefix:
@@ -185,7 +185,7 @@ class History:
         query = select_stored_sessions(wanted or Filter())
         with self.database.reading() as connection:
             for row in connection.execution_options(yield_per=BATCH).execute(query):
-                yield table_rows.session_from_row(row)
+                yield table_rows.session_from_table_row(row)
 
     def gaps(self, wanted: Filter | None = None) -> tuple[Gap, ...]:
         """Return the gaps that match a filter's time, run, host and device, newest first.
@@ -196,7 +196,7 @@ class History:
         query = select(GAPS).where(*_stored_gap_conditions(wanted)).limit(wanted.newest)
         with self.database.reading() as connection:
             gap_rows = connection.execute(query.order_by(GAPS.c.at.desc(), GAPS.c.number.desc())).all()
-        return tuple(table_rows.gap_from_row(row) for row in gap_rows)
+        return tuple(table_rows.gap_from_table_row(row) for row in gap_rows)
 
     def series_keys(self, wanted: Filter | None = None) -> tuple[SeriesKey, ...]:
         """Return the key of every series that a filter's sessions belong to, sorted."""
@@ -239,7 +239,7 @@ class History:
     def _oldest_first(self, query: Select[Any]) -> tuple[StoredSession, ...]:
         with self.database.reading() as connection:
             session_rows = connection.execute(query).all()
-        return tuple(table_rows.session_from_row(row) for row in reversed(session_rows))
+        return tuple(table_rows.session_from_table_row(row) for row in reversed(session_rows))
 
 
 def select_stored_sessions(wanted: Filter) -> Select[Any]:

@@ -50,24 +50,26 @@ def _model_causes(near: Sequence[StoredSession]) -> Iterator[Cause]:
 def _tool_causes(near: Sequence[StoredSession]) -> Iterator[Cause]:
     yield from _version_causes("", [session.toolchain for session in near])
     yield from _version_causes("The runner's ", [session.runner for session in near])
-    yield from _changed_cause("tool", "The runtime", [session.runtime for session in near])
+    yield from _cause_by_difference("tool", "The runtime", [session.runtime for session in near])
 
 
 def _version_causes(prefix: str, near: Sequence[Mapping[str, str]]) -> Iterator[Cause]:
     for name in sorted({name for versions in near for name in versions}):
-        yield from _changed_cause("tool", f"{prefix}{name}", [versions.get(name, "") for versions in near])
+        yield from _cause_by_difference(
+            "tool", f"{prefix}{name}", [versions.get(name, "") for versions in near]
+        )
 
 
 def _device_causes(near: Sequence[StoredSession]) -> Iterator[Cause]:
-    yield from _changed_cause("device", "Android's build", [session.fingerprint for session in near])
-    yield from _changed_cause("device", "The clocks' lock", [session.clock_state for session in near])
-    yield from _changed_cause("device", "The host", [session.host for session in near])
+    yield from _cause_by_difference("device", "Android's build", [session.fingerprint for session in near])
+    yield from _cause_by_difference("device", "The clocks' lock", [session.clock_state for session in near])
+    yield from _cause_by_difference("device", "The host", [session.host for session in near])
 
 
 def _state_causes(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
     for subject, value in STATES.items():
         old, new = (mode(value(session) for session in side) for side in (before, after))
-        yield from _changed_cause("device", subject, [old, new])
+        yield from _cause_by_difference("device", subject, [old, new])
     for subject, reading in TEMPERATURES.items():
         cold, warm = _median_for_cause(map(reading, before)), _median_for_cause(map(reading, after))
         if cold is not None and warm is not None and abs(warm - cold) > WARMER_CELSIUS:
@@ -124,7 +126,7 @@ def _cause_name(flag: str) -> str:
     return flag.partition(":")[0]
 
 
-def _changed_cause(kind: Kind, subject: str, values: Sequence[str]) -> Iterator[Cause]:
+def _cause_by_difference(kind: Kind, subject: str, values: Sequence[str]) -> Iterator[Cause]:
     for old, new in pairwise(values):
         if old != new:
             yield Cause(kind, f"{subject} went from {old or 'unknown'} to {new or 'unknown'}.")

@@ -69,13 +69,13 @@ def changes_of_series(series: Sequence[Point], look_up: LookUp) -> tuple[Change,
             started_at=series[place].started_at,
             before_ms=statistics.median(values[start:place]),
             after_ms=statistics.median(values[place:end]),
-            causes=_causes_of_changes(series[start:place], series[place:end], known),
+            causes=_changes_with_causes(series[start:place], series[place:end], known),
         )
         for start, place, end in spans
     )
 
 
-def _causes_of_changes(
+def _changes_with_causes(
     before: Sequence[Point], after: Sequence[Point], known: Mapping[str, StoredSession]
 ) -> tuple[Cause, ...]:
     """Return the causes between two levels; another process may have pruned some sessions meanwhile."""

@@ -7,10 +7,10 @@ import os
 import shutil
 import sys
 
-from android_harness import build
+from android_harness import runner_build
 from android_harness.errors import SetupError
 from android_harness.records import Backend, Build
-from android_harness.runtimes import EXTRA
+from android_harness.runner_runtimes import EXTRA
 from android_harness.simulator.base import PROGRAMS
 from android_harness.simulator.device import EMULATOR
 from android_harness.simulator.soc import Arch
@@ -41,7 +41,7 @@ def missing_bench_parts(arch: Arch) -> tuple[str, ...]:
     runners = []
     for backend in BACKENDS:
         try:
-            build.find_build_of_runner(target, backend)
+            runner_build.find_runner_build(target, backend)
         except SetupError as error:
             runners.append(f"{error.message} {error.hint}")
-    return (*build.missing_build_parts(target), *runners) if runners else ()
+    return (*runner_build.missing_runner_build_parts(target), *runners) if runners else ()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.android import packages
-from exporter.android.packages import Package
+from exporter.android import stock_packages
 from exporter.android.records import Answer, Needs
+from exporter.android.stock_packages import Package
 
 
 def answer_for_stock(artifact: str, needs: Needs, version: str) -> Answer:
@@ -18,9 +18,9 @@ def answer_for_stock(artifact: str, needs: Needs, version: str) -> Answer:
         version: The version of the runtime that it was made with. Where the table lacks it, the newest before
             it is asked; where all are newer, the oldest.
     """
-    families: list[Sequence[Package]] = [packages.onnxruntime_packages()]
+    families: list[Sequence[Package]] = [stock_packages.onnxruntime_stock_packages()]
     if needs.runtime == "ExecuTorch":
-        families = [packages.executorch_packages(name) for name in packages.EXECUTORCH]
+        families = [stock_packages.executorch_stock_packages(name) for name in stock_packages.EXECUTORCH]
     answers = [_stock_of_family(artifact, needs, family, version) for family in families]
     return next((item for item in answers if item.loads == "yes"), answers[-1])
 
@@ -36,8 +36,12 @@ def _stock_of_family(artifact: str, needs: Needs, family: Sequence[Package], ver
 def package_of_stock_version(family: Sequence[Package], version: str) -> Package:
     """Return the package of a version, or the newest before it, or the oldest."""
     try:
-        wanted = packages.package_version_numbers(version)
+        wanted = stock_packages.stock_package_version_numbers(version)
     except ValueError:
         return family[-1]
-    before = [package for package in family if packages.package_version_numbers(package.version) <= wanted]
+    before = [
+        package
+        for package in family
+        if stock_packages.stock_package_version_numbers(package.version) <= wanted
+    ]
     return before[-1] if before else family[0]

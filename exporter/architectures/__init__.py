@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from exporter.architectures import (
     factory,
     huggingface,
-    inputs,
+    network_inputs,
     preprocessing,
     self_contained,
     timm_networks,
@@ -108,7 +108,9 @@ def build_architecture(
         from exporter.architectures.dictionary_inputs import with_dictionary_inputs
 
         module, input_shapes = with_dictionary_inputs(module, input_shapes)
-    specs = built.inputs or inputs.resolve_inputs(module, built.photo, checkpoint.example, input_shapes, rows)
+    specs = built.inputs or network_inputs.resolve_network_inputs(
+        module, built.photo, checkpoint.example, input_shapes, rows
+    )
     wishes = preprocessing.PreprocessingWishes(preprocess, mean, std, whole)
     prepared, notes = preprocessing.resolve_preprocessing(built.photo, specs, wishes)
     return Model(

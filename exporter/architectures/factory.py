@@ -12,7 +12,7 @@ from importlib.util import module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import index, loading
+from exporter.architectures import network_index, weight_loading
 from exporter.architectures.built_network import Built
 from exporter.architectures.weight_readings import Weights
 from exporter.capture import torchvision_ops
@@ -49,11 +49,11 @@ def build_by_factory(
         )
     target = _factory_attribute(_import_factory(module_name, arch), attribute, arch)
     module = _call_factory(target, arguments, arch)
-    return Built(module, arch, loading.load_weights(module, readings, arch, from_arch=from_arch))
+    return Built(module, arch, weight_loading.load_weights(module, readings, arch, from_arch=from_arch))
 
 
 def _meant_factory(arch: str) -> str:
-    names = [entry.name for entry in index.index_entries()]
+    names = [entry.name for entry in network_index.network_index_entries()]
     nearest = difflib.get_close_matches(arch.rpartition("/")[2], names, n=1)
     return f"Did you mean torchvision/{nearest[0]}?" if nearest else "Write `torchvision/resnet18`, or:"
 

@@ -28,7 +28,9 @@ def import_family_package(name: str, subject: str, licence: str = "") -> ModuleT
         is_new = name not in sys.modules
         module = importlib.import_module(name)
         if is_new:
-            sandbox.limit_seconds_anew(READ_SECONDS)  # the import is no part of what the file makes us do
+            sandbox.resource_limit_of_seconds_anew(
+                READ_SECONDS
+            )  # the import is no part of what the file makes us do
     except Exception as error:  # a package may raise anything where a part of it is broken
         words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         absent = isinstance(error, ModuleNotFoundError) and error.name == name

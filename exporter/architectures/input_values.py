@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures.inputs import forward_input_names
+from exporter.architectures.network_inputs import forward_network_input_names
 from exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def with_input_values(module: torch.nn.Module, values: Mapping[str, Any]) -> tor
     """
     import torch
 
-    names, _ = forward_input_names(module)
+    names, _ = forward_network_input_names(module)
     strangers = [name for name in values if names is None or name not in names]
     if strangers:
         raise UsageError(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from exporter.architectures import index
+from exporter.architectures import network_index
 from exporter.architectures.weight_readings import Weights
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ RENAMED = (
 """Names of weight norm and spectral norm: `torch.nn.utils`' old ones, and those of `parametrizations`."""
 
 
-def adapt_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def adapt_reparametrized(weights: Weights, own: Mapping[str, network_index.Shape]) -> Weights:
     """Bring the weights into the form that a network has, where the tensors alone decide how.
 
     Args:
@@ -52,7 +52,7 @@ def merge_reparametrized(weights: Weights) -> Weights:
     return _plain_of_reparametrized(reparametrized_without_observers(weights, {}), None)
 
 
-def reparametrized_without_observers(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def reparametrized_without_observers(weights: Weights, own: Mapping[str, network_index.Shape]) -> Weights:
     """Leave out the ranges that quantisation-aware training learned."""
     rest = {k: t for k, t in weights.tensors.items() if k in own or not OBSERVER.search(k)}
     count = len(weights.tensors) - len(rest)
@@ -65,7 +65,7 @@ def reparametrized_without_observers(weights: Weights, own: Mapping[str, index.S
     )
 
 
-def _plain_of_reparametrized(weights: Weights, own: Mapping[str, index.Shape] | None) -> Weights:
+def _plain_of_reparametrized(weights: Weights, own: Mapping[str, network_index.Shape] | None) -> Weights:
     """Compute the plain weight from its parts, where the network (None: any) has that one."""
     tensors = dict(weights.tensors)
     notes = []
@@ -110,7 +110,7 @@ def _is_reparametrized_magnitude(magnitude: torch.Tensor, direction: torch.Tenso
     )
 
 
-def _reparametrized_norm(direction: torch.Tensor, shape: index.Shape) -> torch.Tensor:
+def _reparametrized_norm(direction: torch.Tensor, shape: network_index.Shape) -> torch.Tensor:
     """Compute a weight's length over every axis except the one of its magnitude."""
     if len(shape) != direction.dim():
         return direction.square().sum().sqrt()
@@ -123,10 +123,12 @@ def _reparametrized_note(kind: str, weights: list[str]) -> str:
         "pruned": "pruned: weight and mask are multiplied",
         "weight norm": "weight norm: magnitude and direction are multiplied into the plain weight",
     }
-    return f"{how[kind]} ({len(weights)} weights, first {index.printable_index_key(weights[0])})"
+    return (
+        f"{how[kind]} ({len(weights)} weights, first {network_index.printable_network_index_key(weights[0])})"
+    )
 
 
-def _rename_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def _rename_reparametrized(weights: Weights, own: Mapping[str, network_index.Shape]) -> Weights:
     """Respell weight norm and spectral norm between their old names and those of `parametrizations`."""
     renamed = {}
     for wanted in own:
@@ -141,7 +143,8 @@ def _rename_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> 
     return weights.noted(
         tensors,
         f"{len(renamed)} names of weight norm or spectral norm are respelt, "
-        f"first {index.printable_index_key(first)} as {index.printable_index_key(wanted)}",
+        f"first {network_index.printable_network_index_key(first)} as "
+        f"{network_index.printable_network_index_key(wanted)}",
     )
 
 
@@ -154,7 +157,7 @@ def _other_reparametrized_names(key: str) -> Iterator[str]:
                 yield replacement.format(*match.groups())
 
 
-def _split_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def _split_reparametrized(weights: Weights, own: Mapping[str, network_index.Shape]) -> Weights:
     """Split a plain weight into magnitude and direction, where the network has weight norm."""
     tensors = dict(weights.tensors)
     split = []
@@ -168,7 +171,8 @@ def _split_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> W
         return weights
     return weights.noted(
         tensors,
-        f"{len(split)} plain weights split for weight norm, first {index.printable_index_key(split[0])}",
+        f"{len(split)} plain weights split for weight norm, first "
+        f"{network_index.printable_network_index_key(split[0])}",
     )
 
 

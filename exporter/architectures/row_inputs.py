@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def inputs_of_rows(
+def infer_row_inputs(
     module: torch.nn.Module, path: Path, names: Sequence[str] | None, required: int
 ) -> tuple[TensorSpec, ...]:
     """Return the inputs that a file's arrays hold samples of; empty where these cannot be the network's.
@@ -31,13 +31,15 @@ def inputs_of_rows(
         required: How many of them have no default.
     """
     arrays = load_npz(path)
-    columns = _columns_of_rows(arrays, names, required)
+    columns = _columns_of_row_inputs(arrays, names, required)
     if not columns or any(array.ndim < 1 or not len(array) for _, array in columns):
         return ()
-    rows = [(name, _cast_row(array[0])) for name, array in columns]
+    rows = [(name, _cast_row_input(array[0])) for name, array in columns]
     for batched in (True, False):
         sample = [row[None] if batched else row for _, row in rows]
-        if all(row.ndim and row.dtype.name in INPUT_DTYPES for row in sample) and _takes_row(module, sample):
+        if all(row.ndim and row.dtype.name in INPUT_DTYPES for row in sample) and _takes_row_input(
+            module, sample
+        ):
             return tuple(
                 TensorSpec(name, row.shape, row.dtype.name)
                 for (name, _), row in zip(rows, sample, strict=True)
@@ -45,7 +47,7 @@ def inputs_of_rows(
     return ()
 
 
-def _columns_of_rows(
+def _columns_of_row_inputs(
     arrays: dict[str, Array], names: Sequence[str] | None, required: int
 ) -> list[tuple[str, Array]]:
     """Return the arrays that are inputs, in forward's order, with the inputs' names."""
@@ -59,12 +61,12 @@ def _columns_of_rows(
     return [(name, arrays[key]) for name, key in zip(given, positional, strict=False)]
 
 
-def _cast_row(row: Array) -> Array:
+def _cast_row_input(row: Array) -> Array:
     """Return a row as the network takes it: float32 where it holds floats."""
     return np.asarray(row, np.float32) if row.dtype.kind == "f" else np.asarray(row)
 
 
-def _takes_row(module: torch.nn.Module, sample: Sequence[Array]) -> bool:
+def _takes_row_input(module: torch.nn.Module, sample: Sequence[Array]) -> bool:
     """Tell whether the network answers a sample; a copy is asked, as calls may change its buffers."""
     import torch
 

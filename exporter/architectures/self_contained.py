@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.architectures import index, torchvision
+from exporter.architectures import network_index, torchvision
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.weight_readings import Weights
 from exporter.records import Checkpoint
@@ -22,7 +22,7 @@ def build_self_contained(checkpoint: Checkpoint) -> Built:
     assert module is not None
     name = self_contained_name(checkpoint.kind, module)
     notes: tuple[str, ...] = (f"the file holds its own network ({name}), which is used unchanged",)
-    match = index.identify_in_index(self_contained_shapes(module))
+    match = network_index.identify_in_network_index(self_contained_shapes(module))
     if match is None:
         return Built(module, name, notes)
     entry, comparison = match
@@ -49,6 +49,6 @@ def self_contained_weights(module: torch.nn.Module) -> Weights:
     return Weights(tensors, getattr(state, "_metadata", None))
 
 
-def self_contained_shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
+def self_contained_shapes(module: torch.nn.Module) -> dict[str, network_index.Shape]:
     """Return name -> shape of a module's tensors."""
     return self_contained_weights(module).shapes

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporter.architectures import families, index, loading
+from exporter.architectures import families, network_index, weight_loading
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.weight_readings import Weights
-from exporter.checkpoints.folder import CONFIG
-from exporter.checkpoints.weights import ARGUMENTS
+from exporter.checkpoints.checkpoint_folder import CONFIG
+from exporter.checkpoints.checkpoint_weights import ARGUMENTS
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint, Preprocessing
 
@@ -108,23 +108,26 @@ def timm_network_by_name(
         ArchitectureError: The weights are another network's.
         MissingDependencyError: timm is not installed.
     """
-    timm = families.import_family_package("timm", f"The network {PREFIX}{index.printable_index_key(name)}")
+    timm = families.import_family_package(
+        "timm", f"The network {PREFIX}{network_index.printable_network_index_key(name)}"
+    )
     plain = name.partition(".")[0]
     full = name if name in timm.list_pretrained() else plain
     if not NAME.fullmatch(name) or not timm.is_model(plain):
         nearest = difflib.get_close_matches(plain, timm.list_models(), n=3)
         suggestion = "Did you mean " + " or ".join(PREFIX + n for n in nearest) + "?" if nearest else ""
         raise UsageError(
-            f"timm {timm.__version__} has no network named {index.printable_index_key(name)!r}.",
+            f"timm {timm.__version__} has no network named "
+            f"{network_index.printable_network_index_key(name)!r}.",
             suggestion,
             code="EM-ARCH",
         )
     known = {**(said.arguments if said else {}), **arguments}
     module = _fitting_timm_network(timm, full, readings[-1].shapes, known, set(known))
-    notes = loading.load_weights(module, readings, PREFIX + plain)
+    notes = weight_loading.load_weights(module, readings, PREFIX + plain)
     if said and said.arguments:
         listed = ", ".join(f"{key}={value!r}" for key, value in said.arguments.items())
-        notes += (f"made with {index.printable_index_key(listed)}, as the checkpoint says",)
+        notes += (f"made with {network_index.printable_network_index_key(listed)}, as the checkpoint says",)
     photo, more = _timm_photo(timm, plain, module, checkpoint)
     return Built(
         module, PREFIX + plain, (*notes, *more), photo, _timm_labels(checkpoint), _timm_network_doubts(said)
@@ -136,7 +139,8 @@ def _timm_network_doubts(said: StatedTimmNetwork | None) -> tuple[str, ...]:
     if said is None or not said.doubts:
         return ()
     return (
-        f"The network was made with {', '.join(map(index.printable_index_key, said.doubts))}, "
+        "The network was made with "
+        f"{', '.join(map(network_index.printable_network_index_key, said.doubts))}, "
         "which is neither a number nor text and is left out. The network may compute something else: "
         "check photos whose class you know (`--expect PHOTO=CLASS`), or name your own function with "
         "`--arch mypkg.nets:make_net`.",
@@ -146,7 +150,7 @@ def _timm_network_doubts(said: StatedTimmNetwork | None) -> tuple[str, ...]:
 def _fitting_timm_network(
     timm: ModuleType,
     name: str,
-    shapes: Mapping[str, index.Shape],
+    shapes: Mapping[str, network_index.Shape],
     arguments: Mapping[str, Any],
     given: set[str],
 ) -> torch.nn.Module:
@@ -167,7 +171,7 @@ def _fitting_timm_network(
     return _made_timm_network(timm, name, {**arguments, **inferred})
 
 
-def _timm_layer_size(shapes: Mapping[str, index.Shape], layer: Any, axis: int) -> int | None:
+def _timm_layer_size(shapes: Mapping[str, network_index.Shape], layer: Any, axis: int) -> int | None:
     """Return a size of a layer's weight; None where the file has no such layer."""
     layers = layer if isinstance(layer, list | tuple) else (layer,)
     shape = shapes.get(f"{layers[0]}.weight") if layers else None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import index, loading, lookalikes, reparametrized, skeleton
+from exporter.architectures import lookalike_doubts, network_index, reparametrized, skeleton, weight_loading
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.preprocessing import resize_preprocessing
 from exporter.architectures.weight_readings import Weights
@@ -59,7 +59,9 @@ def infer_torchvision(
         raise unknown_to_torchvision([weights.shapes for weights in readings])
     weights, entry, comparison = match
     published = _find_torchvision_recipe(entry, checkpoint.sha256) is not None
-    warnings = lookalikes.lookalike_doubts(entry.name, entry.title, checkpoint.stated_networks, published)
+    warnings = lookalike_doubts.lookalike_doubts(
+        entry.name, entry.title, checkpoint.stated_networks, published
+    )
     notes = (
         f"{len(weights.tensors)} tensors match {entry.title} exactly",
         *_torchvision_reasons(entry, comparison),
@@ -87,11 +89,11 @@ def torchvision_by_name(
         ArchitectureError: The weights do not fit; names the first keys that differ.
     """
     _check_torchvision_name(name)
-    entries = index.index_entries_by_name(name)
+    entries = network_index.network_index_entries_by_name(name)
     if not entries:
         module = _construct_torchvision(name, arguments)
         return Built(
-            module, PREFIX + name, loading.load_weights(module, readings, PREFIX + name, assign=True)
+            module, PREFIX + name, weight_loading.load_weights(module, readings, PREFIX + name, assign=True)
         )
     weights, entry, comparison = max(
         (
@@ -109,17 +111,17 @@ def torchvision_by_name(
     elif arguments:
         notes = (f"{len(weights.tensors)} tensors match {PREFIX}{name} with the given arguments",)
     else:
-        raise loading.loading_mismatch(comparison, _other_torchvision_network(readings))
+        raise weight_loading.weight_loading_mismatch(comparison, _other_torchvision_network(readings))
     weights = weights.noted(weights.tensors, *notes)
     return _build_torchvision(name, entry, comparison, weights, sha256, arguments, size)
 
 
 def _identify_in_torchvision(
     readings: Sequence[Weights],
-) -> tuple[Weights, index.IndexEntry, index.IndexComparison] | None:
+) -> tuple[Weights, network_index.IndexEntry, network_index.IndexComparison] | None:
     """Return the first reading that fits a known network; complete and unchanged readings come first."""
     for weights in _current_torchvision_readings(readings):
-        match = index.identify_in_index(weights.shapes)
+        match = network_index.identify_in_network_index(weights.shapes)
         if match:
             return (weights, *match)
     return None
@@ -130,28 +132,28 @@ def _current_torchvision_readings(readings: Sequence[Weights]) -> Iterator[Weigh
     respelt = [_current_torchvision_keys(weights) for weights in readings]
     yield from respelt
     for weights in respelt:
-        plain = loading.loading_without_unused(reparametrized.merge_reparametrized(weights))
+        plain = weight_loading.weight_loading_without_unused(reparametrized.merge_reparametrized(weights))
         if plain is not weights:
             yield plain
 
 
-def unknown_to_torchvision(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
+def unknown_to_torchvision(readings: Sequence[Mapping[str, network_index.Shape]]) -> ArchitectureError:
     """Describe weights that fit no known network by the networks that are closest.
 
     Args:
         readings: Name -> shape of the tensors, by each way to name them.
     """
-    if kind := foreign_files.foreign_by_names(readings[0]):
+    if kind := foreign_files.foreign_file_by_names(readings[0]):
         name = next(key for key in readings[0] if kind.names.search(key))
         return ArchitectureError(
-            f"The file holds {kind.title}: it has {index.printable_index_key(name)}, "
+            f"The file holds {kind.title}: it has {network_index.printable_network_index_key(name)}, "
             "which no known network has.",
             kind.advice,
         )
-    ranked = [(index.near_misses_in_index(shapes), shapes) for shapes in readings]
+    ranked = [(network_index.near_misses_in_network_index(shapes), shapes) for shapes in readings]
     nearest, shapes = max(ranked, key=lambda pair: pair[0][0].likeness if pair[0] else 0.0)
     if not nearest:
-        keys = ", ".join(index.printable_index_key(key) for key in list(shapes)[:3])
+        keys = ", ".join(network_index.printable_network_index_key(key) for key in list(shapes)[:3])
         return ArchitectureError(
             f"No known network has these {len(shapes)} tensors, nor any of them ({keys}, ...)."
             if len(shapes) > 3
@@ -166,7 +168,7 @@ def unknown_to_torchvision(readings: Sequence[Mapping[str, index.Shape]]) -> Arc
     )
 
 
-def torchvision_photo(entry: index.IndexEntry, bindings: Mapping[str, int], sha256: str) -> Photo:
+def torchvision_photo(entry: network_index.IndexEntry, bindings: Mapping[str, int], sha256: str) -> Photo:
     """Return the photo that a network takes: with the published weights' preprocessing, or the default's."""
     side = torchvision_image_side(entry, bindings)
     published = _find_torchvision_recipe(entry, sha256)
@@ -182,7 +184,7 @@ def torchvision_photo(entry: index.IndexEntry, bindings: Mapping[str, int], sha2
     return Photo(taken, bindings.get("channels", 3), source, side)
 
 
-def torchvision_image_side(entry: index.IndexEntry, bindings: Mapping[str, int]) -> int | None:
+def torchvision_image_side(entry: network_index.IndexEntry, bindings: Mapping[str, int]) -> int | None:
     """Derive the side in pixels from the number of positions: one per patch, and one for the class token.
 
     Raises:
@@ -203,8 +205,8 @@ def torchvision_image_side(entry: index.IndexEntry, bindings: Mapping[str, int])
 
 def _build_torchvision(
     name: str,
-    entry: index.IndexEntry,
-    comparison: index.IndexComparison,
+    entry: network_index.IndexEntry,
+    comparison: network_index.IndexComparison,
     weights: Weights,
     sha256: str,
     arguments: Mapping[str, Any],
@@ -223,14 +225,14 @@ def _build_torchvision(
     if channels != 3:
         skeleton.replace_stem_of_skeleton(module, stem, channels)
     weights = _torchvision_without_disabled(entry, arguments, weights)
-    loading.load_weights(module, (weights,), PREFIX + name, assign=True)
+    weight_loading.load_weights(module, (weights,), PREFIX + name, assign=True)
     notes = weights.notes + _torchvision_cautions(entry, all_arguments, arguments, sha256)
     taken = torchvision_photo(entry, comparison.bindings, sha256)
     return Built(module, PREFIX + name, notes, taken, torchvision_labels(entry, comparison.bindings))
 
 
 def _infer_torchvision_network(
-    entry: index.IndexEntry, bindings: Mapping[str, int], size: tuple[int, int] | None
+    entry: network_index.IndexEntry, bindings: Mapping[str, int], size: tuple[int, int] | None
 ) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(entry.options)
     arguments["num_classes"] = bindings.get("classes", entry.classes)
@@ -243,7 +245,7 @@ def _infer_torchvision_network(
     return arguments
 
 
-def _torchvision_transform_input(entry: index.IndexEntry, sha256: str) -> dict[str, bool]:
+def _torchvision_transform_input(entry: network_index.IndexEntry, sha256: str) -> dict[str, bool]:
     if entry.name not in TRANSFORM_INPUT:
         return {}
     return {"transform_input": _find_torchvision_recipe(entry, sha256) is not None}
@@ -265,11 +267,11 @@ def _construct_torchvision(name: str, arguments: Mapping[str, Any]) -> torch.nn.
 
 
 def _torchvision_without_disabled(
-    entry: index.IndexEntry, arguments: Mapping[str, Any], weights: Weights
+    entry: network_index.IndexEntry, arguments: Mapping[str, Any], weights: Weights
 ) -> Weights:
     """Leave out the tensors of a training head that the user switched off."""
     options = {key: bool(arguments.get(key, value)) for key, value in entry.options.items()}
-    for other in index.index_entries_by_name(entry.name):
+    for other in network_index.network_index_entries_by_name(entry.name):
         dropped = entry.tensors.keys() - other.tensors.keys()
         if other.options == options and dropped:
             rest = {key: tensor for key, tensor in weights.tensors.items() if key not in dropped}
@@ -277,12 +279,14 @@ def _torchvision_without_disabled(
     return weights
 
 
-def _torchvision_reasons(entry: index.IndexEntry, comparison: index.IndexComparison) -> tuple[str, ...]:
+def _torchvision_reasons(
+    entry: network_index.IndexEntry, comparison: network_index.IndexComparison
+) -> tuple[str, ...]:
     notes = []
     bound = comparison.bindings
     head, stem, positions = entry.first("classes"), entry.first("channels"), entry.first("positions")
     if head and bound["classes"] != entry.classes:
-        shape = index.index_shape_text(comparison.shapes[head])
+        shape = network_index.network_index_shape_text(comparison.shapes[head])
         notes.append(f"{head} is {shape}: {bound['classes']} classes instead of {entry.classes}")
     if stem and bound["channels"] != 3:
         plural = "" if bound["channels"] == 1 else "s"
@@ -294,7 +298,7 @@ def _torchvision_reasons(entry: index.IndexEntry, comparison: index.IndexCompari
 
 
 def _torchvision_cautions(
-    entry: index.IndexEntry, used: Mapping[str, Any], given: Mapping[str, Any], sha256: str
+    entry: network_index.IndexEntry, used: Mapping[str, Any], given: Mapping[str, Any], sha256: str
 ) -> tuple[str, ...]:
     notes = []
     if entry.name in TRANSFORM_INPUT and "transform_input" not in given:
@@ -309,7 +313,7 @@ def _torchvision_cautions(
     return tuple(notes)
 
 
-def torchvision_labels(entry: index.IndexEntry, bindings: Mapping[str, int]) -> tuple[str, ...]:
+def torchvision_labels(entry: network_index.IndexEntry, bindings: Mapping[str, int]) -> tuple[str, ...]:
     """ImageNet's categories for a classifier of 1000 classes; else none are known."""
     if entry.task != "classification" or bindings.get("classes") != entry.classes:
         return ()
@@ -319,7 +323,9 @@ def torchvision_labels(entry: index.IndexEntry, bindings: Mapping[str, int]) -> 
     return tuple(models.get_model_weights(entry.name).DEFAULT.meta["categories"])
 
 
-def _find_torchvision_recipe(entry: index.IndexEntry, sha256: str) -> index.IndexRecipe | None:
+def _find_torchvision_recipe(
+    entry: network_index.IndexEntry, sha256: str
+) -> network_index.IndexRecipe | None:
     return next((recipe for recipe in entry.recipes if sha256.startswith(recipe.sha256_prefix)), None)
 
 

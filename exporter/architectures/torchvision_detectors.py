@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from exporter.architectures import index, loading, skeleton
+from exporter.architectures import network_index, skeleton, weight_loading
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.weight_readings import Weights
 from exporter.errors import ArchitectureError, UsageError
@@ -51,10 +51,10 @@ class KnownDetector:
 
 def is_torchvision_detector(readings: Sequence[Weights]) -> bool:
     """Tell whether the tensors have names as torchvision's detectors have them."""
-    return any(_detector_kind(weights) for weights in readings)
+    return any(_torchvision_detector_kind(weights) for weights in readings)
 
 
-def _detector_kind(weights: Weights) -> str:
+def _torchvision_detector_kind(weights: Weights) -> str:
     """Return the beginning of the names of the detectors that the tensors may be; empty for others."""
     return next((kind for kind, sign in SIGNS if any(key.startswith(sign) for key in weights.tensors)), "")
 
@@ -76,33 +76,37 @@ def torchvision_detector(
         UsageError: The input's size does not suit the network.
     """
     for weights in readings:
-        for known in _known_detectors(weights, name):
-            return _built_detector(known, weights, sha256, size)
+        for known in _known_torchvision_detectors(weights, name):
+            return _built_torchvision_detector(known, weights, sha256, size)
     return None
 
 
-def _known_detectors(weights: Weights, wanted: str) -> Iterator[KnownDetector]:
+def _known_torchvision_detectors(weights: Weights, wanted: str) -> Iterator[KnownDetector]:
     """Yield the detectors of torchvision that have exactly these tensors."""
-    shapes = {key: shape for key, shape in weights.shapes.items() if not key.endswith(index.OPTIONAL_SUFFIX)}
-    kind = _detector_kind(weights)
-    for name in detector_names():
+    shapes = {
+        key: shape for key, shape in weights.shapes.items() if not key.endswith(network_index.OPTIONAL_SUFFIX)
+    }
+    kind = _torchvision_detector_kind(weights)
+    for name in torchvision_detector_names():
         if wanted not in ("", name) or not kind or not name.startswith(kind):
             continue
         for full_tail in (False, True) if name.startswith("ssdlite") else (False,):
-            first = _detector_shapes(KnownDetector(name, CLASSES, full_tail))
-            if first.keys() == shapes.keys() and _differ_detectors_in_heads_only(first, shapes):
-                known = KnownDetector(name, _detector_classes(name, full_tail, first, shapes), full_tail)
-                if known.classes > 0 and _detector_shapes(known) == shapes:
+            first = _torchvision_detector_shapes(KnownDetector(name, CLASSES, full_tail))
+            if first.keys() == shapes.keys() and _differ_torchvision_detectors_in_heads_only(first, shapes):
+                known = KnownDetector(
+                    name, _torchvision_detector_classes(name, full_tail, first, shapes), full_tail
+                )
+                if known.classes > 0 and _torchvision_detector_shapes(known) == shapes:
                     yield known
 
 
-def _differ_detectors_in_heads_only(
-    first: Mapping[str, index.Shape], second: Mapping[str, index.Shape]
+def _differ_torchvision_detectors_in_heads_only(
+    first: Mapping[str, network_index.Shape], second: Mapping[str, network_index.Shape]
 ) -> bool:
     return all("head" in key or shape == second[key] for key, shape in first.items())
 
 
-def detector_names() -> list[str]:
+def torchvision_detector_names() -> list[str]:
     """List torchvision's detectors."""
     skeleton.skeleton_builders()
     from torchvision import models
@@ -110,18 +114,23 @@ def detector_names() -> list[str]:
     return list(models.list_models(models.detection))
 
 
-def _detector_shapes(known: KnownDetector) -> dict[str, index.Shape]:
-    state = _construct_detector(known).state_dict()
+def _torchvision_detector_shapes(known: KnownDetector) -> dict[str, network_index.Shape]:
+    state = _construct_torchvision_detector(known).state_dict()
     return {
-        key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(index.OPTIONAL_SUFFIX)
+        key: tuple(tensor.shape)
+        for key, tensor in state.items()
+        if not key.endswith(network_index.OPTIONAL_SUFFIX)
     }
 
 
-def _detector_classes(
-    name: str, full_tail: bool, first: Mapping[str, index.Shape], shapes: Mapping[str, index.Shape]
+def _torchvision_detector_classes(
+    name: str,
+    full_tail: bool,
+    first: Mapping[str, network_index.Shape],
+    shapes: Mapping[str, network_index.Shape],
 ) -> int:
     """Return the number of classes that the tensors' sizes follow from; 0 where they follow from none."""
-    second = _detector_shapes(KnownDetector(name, CLASSES + 1, full_tail))
+    second = _torchvision_detector_shapes(KnownDetector(name, CLASSES + 1, full_tail))
     for key, shape in first.items():
         step = second[key][0] - shape[0] if shape else 0
         if step:
@@ -130,7 +139,7 @@ def _detector_classes(
     return 0
 
 
-def _construct_detector(known: KnownDetector) -> Any:
+def _construct_torchvision_detector(known: KnownDetector) -> Any:
     """Construct a detector without drawing weights; torchvision's own choices that need some are replaced."""
     from torchvision.models.detection import _utils, ssdlite
 
@@ -151,7 +160,7 @@ def _construct_detector(known: KnownDetector) -> Any:
         return skeleton.construct_skeleton(known.name, {"num_classes": known.classes})
 
 
-def _built_detector(
+def _built_torchvision_detector(
     known: KnownDetector, weights: Weights, sha256: str, size: tuple[int, int] | None
 ) -> Built:
     from exporter.architectures.detector_heads import DetectorHeads
@@ -165,19 +174,19 @@ def _built_detector(
             "fcos_resnet50_fpn), or write the part that you need as a function: --arch mypkg.nets:make_net.",
             code="EM-TWO-STAGES",
         )
-    network = _construct_detector(known)
-    notes = loading.load_weights(network, (weights,), title, assign=True)
-    published = find_published_detector(known.name, sha256)
+    network = _construct_torchvision_detector(known)
+    notes = weight_loading.load_weights(network, (weights,), title, assign=True)
+    published = find_published_torchvision_detector(known.name, sha256)
     if (
         published is not None
         and str(published).endswith("COCO_V1")
         and known.name == "retinanet_resnet50_fpn"
     ):
-        _set_detector_epsilon(network, 0.0)
-    photo = _detector_photo(network.transform, size)
+        _set_torchvision_detector_epsilon(network, 0.0)
+    photo = _torchvision_detector_photo(network.transform, size)
     height, width = photo.preprocessing.crop
     if network.transform.fixed_size is None:
-        _check_detector_size(title, height, width)
+        _check_torchvision_detector_size(title, height, width)
     module = DetectorHeads(network, (height, width))
     settings = (
         f"score_threshold={network.score_thresh:g}, iou_threshold={network.nms_thresh:g}, "
@@ -198,7 +207,7 @@ def _built_detector(
     )
 
 
-def find_published_detector(name: str, sha256: str) -> Any | None:
+def find_published_torchvision_detector(name: str, sha256: str) -> Any | None:
     """Return torchvision's own weights that the file is, by its hash; None for another file."""
     from torchvision import models
 
@@ -206,7 +215,7 @@ def find_published_detector(name: str, sha256: str) -> Any | None:
     return next((w for w in every if sha256.startswith(w.url.rpartition("-")[2].removesuffix(".pth"))), None)
 
 
-def _set_detector_epsilon(network: torch.nn.Module, epsilon: float) -> None:
+def _set_torchvision_detector_epsilon(network: torch.nn.Module, epsilon: float) -> None:
     """Set what batch norms add to variances: torchvision's first weights were trained with another one."""
     import torch
 
@@ -215,7 +224,7 @@ def _set_detector_epsilon(network: torch.nn.Module, epsilon: float) -> None:
             module.eps = epsilon
 
 
-def _detector_photo(transform: Any, size: tuple[int, int] | None) -> Photo:
+def _torchvision_detector_photo(transform: Any, size: tuple[int, int] | None) -> Photo:
     """Return the photo that the detector takes, from its own transform."""
     fixed = transform.fixed_size  # (width, height)
     short = int(transform.min_size[-1])
@@ -232,7 +241,7 @@ def _detector_photo(transform: Any, size: tuple[int, int] | None) -> Photo:
     return Photo(preprocessing, 3, source)
 
 
-def _check_detector_size(title: str, height: int, width: int) -> None:
+def _check_torchvision_detector_size(title: str, height: int, width: int) -> None:
     if height % MULTIPLE or width % MULTIPLE:
         raise UsageError(
             f"{title} takes photos whose sides are multiples of {MULTIPLE}, not {height}x{width}.",

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import families, index, loading
+from exporter.architectures import families, network_index, weight_loading
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.weight_readings import Weights
 from exporter.checkpoints.ultralytics_file import KIND
@@ -72,7 +72,7 @@ def build_ultralytics_network(
     name = settings["class"]
     if name not in CLASSES:
         raise ArchitectureError(
-            f"The file holds a {index.printable_index_key(name)} of Ultralytics, not one of "
+            f"The file holds a {network_index.printable_network_index_key(name)} of Ultralytics, not one of "
             f"{', '.join(CLASSES)}.",
             "Export TorchScript with `yolo export`, or pass --trust if you trust whoever made the file.",
         )
@@ -81,7 +81,7 @@ def build_ultralytics_network(
     os.environ["YOLO_OFFLINE"] = "true"
     package = families.import_family_package("ultralytics", f"The network {PREFIX}{name}", LICENCE)
     module = _made_ultralytics_network(name, settings["yaml"])
-    notes = loading.load_weights(module, readings, PREFIX + name)
+    notes = weight_loading.load_weights(module, readings, PREFIX + name)
     if differences := list(_ultralytics_differences(module, settings["layers"])):
         raise ArchitectureError(
             f"ultralytics {package.__version__} builds another network than the file holds: "
@@ -131,7 +131,8 @@ def _check_ultralytics_layers(described: Mapping[str, Any], tasks: Any) -> None:
         match = ACTIVATION.fullmatch(activation) if isinstance(activation, str) else None
         if match is None or not _is_ultralytics_layer(getattr(torch.nn, match[1], None)):
             raise ArchitectureError(
-                f"The activation {index.printable_index_key(str(activation))!r} is no layer of torch.nn."
+                "The activation "
+                f"{network_index.printable_network_index_key(str(activation))!r} is no layer of torch.nn."
             )
     rows = [row for part in ("backbone", "head") for row in _ultralytics_rows(part, described.get(part))]
     for row in rows:
@@ -144,7 +145,8 @@ def _check_ultralytics_layers(described: Mapping[str, Any], tasks: Any) -> None:
         own = getattr(layer, "__module__", "").startswith(("ultralytics.nn.modules.", "torch.nn.modules."))
         if not _is_ultralytics_layer(layer) or not own or name == "TorchVision":
             raise ArchitectureError(
-                f"The description names {index.printable_index_key(str(name))!r}, which is no layer."
+                "The description names "
+                f"{network_index.printable_network_index_key(str(name))!r}, which is no layer."
             )
 
 
@@ -179,7 +181,7 @@ def _ultralytics_differences(
         layer = own.get(path)
         kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
         if layer is None or kind.rpartition(".")[2] != str(said["class"]).rpartition(".")[2]:
-            yield f"{path} is {index.printable_index_key(str(said['class']))}, not {kind}"
+            yield f"{path} is {network_index.printable_network_index_key(str(said['class']))}, not {kind}"
             continue
         for key, value in said.items():
             built = getattr(layer, key, None)
@@ -187,8 +189,8 @@ def _ultralytics_differences(
                 type(built) in (int, float) and type(value) in (int, float)
             )
             if path and key != "class" and key not in FREE and comparable and built != value:
-                said_value = index.printable_index_key(str(value))
-                yield f"{path}.{index.printable_index_key(key)} is {said_value}, not {built}"
+                said_value = network_index.printable_network_index_key(str(value))
+                yield f"{path}.{network_index.printable_network_index_key(key)} is {said_value}, not {built}"
 
 
 def _ultralytics_photos(

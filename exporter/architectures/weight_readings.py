@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import index
+from exporter.architectures import network_index
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, Reading
 
@@ -29,7 +29,7 @@ class Weights:
     """How these names and tensors were derived from the file's."""
 
     @property
-    def shapes(self) -> dict[str, index.Shape]:
+    def shapes(self) -> dict[str, network_index.Shape]:
         return {key: tuple(tensor.shape) for key, tensor in self.tensors.items()}
 
     def noted(self, tensors: Mapping[str, torch.Tensor], *notes: str) -> Weights:
@@ -66,44 +66,46 @@ def weight_readings(checkpoint: Checkpoint, ignored: tuple[str, ...] = ()) -> tu
     """
     assert checkpoint.tensors is not None, "a checkpoint without a module holds tensors"
     stored = Reading({name: name for name in checkpoint.tensors})
-    every = [_make_weights(checkpoint, reading) for reading in checkpoint.readings or (stored,)]
+    every = [_make_weight_reading(checkpoint, reading) for reading in checkpoint.readings or (stored,)]
     names = [(key, key) for key in checkpoint.tensors]
     names += [pair for reading in checkpoint.readings for pair in reading.names.items()]
     for pattern in ignored:
-        if not any(_matches_weights(pattern, *pair) for pair in names):
-            few = ", ".join(index.printable_index_key(key) for key in list(checkpoint.tensors)[:3])
+        if not any(_matches_weight_reading(pattern, *pair) for pair in names):
+            few = ", ".join(
+                network_index.printable_network_index_key(key) for key in list(checkpoint.tensors)[:3]
+            )
             raise UsageError(f"--ignore-key {pattern!r} matches none of the file's tensors ({few}, …).")
     return tuple(
-        _weights_without(weights, reading, ignored) if ignored else weights
+        _weight_reading_without(weights, reading, ignored) if ignored else weights
         for weights, reading in zip(every, checkpoint.readings or (stored,), strict=True)
     )
 
 
-def _make_weights(checkpoint: Checkpoint, reading: Reading) -> Weights:
+def _make_weight_reading(checkpoint: Checkpoint, reading: Reading) -> Weights:
     assert checkpoint.tensors is not None
     return Weights(
         {name: checkpoint.tensors[stored] for name, stored in reading.names.items()},
-        _layer_versions_of_weights(checkpoint.layer_versions, reading),
-        _extra_state_of_weights(checkpoint.extra_state, reading),
+        _layer_versions_of_weight_reading(checkpoint.layer_versions, reading),
+        _extra_state_of_weight_reading(checkpoint.extra_state, reading),
         reading.notes,
     )
 
 
-def _weights_without(weights: Weights, reading: Reading, patterns: tuple[str, ...]) -> Weights:
+def _weight_reading_without(weights: Weights, reading: Reading, patterns: tuple[str, ...]) -> Weights:
     remaining = {
         name: tensor
         for name, tensor in weights.tensors.items()
-        if not any(_matches_weights(pattern, name, reading.names[name]) for pattern in patterns)
+        if not any(_matches_weight_reading(pattern, name, reading.names[name]) for pattern in patterns)
     }
     count = len(weights.tensors) - len(remaining)
     return weights.noted(remaining, f"{count} tensors left out, as --ignore-key {' '.join(patterns)} asks")
 
 
-def _matches_weights(pattern: str, *names: str) -> bool:
+def _matches_weight_reading(pattern: str, *names: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _layers_of_weights(reading: Reading) -> dict[str, str]:
+def _layers_of_weight_reading(reading: Reading) -> dict[str, str]:
     """Map each layer of the network to its name in the file, as far as tensors tell; "" is the network."""
     layers: dict[str, str] = {}
     for name, stored in reading.names.items():
@@ -117,20 +119,22 @@ def _layers_of_weights(reading: Reading) -> dict[str, str]:
     return layers
 
 
-def _layer_versions_of_weights(
+def _layer_versions_of_weight_reading(
     versions: Mapping[str, Mapping[str, Any]] | None, reading: Reading
 ) -> Mapping[str, Mapping[str, Any]] | None:
     if versions is None or all(name == stored for name, stored in reading.names.items()):
         return versions
     return {
-        ours: versions[theirs] for ours, theirs in _layers_of_weights(reading).items() if theirs in versions
+        ours: versions[theirs]
+        for ours, theirs in _layers_of_weight_reading(reading).items()
+        if theirs in versions
     }
 
 
-def _extra_state_of_weights(extra: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:
+def _extra_state_of_weight_reading(extra: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:
     if not extra or all(name == stored for name, stored in reading.names.items()):
         return extra
-    ours = {theirs: layer for layer, theirs in _layers_of_weights(reading).items()}
+    ours = {theirs: layer for layer, theirs in _layers_of_weight_reading(reading).items()}
     split = {key: key.rpartition(".") for key in extra}
     return {
         f"{ours[layer]}.{last}" if ours[layer] else last: extra[key]

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bench import device_outputs
-from exporter.bench.artifacts import (
-    artifacts_without_unbuilt,
-    bench_tasks_of_artifacts,
-    check_artifact_target,
-    load_artifact_evidence,
-    load_artifact_standards,
+from exporter.bench.bench_artifacts import (
+    bench_artifacts_without_unbuilt,
+    check_bench_artifact_target,
+    load_bench_artifact_evidence,
+    load_bench_artifact_standards,
     select_bench_artifacts,
+    tasks_of_bench_artifacts,
 )
-from exporter.bench.storing import add_latencies_to_stored, keep_stored_samples, store_bench
+from exporter.bench.bench_storing import add_latencies_to_stored_bench, keep_stored_bench_samples, store_bench
 from exporter.errors import OutputError
 from exporter.files import MANIFEST
 from exporter.pipeline.context import Event, Observer
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from exporter.verify.standard import Standard
 
 __all__ = [
-    "Benched", "add_latencies_to_stored", "bench_export", "connect_for_bench", "keep_stored_samples",
-    "read_for_bench", "store_bench",
+    "Benched", "add_latencies_to_stored_bench", "bench_export", "connect_for_bench",
+    "keep_stored_bench_samples", "read_for_bench", "store_bench",
 ]  # fmt: skip
 
 
@@ -112,20 +112,20 @@ def bench_export(
     from android_harness.records import BenchConfig
 
     report, _ = read_for_bench(out)
-    check_artifact_target(report)
+    check_bench_artifact_target(report)
     chosen = select_bench_artifacts(report, artifact, every)
-    expected = load_artifact_evidence(out, report)
+    expected = load_bench_artifact_evidence(out, report)
     plan = BenchConfig(budget_ms=budget_ms or report.own_budget_ms, **(settings or {}))
     connected = connect_for_bench(names)
     if every:
-        chosen = artifacts_without_unbuilt(chosen, all(device.serial == "host" for device in connected))
-    standards = load_artifact_standards(out, report, chosen.artifacts, expected)
+        chosen = bench_artifacts_without_unbuilt(chosen, all(device.serial == "host" for device in connected))
+    standards = load_bench_artifact_standards(out, report, chosen.artifacts, expected)
     sessions: list[Session] = []
     failures: dict[str, HarnessError] = {}
     for config in _bench_configs(plan):
         outcomes = all_devices.bench_all_devices(
             connected,
-            bench_tasks_of_artifacts(out, chosen.artifacts, expected),
+            tasks_of_bench_artifacts(out, chosen.artifacts, expected),
             config,
             soc=budget.soc_of_budget(report.target_soc),
             observer=_bench_observer(observer, len(connected), len(chosen.artifacts), config),
@@ -183,8 +183,8 @@ def _bench_observer(
 
 def _split_bench_outcomes(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, HarnessError]]:
     """Split outcomes into the sessions, and the failures by device (and artifact)."""
-    from android_harness.bench import Failed
     from android_harness.errors import DeviceError, HarnessError
+    from android_harness.one_device import Failed
 
     sessions: list[Session] = []
     failures: dict[str, HarnessError] = {}
@@ -215,7 +215,7 @@ def judge_bench_session(session: Session, artifact: Artifact, standard: Standard
     unanswered = session.edge_failure and f"It does not run on the edge inputs: {session.edge_failure}"
     check = provenance.ProvenanceCheck(error, problem or unanswered or _unrepeatable_bench(session))
     return provenance.latency_with_provenance(
-        session, latency_stats.stats_figures(session), check, session.config.budget_ms
+        session, latency_stats.latency_stats(session), check, session.config.budget_ms
     )
 
 

@@ -38,7 +38,7 @@ def judge_device_outputs(
     """
     errors, problems = [0.0], []
     for outputs in launches:
-        error, problem = _judge_launch_outputs(artifact, standard, outputs, edge_outputs)
+        error, problem = _judge_device_outputs_of_launch(artifact, standard, outputs, edge_outputs)
         errors.append(error)
         problems.append(problem)
     if not launches:
@@ -61,7 +61,7 @@ def _differing_device_outputs(launches: Sequence[Sequence[Sample]]) -> str:
     return ""
 
 
-def _judge_launch_outputs(
+def _judge_device_outputs_of_launch(
     artifact: Artifact, standard: Standard, outputs: Sequence[Sample], edge_outputs: Sequence[Sample]
 ) -> tuple[float, str]:
     evidence = standard.evidence
@@ -76,7 +76,7 @@ def _judge_launch_outputs(
     return error, "" if doubted else verdict.reason or ""
 
 
-def device_latency_with_outputs(
+def latency_beside_device_outputs(
     fields: Mapping[str, Any], durations_ns: Sequence[Sequence[int]], budget_ms: float, samples_file: str
 ) -> DeviceLatency:
     """Return a latency of the harness, checked as if it had been read from a manifest.
@@ -92,7 +92,7 @@ def device_latency_with_outputs(
     """
     from pydantic import ValidationError
 
-    from exporter.report.manifest import latencies
+    from exporter.report.manifest import manifest_latencies
 
     device = dict(fields["device"])
     extra = {
@@ -100,15 +100,15 @@ def device_latency_with_outputs(
         "why": device.pop("why", ()),
         "budget_ms": budget_ms,
         "samples_file": samples_file,
-        "launch_ms": device_quantiles(durations_ns),
+        "launch_ms": quantiles_of_device_outputs(durations_ns),
     }
     try:
-        return latencies.check_latency_record({**fields, **extra})
+        return manifest_latencies.check_manifest_latency({**fields, **extra})
     except ValidationError as error:
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 
 
-def device_samples_file(artifact: str, serial: str, content: str = "") -> str:
+def samples_file_of_device_outputs(artifact: str, serial: str, content: str = "") -> str:
     """Return the name of the file of raw samples: plain, and unique for every serial.
 
     Args:
@@ -124,14 +124,16 @@ def device_samples_file(artifact: str, serial: str, content: str = "") -> str:
     return f"{files.DEVICE}/{artifact}-{slug}{version}.jsonl"
 
 
-def device_quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
+def quantiles_of_device_outputs(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
     """Compute p5, p25, p50, p75 and p95 of each launch, in ms."""
     import numpy as np
 
-    return tuple(_device_quantiles_of_launch(np.asarray(launch)) for launch in durations_ns if len(launch))
+    return tuple(
+        _launch_quantiles_of_device_outputs(np.asarray(launch)) for launch in durations_ns if len(launch)
+    )
 
 
-def _device_quantiles_of_launch(launch: Array) -> tuple[float, ...]:
+def _launch_quantiles_of_device_outputs(launch: Array) -> tuple[float, ...]:
     import numpy as np
 
     return tuple(float(value) / 1e6 for value in np.percentile(launch, QUANTILES))

@@ -41,8 +41,8 @@ def name_modules_of_operator_times(
     """
     if not operators:
         return ()
-    modules = _modules_of_named_operators(out / NAMED)
-    places = _operator_places(operators, artifact)
+    modules = _modules_of_operator_times(out / NAMED)
+    places = _operator_time_places(operators, artifact)
     weighted = [index for index, operator in enumerate(operators) if WEIGHTED_KIND.match(operator.kind)]
     if not modules or len(weighted) != len(modules):
         return tuple(operators)
@@ -55,9 +55,9 @@ def name_modules_of_operator_times(
     return tuple(result)
 
 
-def _modules_of_named_operators(path: Path) -> list[str]:
+def _modules_of_operator_times(path: Path) -> list[str]:
     """Return the module of each layer with weights, in the model's order."""
-    graph = _operator_graph(path)
+    graph = _operator_time_graph(path)
     if graph is None:
         return []
     initializers = {tensor.name for tensor in graph.initializer}
@@ -69,9 +69,9 @@ def _modules_of_named_operators(path: Path) -> list[str]:
     return modules
 
 
-def _operator_places(operators: Sequence[OperatorTime], artifact: Path) -> Mapping[int, int]:
+def _operator_time_places(operators: Sequence[OperatorTime], artifact: Path) -> Mapping[int, int]:
     """Return an operator's index -> its node's place in an ONNX file: the runtime may reorder them."""
-    graph = _operator_graph(artifact) if artifact.suffix == ".onnx" else None
+    graph = _operator_time_graph(artifact) if artifact.suffix == ".onnx" else None
     if graph is None:
         return {}
     place = {name: index for index, node in enumerate(graph.node) for name in (node.name, *node.output)}
@@ -79,7 +79,7 @@ def _operator_places(operators: Sequence[OperatorTime], artifact: Path) -> Mappi
     return {index: place[stem] for index, stem in enumerate(stems) if stem in place}
 
 
-def _operator_graph(path: Path) -> Any:
+def _operator_time_graph(path: Path) -> Any:
     """Return the graph of an ONNX file; None if it is not there, or is none."""
     import onnx
 

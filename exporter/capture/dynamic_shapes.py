@@ -15,7 +15,13 @@ from torch import nn
 from exporter.capture.calls import call_runner, copy_module_for_calls
 from exporter.errors import CaptureError, LoweringError, UsageError
 from exporter.records import Captured, DynamicShape, DynamicSize, Sample, SizeRange, TensorSpec
-from exporter.verify.sizes import SizedCall, SizesIO, max_error_of_sizes, size_points, sized_sample
+from exporter.verify.several_sizes import (
+    SizedCall,
+    SizesIO,
+    max_error_of_several_sizes,
+    sample_of_several_sizes,
+    several_size_points,
+)
 
 CALLS = 2
 """Calls at each point."""
@@ -23,7 +29,7 @@ PIXEL_AXES = {0: 0, 2: 1, 3: 2}
 """Axis of planes [N, colours, height, width] -> that of pixels [N, height, width, channels]."""
 
 
-def resolve_dynamic_sizes(
+def resolve_dynamic_shapes(
     shapes: Sequence[DynamicShape], inputs: Sequence[TensorSpec]
 ) -> tuple[DynamicSize, ...]:
     """Find the places of every range in the model's inputs.
@@ -42,23 +48,23 @@ def resolve_dynamic_sizes(
         called = (shape.name, shape.name.rpartition(".")[2], shape.name.replace(".", "_"))
         position = next((names.index(name) for name in called if name in names), number)
         if (shape.name and not {*called} & {*names}) or position >= len(inputs):
-            raise _dynamic_range_error(
+            raise _dynamic_shape_range_error(
                 f"names {shape.name or f'input {number}'}; the inputs are {', '.join(names)}"
             )
         spec = inputs[position]
         if len(shape.sizes) != len(spec.shape):
-            raise _dynamic_range_error(
+            raise _dynamic_shape_range_error(
                 f"gives {spec.name} {len(shape.sizes)} sizes; the example is {list(spec.shape)}"
             )
         for axis, (size, own) in enumerate(zip(shape.sizes, spec.shape, strict=True)):
             if isinstance(size, int):
                 if size != own:
-                    raise _dynamic_range_error(
+                    raise _dynamic_shape_range_error(
                         f"gives {spec.name} {size} on axis {axis}; the example has {own}"
                     )
                 continue
             if not size.low <= own <= size.high or (own - size.low) % size.step:
-                raise _dynamic_range_error(
+                raise _dynamic_shape_range_error(
                     f"lets {spec.name} have {size.low} to {size.high} in steps of {size.step} "
                     f"on axis {axis}; the example has {own}"
                 )
@@ -67,13 +73,13 @@ def resolve_dynamic_sizes(
     return tuple(DynamicSize(size, tuple(where)) for size, where in places.items())
 
 
-def _dynamic_range_error(what: str) -> UsageError:
+def _dynamic_shape_range_error(what: str) -> UsageError:
     return UsageError(
         f"--dynamic {what}.", "Give an --input-shape within the ranges, or none.", code="EM-DYNAMIC"
     )
 
 
-def dynamic_sizes_of_pixels(sizes: Sequence[DynamicSize]) -> tuple[DynamicSize, ...]:
+def dynamic_shapes_of_pixels(sizes: Sequence[DynamicSize]) -> tuple[DynamicSize, ...]:
     """Return where the ranges of a photo's planes are in its pixels, which artifacts take instead."""
     return tuple(
         replace(size, places=tuple((position, PIXEL_AXES[axis]) for position, axis in size.places))
@@ -94,12 +100,12 @@ def torch_dynamic_shapes(module: nn.Module, sizes: Sequence[DynamicSize], count:
     axes: list[dict[int, Any]] = [{} for _ in range(count)]
     for size in sizes:
         for position, axis in size.places:
-            axes[position][axis] = _torch_dimension(size.range)
+            axes[position][axis] = _torch_dynamic_dimension(size.range)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
     return (tuple(axes),) if inspect.Parameter.VAR_POSITIONAL in kinds else tuple(axes)
 
 
-def _torch_dimension(size: SizeRange) -> Any:
+def _torch_dynamic_dimension(size: SizeRange) -> Any:
     name = re.sub(r"\W+", "_", size.name).strip("_")
     if size.step == 1:
         return torch.export.Dim(name, min=size.low, max=size.high)
@@ -110,7 +116,7 @@ def _torch_dimension(size: SizeRange) -> Any:
     return size.step * steps + rest if rest else size.step * steps
 
 
-def dynamic_refusal(architecture: str, problem: LoweringError | None) -> CaptureError:
+def dynamic_shapes_refusal(architecture: str, problem: LoweringError | None) -> CaptureError:
     """Return the error for a network whose graph has one size only."""
     cause = problem.cause if problem else "it has no graph"
     return CaptureError(
@@ -120,7 +126,7 @@ def dynamic_refusal(architecture: str, problem: LoweringError | None) -> Capture
     )
 
 
-def varying_axes(program: torch.export.ExportedProgram, count: int) -> tuple[tuple[int, ...], ...]:
+def axes_of_dynamic_shapes(program: torch.export.ExportedProgram, count: int) -> tuple[tuple[int, ...], ...]:
     """Return the axes of each of the `count` outputs whose size follows the inputs'."""
     (result,) = (node for node in program.graph.nodes if node.op == "output")
     shapes = [getattr(getattr(node, "meta", {}).get("val"), "shape", ()) for node in result.args[0]][-count:]
@@ -129,7 +135,7 @@ def varying_axes(program: torch.export.ExportedProgram, count: int) -> tuple[tup
     )
 
 
-def run_dynamic_reference(captured: Captured, samples: Sequence[Sample]) -> SizesIO:
+def run_reference_of_dynamic_shapes(captured: Captured, samples: Sequence[Sample]) -> SizesIO:
     """Run the model in float64 at both ends of every range and between.
 
     Args:
@@ -144,15 +150,17 @@ def run_dynamic_reference(captured: Captured, samples: Sequence[Sample]) -> Size
     wide = call_runner(copy_module_for_calls(captured.module).double(), True, names)
     single = call_runner(copy_module_for_calls(captured.module), names=names)
     calls = []
-    for point in size_points(captured.dynamic):
+    for point in several_size_points(captured.dynamic):
         for sample in samples[:CALLS]:
-            inputs = sized_sample(sample, captured.dynamic, point)
-            exact = _like_single(wide(inputs), own := single(inputs))
-            calls.append(SizedCall(point, inputs, exact, max_error_of_sizes(exact, own)))
-    return SizesIO(captured.dynamic, varying_axes(captured.program, len(captured.outputs)), tuple(calls))
+            inputs = sample_of_several_sizes(sample, captured.dynamic, point)
+            exact = _like_single_dynamic_shape(wide(inputs), own := single(inputs))
+            calls.append(SizedCall(point, inputs, exact, max_error_of_several_sizes(exact, own)))
+    return SizesIO(
+        captured.dynamic, axes_of_dynamic_shapes(captured.program, len(captured.outputs)), tuple(calls)
+    )
 
 
-def _like_single(exact: Sample, single: Sample) -> Sample:
+def _like_single_dynamic_shape(exact: Sample, single: Sample) -> Sample:
     """Return float64 outputs, and the others as float32 gives them: rounding may decide a class number."""
     pairs = zip(exact, single, strict=True)
     return tuple(np.asarray(e if s.dtype.kind in "fc" else s) for e, s in pairs)

@@ -110,7 +110,7 @@ def fold_embedded_preprocessing(
     folded = copy.deepcopy(module)
     embedded = folded.get_submodule(place)
     assert isinstance(embedded, EmbeddedPreprocessing)
-    _fold_into_layer(embedded, folded.get_submodule(name))
+    _fold_embedded_preprocessing_into_layer(embedded, folded.get_submodule(name))
     layer = name.partition("wrapped.")[2]
     if embedded.steps == "none":
         return folded, f"the normalisation is folded into the first convolution ({layer})"
@@ -149,7 +149,7 @@ def _first_layer_to_embed_in(module: nn.Module, program: torch.export.ExportedPr
     return ""
 
 
-def _fold_into_layer(embedded: EmbeddedPreprocessing, layer: nn.Module) -> None:
+def _fold_embedded_preprocessing_into_layer(embedded: EmbeddedPreprocessing, layer: nn.Module) -> None:
     """Change the weight, and where it is exact the bias; what is left to do becomes `steps`."""
     assert isinstance(layer, nn.Conv2d)
     weight, mean, std = (t.detach().double() for t in (layer.weight, embedded.mean, embedded.std))
@@ -158,14 +158,14 @@ def _fold_into_layer(embedded: EmbeddedPreprocessing, layer: nn.Module) -> None:
         torch.zeros(len(weight), dtype=torch.float64) if layer.bias is None else layer.bias.detach().double()
     )
     layer.weight = nn.Parameter((weight * factor / std).float(), requires_grad=False)
-    if _pads_zeros(layer) and bool(mean.any()):
+    if _embedded_layer_pads_zeros(layer) and bool(mean.any()):
         embedded.steps, embedded.mean = "shift", (mean / factor).float()
         return
     embedded.steps = "none"
     layer.bias = nn.Parameter((bias - (weight * mean / std).sum(dim=(1, 2, 3))).float(), requires_grad=False)
 
 
-def _pads_zeros(layer: nn.Conv2d) -> bool:
+def _embedded_layer_pads_zeros(layer: nn.Conv2d) -> bool:
     if layer.padding_mode != "zeros":
         return False  # what is padded are pixels of the photo
     padding: str | Sequence[int] = layer.padding

@@ -45,28 +45,28 @@ class Draw:
     action: str = "draws random numbers"
 
 
-def draw_patterns() -> list[Pattern]:
+def forced_draw_patterns() -> list[Pattern]:
     """List patterns of quantiles, those that show most networks' draws first."""
     ends = ((LOW, HIGH), (HIGH, LOW))
     return [
-        *(_ramp_draws(*pair) for pair in ends),
-        *(_cycle_draws((level,)) for level in LEVELS),
-        *(_cycle_draws(pair) for pair in ends),
-        *(_mix_draws(seed, whole) for whole in (False, True) for seed in range(4)),
+        *(_ramp_forced_draws(*pair) for pair in ends),
+        *(_cycle_forced_draws((level,)) for level in LEVELS),
+        *(_cycle_forced_draws(pair) for pair in ends),
+        *(_mix_forced_draws(seed, whole) for whole in (False, True) for seed in range(4)),
     ]
 
 
-def _ramp_draws(first: float, last: float) -> Pattern:
+def _ramp_forced_draws(first: float, last: float) -> Pattern:
     """Vary along each draw, so that a softmax of it is not uniform."""
     return lambda _, count: torch.linspace(first, last, count, dtype=torch.float64)
 
 
-def _cycle_draws(levels: Sequence[float]) -> Pattern:
+def _cycle_forced_draws(levels: Sequence[float]) -> Pattern:
     """Give each draw one level, and the next draw the next level."""
     return lambda position, count: torch.full((count,), levels[position % len(levels)], dtype=torch.float64)
 
 
-def _mix_draws(seed: int, whole: bool) -> Pattern:
+def _mix_forced_draws(seed: int, whole: bool) -> Pattern:
     """Mix the levels at random, within each draw or from draw to draw (`whole`)."""
 
     def quantiles(position: int, count: int) -> Tensor:
@@ -77,17 +77,21 @@ def _mix_draws(seed: int, whole: bool) -> Pattern:
     return quantiles
 
 
-def operator_draws(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def operator_forced_draws(
+    operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
     """Tell whether a call of an operator draws: dropout in eval mode, for one, does not."""
     if torch.Tag.nondeterministic_seeded not in operator.tags:
         return False
-    values = _draw_arguments(operator, args, kwargs)
+    values = _forced_draw_arguments(operator, args, kwargs)
     if values.get("train") is False or values.get("training") is False:
         return False
     return not any(values.get(name) == 0 for name in ("dropout_p", "dropout") if name in values)
 
 
-def _draw_arguments(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def _forced_draw_arguments(
+    operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
     """Name the arguments of a call, with the defaults."""
     schema = operator._schema.arguments
     defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
@@ -95,7 +99,7 @@ def _draw_arguments(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs
     return {**defaults, **dict(given), **kwargs}
 
 
-def draw_name(operator: torch._ops.OpOverload) -> str:
+def forced_draw_name(operator: torch._ops.OpOverload) -> str:
     """Name an operator: "aten.rand"."""
     return operator._schema.name.replace("::", ".")
 
@@ -112,14 +116,14 @@ class ForcedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if isinstance(func, torch._ops.OpOverload) and func._opname in UNWRITTEN:
             return self._leave_unwritten(func, func(*args, **(kwargs or {})))
-        if not isinstance(func, torch._ops.OpOverload) or not operator_draws(func, args, kwargs or {}):
+        if not isinstance(func, torch._ops.OpOverload) or not operator_forced_draws(func, args, kwargs or {}):
             return func(*args, **(kwargs or {}))
-        values = _draw_arguments(func, args, kwargs or {})
+        values = _forced_draw_arguments(func, args, kwargs or {})
         # An operator that works in place overwrites its arguments.
         values = {key: v.clone() if isinstance(v, Tensor) else v for key, v in values.items()}
         result = func(*args, **(kwargs or {}))
         self._force(func._opname.rstrip("_"), values, result)
-        self.draws.append(_caller_of_draw(draw_name(func)))
+        self.draws.append(_caller_of_forced_draw(forced_draw_name(func)))
         return result
 
     def _leave_unwritten(self, operator: torch._ops.OpOverload, memory: Tensor) -> Tensor:
@@ -130,7 +134,10 @@ class ForcedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             memory.copy_(100 * quantiles)
         self.unwritten.append(
-            replace(_caller_of_draw(draw_name(operator)), action="reads memory that nothing has written")
+            replace(
+                _caller_of_forced_draw(forced_draw_name(operator)),
+                action="reads memory that nothing has written",
+            )
         )
         return memory
 
@@ -152,7 +159,7 @@ class ForcedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.pattern(len(self.draws), tensor.numel()).reshape(tensor.shape)
 
 
-def _draw_uniform(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_uniform(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     first: float
     last: float
     first, last = values.get("from", 0.0), values.get("to", 1.0)
@@ -160,52 +167,52 @@ def _draw_uniform(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> 
     return first + (last - first) * quantiles.clamp(max=below_one)
 
 
-def _draw_deviations(quantiles: Tensor) -> Tensor:
+def _forced_draw_deviations(quantiles: Tensor) -> Tensor:
     """Turn quantiles into numbers of standard deviations."""
     far = torch.where(quantiles < 0.5, -FARTHEST_NORMAL, FARTHEST_NORMAL)
     end = (quantiles <= LOW) | (quantiles >= HIGH)
     return torch.where(end, far, torch.special.ndtri(quantiles))
 
 
-def _draw_normal(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
-    return values.get("mean", 0.0) + values.get("std", 1.0) * _draw_deviations(quantiles)  # type: ignore[no-any-return]
+def _forced_draw_normal(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+    return values.get("mean", 0.0) + values.get("std", 1.0) * _forced_draw_deviations(quantiles)  # type: ignore[no-any-return]
 
 
-def _draw_exponential(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_exponential(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     return -torch.log1p(-quantiles) / values["lambd"]  # type: ignore[no-any-return]
 
 
-def _draw_cauchy(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_cauchy(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     return values["median"] + values["sigma"] * torch.tan(math.pi * (quantiles - 0.5))  # type: ignore[no-any-return]
 
 
-def _draw_geometric(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_geometric(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     failure = max(1 - values["p"], LOW)
     return torch.ceil(torch.log1p(-quantiles) / min(math.log(failure), -LOW)).clamp(min=1)
 
 
-def _draw_bernoulli(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_bernoulli(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     chance = values["p"] if values.get("p") is not None else values["self"]
     ones: Tensor = quantiles < chance
     return ones.double()
 
 
-def _draw_integers(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_integers(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     first = values.get("low", values.get("from")) or 0
     end = values.get("high", values.get("to"))
-    last = int(end) - 1 if end is not None else _largest_drawn(result.dtype)
+    last = int(end) - 1 if end is not None else _largest_forced_draw(result.dtype)
     numbers = first + torch.floor((last - first + 1) * quantiles)
     return numbers.to(torch.int64).masked_fill(quantiles >= HIGH, last)
 
 
-def _largest_drawn(dtype: torch.dtype) -> int:
+def _largest_forced_draw(dtype: torch.dtype) -> int:
     """Return the largest integer that `random_` draws without limits."""
     if dtype == torch.bool:
         return 1
     return 2**11 if dtype.is_floating_point else int(torch.iinfo(dtype).max)
 
 
-def _draw_permutation(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_permutation(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     count = quantiles.numel()
     if not count:
         return result
@@ -213,7 +220,7 @@ def _draw_permutation(values: dict[str, Any], quantiles: Tensor, result: Tensor)
     return order.flip(0) if quantiles[0] > 0.5 else order
 
 
-def _draw_multinomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_multinomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     weights = values["self"].double()
     if values["replacement"]:
         sums = weights.cumsum(-1)
@@ -225,52 +232,52 @@ def _draw_multinomial(values: dict[str, Any], quantiles: Tensor, result: Tensor)
     return waits.argsort(-1)[..., : result.shape[-1]]
 
 
-def _draw_poisson(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_poisson(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     rate = values["self"].double()
-    number = rate + rate.sqrt() * _draw_deviations(quantiles)
+    number = rate + rate.sqrt() * _forced_draw_deviations(quantiles)
     return torch.where(quantiles > 0.5, number.ceil(), number.floor()).clamp(min=0)
 
 
-def _draw_binomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_binomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     count, chance = values["count"].double(), values["prob"].double()
     certain = (chance <= 0) | (chance >= 1)
     return torch.where(certain, count * chance, (count * quantiles).round())
 
 
-def _draw_gamma(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
-    return values["self"].double() * _draw_deviations(quantiles).exp()  # type: ignore[no-any-return]
+def _forced_draw_gamma(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+    return values["self"].double() * _forced_draw_deviations(quantiles).exp()  # type: ignore[no-any-return]
 
 
-def _draw_dirichlet(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
-    weights = _draw_gamma(values, quantiles, result)
+def _forced_draw_dirichlet(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+    weights = _forced_draw_gamma(values, quantiles, result)
     return weights / weights.sum(-1, keepdim=True)
 
 
-def _draw_rrelu(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _forced_draw_rrelu(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     slope: Tensor = values["lower"] + (values["upper"] - values["lower"]) * quantiles
     return torch.where(values["self"] <= 0, values["self"] * slope, values["self"])
 
 
 DISTRIBUTIONS: Mapping[str, Callable[[dict[str, Any], Tensor, Tensor], Tensor]] = {
-    "rand": _draw_uniform,
-    "uniform": _draw_uniform,
-    "randn": _draw_normal,
-    "normal": _draw_normal,
-    "normal_functional": _draw_normal,
-    "log_normal": lambda *call: _draw_normal(*call).exp(),
-    "exponential": _draw_exponential,
-    "cauchy": _draw_cauchy,
-    "geometric": _draw_geometric,
-    "bernoulli": _draw_bernoulli,
-    "randint": _draw_integers,
-    "random": _draw_integers,
-    "randperm": _draw_permutation,
-    "multinomial": _draw_multinomial,
-    "poisson": _draw_poisson,
-    "binomial": _draw_binomial,
-    "_standard_gamma": _draw_gamma,
-    "_sample_dirichlet": _draw_dirichlet,
-    "rrelu_with_noise": _draw_rrelu,
+    "rand": _forced_draw_uniform,
+    "uniform": _forced_draw_uniform,
+    "randn": _forced_draw_normal,
+    "normal": _forced_draw_normal,
+    "normal_functional": _forced_draw_normal,
+    "log_normal": lambda *call: _forced_draw_normal(*call).exp(),
+    "exponential": _forced_draw_exponential,
+    "cauchy": _forced_draw_cauchy,
+    "geometric": _forced_draw_geometric,
+    "bernoulli": _forced_draw_bernoulli,
+    "randint": _forced_draw_integers,
+    "random": _forced_draw_integers,
+    "randperm": _forced_draw_permutation,
+    "multinomial": _forced_draw_multinomial,
+    "poisson": _forced_draw_poisson,
+    "binomial": _forced_draw_binomial,
+    "_standard_gamma": _forced_draw_gamma,
+    "_sample_dirichlet": _forced_draw_dirichlet,
+    "rrelu_with_noise": _forced_draw_rrelu,
 }
 """Turns quantiles into drawn values, by operator without `_` and `_like`; others draw the quantiles."""
 
@@ -279,7 +286,7 @@ WRAPPERS = ("__torch_dispatch__", "_call_impl", "_wrapped_call_impl", "forward",
 """Functions of torch that only pass a call on."""
 
 
-def _caller_of_draw(operator: str) -> Draw:
+def _caller_of_forced_draw(operator: str) -> Draw:
     """Name the function that the user's line calls (`dropout`), or else the operator."""
     frames = traceback.extract_stack()[:-2]
     inner = ""

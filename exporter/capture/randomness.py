@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import generators
+from exporter.capture import random_generators
 from exporter.capture.calls import call_array, call_leaves, call_network, copy_module_for_calls
 from exporter.capture.forced_draws import (
     UNWRITTEN_TRIALS,
     Draw,
     ForcedDraws,
-    draw_patterns,
-    operator_draws,
+    forced_draw_patterns,
+    operator_forced_draws,
 )
-from exporter.capture.forced_draws import draw_name as operator_name
-from exporter.capture.generators import generator_fingerprint, own_generators
+from exporter.capture.forced_draws import forced_draw_name as operator_name
 from exporter.capture.lowering_errors import is_lowering_error_of_user, lowering_error_source_in_text
+from exporter.capture.random_generators import own_random_generators, random_generator_fingerprint
 from exporter.capture.replaced_clocks import replaced_clocks
 from exporter.capture.state import same_outputs_for_state
 from exporter.errors import CaptureError
@@ -80,7 +80,9 @@ def _random_operator_in(graph: torch.fx.GraphModule) -> Draw | None:
     """Find the first random operator of a graph, without those nested in it."""
     for node in graph.graph.nodes:
         target = node.target
-        if isinstance(target, torch._ops.OpOverload) and operator_draws(target, node.args, node.kwargs):
+        if isinstance(target, torch._ops.OpOverload) and operator_forced_draws(
+            target, node.args, node.kwargs
+        ):
             return Draw(operator_name(target), lowering_error_source_in_text(node.stack_trace or ""))
     return None
 
@@ -106,7 +108,7 @@ def _where_random(source: str | None) -> str:
 def _torch_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     """Find the first random operator, where the outputs depend on the values that such operators draw."""
     first: list[Any] | None = None
-    for trial, pattern in enumerate(draw_patterns()):
+    for trial, pattern in enumerate(forced_draw_patterns()):
         mode, fresh = (
             ForcedDraws(pattern),
             copy_module_for_calls(module),
@@ -136,9 +138,9 @@ def _other_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | Non
     outputs, before, after = [], [], []
     for seed in SEEDS:
         _seed_randomness(seed)
-        before.append(generator_fingerprint())
+        before.append(random_generator_fingerprint())
         outputs.append(_arrays_for_randomness(call_network(copy_module_for_calls(module), inputs)))
-        after.append(generator_fingerprint())
+        after.append(random_generator_fingerprint())
     states = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
     if any(starts != ends and len(set(ends)) > 1 for starts, ends in states):
         return _randomness_line(module, inputs, ())
@@ -156,11 +158,16 @@ def _own_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     module = copy_module_for_calls(module)
     states: list[list[bytes]] = []
     for _ in range(2):
-        if not own_generators(module) and not states:
+        if not own_random_generators(module) and not states:
             return None
         call_network(module, inputs)
-        states.append([pickle.dumps(generators.generator_state(g)) for _, g in own_generators(module)])
-    return _randomness_line(module, inputs, own_generators(module)) if states[0] != states[1] else None
+        states.append(
+            [
+                pickle.dumps(random_generators.random_generator_state(g))
+                for _, g in own_random_generators(module)
+            ]
+        )
+    return _randomness_line(module, inputs, own_random_generators(module)) if states[0] != states[1] else None
 
 
 def _random_readings(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
@@ -218,9 +225,10 @@ class _RandomnessWatch:
     def _states(self) -> list[tuple[str, Any]]:
         if self._own:
             return [
-                (kind, pickle.dumps(generators.generator_state(generator))) for kind, generator in self._own
+                (kind, pickle.dumps(random_generators.random_generator_state(generator)))
+                for kind, generator in self._own
             ]
-        return list(zip(generators.GLOBAL, generator_fingerprint(), strict=True))
+        return list(zip(random_generators.GLOBAL, random_generator_fingerprint(), strict=True))
 
     def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         if not is_lowering_error_of_user(frame.f_code.co_filename):
@@ -250,7 +258,10 @@ def _seed_randomness(seed: int) -> None:
 def _randomness_left_alone(module: nn.Module) -> Iterator[None]:
     """Leave the global generators, and those that the network's code refers to, where they were."""
     python, numpy = random.getstate(), np.random.get_state()
-    own = [(generator, generators.generator_state(generator)) for _, generator in own_generators(module)]
+    own = [
+        (generator, random_generators.random_generator_state(generator))
+        for _, generator in own_random_generators(module)
+    ]
     with torch.random.fork_rng(devices=[]):
         try:
             yield
@@ -258,4 +269,4 @@ def _randomness_left_alone(module: nn.Module) -> Iterator[None]:
             random.setstate(python)
             np.random.set_state(numpy)
             for generator, state in own:
-                generators.restore_generator(generator, state)
+                random_generators.restore_random_generator(generator, state)

@@ -39,11 +39,11 @@ def replaced_clocks(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
     readings: list[Draw] = []
     originals = {name: getattr(time, name) for clock in CLOCKS for name in (clock, f"{clock}_ns")}
     fakes: dict[Any, Any] = {
-        clock: _fake_clock(f"time.{name}", clock, random.Random(f"{seed} {name}"), readings)
+        clock: _fake_replaced_clock(f"time.{name}", clock, random.Random(f"{seed} {name}"), readings)
         for name, clock in originals.items()
     }
-    fakes[os.urandom] = _random_bytes_of_clocks(readings, os.urandom)
-    spaces = [vars(time), vars(os), vars(random), *_clock_namespaces(module)]
+    fakes[os.urandom] = _random_bytes_of_replaced_clocks(readings, os.urandom)
+    spaces = [vars(time), vars(os), vars(random), *_replaced_clock_namespaces(module)]
     places = [
         (space, key, value)
         for space in spaces
@@ -52,7 +52,7 @@ def replaced_clocks(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
     ]
     seeded = random.Random.seed
     try:
-        setattr(random.Random, "seed", _seeding_of_clocks(readings, seeded))  # noqa: B010 - mypy forbids the assignment
+        setattr(random.Random, "seed", _seeding_of_replaced_clocks(readings, seeded))  # noqa: B010 - mypy forbids the assignment
         for space, key, value in places:
             space[key] = fakes[value]
         yield readings
@@ -66,7 +66,7 @@ def _replaceable_clocks(value: Any, fakes: dict[Any, Any]) -> bool:
     return type(value) is type(time.time) and value in fakes
 
 
-def _clock_namespaces(module: nn.Module) -> list[dict[str, Any]]:
+def _replaced_clock_namespaces(module: nn.Module) -> list[dict[str, Any]]:
     """List the globals of the user's code: of the module's classes, and of the files that are loaded."""
     spaces = [getattr(getattr(type(m), "forward", None), "__globals__", {}) for m in module.modules()]
     users = [
@@ -78,7 +78,7 @@ def _clock_namespaces(module: nn.Module) -> list[dict[str, Any]]:
     return list(unique.values())
 
 
-def _fake_clock(
+def _fake_replaced_clock(
     name: str, clock: Callable[[], Any], generator: random.Random, readings: list[Draw]
 ) -> Callable[[], Any]:
     """Make a clock that starts at a random instant and takes random steps, for the user's lines alone."""
@@ -90,7 +90,7 @@ def _fake_clock(
         frame = sys._getframe(1)
         if not is_lowering_error_of_user(frame.f_code.co_filename):
             return clock()
-        readings.append(Draw(name, _place_of_clock(frame), "reads a clock"))
+        readings.append(Draw(name, _place_of_replaced_clock(frame), "reads a clock"))
         step = generator.uniform(0, LONGEST_STEP)
         instant += int(step * 10**9) if nanoseconds else step
         return instant
@@ -98,7 +98,9 @@ def _fake_clock(
     return read
 
 
-def _random_bytes_of_clocks(readings: list[Draw], urandom: Callable[[int], bytes]) -> Callable[[int], bytes]:
+def _random_bytes_of_replaced_clocks(
+    readings: list[Draw], urandom: Callable[[int], bytes]
+) -> Callable[[int], bytes]:
     """Make a source of random bytes that remembers the user's lines that it is read for."""
 
     def read(count: int) -> bytes:
@@ -106,13 +108,13 @@ def _random_bytes_of_clocks(readings: list[Draw], urandom: Callable[[int], bytes
         while frame is not None and Path(frame.f_code.co_filename).name in MIDDLEMEN:
             frame = frame.f_back
         if frame is not None and is_lowering_error_of_user(frame.f_code.co_filename):
-            readings.append(Draw("the system's random bytes", _place_of_clock(frame)))
+            readings.append(Draw("the system's random bytes", _place_of_replaced_clock(frame)))
         return urandom(count)
 
     return read
 
 
-def _seeding_of_clocks(readings: list[Draw], seed: Callable[..., None]) -> Callable[..., None]:
+def _seeding_of_replaced_clocks(readings: list[Draw], seed: Callable[..., None]) -> Callable[..., None]:
     """Make a `Random.seed` that remembers the user's lines that make a generator without a seed."""
 
     def seeding(self: random.Random, a: Any = None, version: int = 2) -> None:
@@ -120,11 +122,11 @@ def _seeding_of_clocks(readings: list[Draw], seed: Callable[..., None]) -> Calla
         while frame.f_back is not None and Path(frame.f_code.co_filename).name in MIDDLEMEN:
             frame = frame.f_back
         if a is None and is_lowering_error_of_user(frame.f_code.co_filename):
-            readings.append(Draw("a random.Random without a seed", _place_of_clock(frame)))
+            readings.append(Draw("a random.Random without a seed", _place_of_replaced_clock(frame)))
         seed(self, a, version)
 
     return seeding
 
 
-def _place_of_clock(frame: FrameType) -> str:
+def _place_of_replaced_clock(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.capture.activations import activation_names, activation_operator, flat_activations
+from exporter.capture.resting_activations import (
+    flat_resting_activations,
+    resting_activation_names,
+    resting_activation_operator,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 ERROR = 2.0**-24
 """The error of a sigmoid near zero: half a unit in the last place of 1."""
-_MOVES = activation_names(
+_MOVES = resting_activation_names(
     "view reshape flatten unflatten permute transpose squeeze unsqueeze expand clone contiguous detach alias "
     "to _to_copy dropout slice select getitem cat stack split split_with_sizes chunk max amax topk sort "
     "index gather"
@@ -40,11 +44,11 @@ def _holds_sigmoid(output: fx.Node) -> bool:
     waiting, seen = [output], {output}
     while waiting:
         node = waiting.pop()
-        operator = activation_operator(node)
+        operator = resting_activation_operator(node)
         if operator == "sigmoid":
             return True
         if operator in _MOVES:
-            operands = {each for each in flat_activations(node.args) if isinstance(each, Node)}
+            operands = {each for each in flat_resting_activations(node.args) if isinstance(each, Node)}
             waiting += operands - seen
             seen |= operands
     return False

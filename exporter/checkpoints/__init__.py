@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.checkpoints import (
+    checkpoint_folder,
     distributed,
     exported_program,
-    folder,
     foreign_files,
     lightning,
     lora,
     pickled_module,
     safetensors,
     state_dict,
-    torchscript,
+    torchscript_checkpoint,
     training_checkpoint,
     ultralytics_file,
     zero_shards,
 )
-from exporter.checkpoints.archive import DAMAGED
-from exporter.checkpoints.contents import printable_content
-from exporter.checkpoints.source import EXPECTED, CheckpointSource, open_source
+from exporter.checkpoints.checkpoint_contents import printable_checkpoint_content
+from exporter.checkpoints.checkpoint_source import EXPECTED, CheckpointSource, open_checkpoint_source
+from exporter.checkpoints.packed_archive import DAMAGED
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -37,7 +37,7 @@ def is_folder(path: Path) -> bool:
     """Tell whether a path is a folder that is read as one checkpoint."""
     return (
         distributed.is_distributed(path)
-        or folder.is_checkpoint_folder(path)
+        or checkpoint_folder.is_checkpoint_folder(path)
         or lora.is_lora_folder(path)
         or zero_shards.find_zero_folder(path) is not None
     )
@@ -55,7 +55,9 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "exported_program": Kind(exported_program.is_exported_program, exported_program.read_exported_program),
-    "torchscript": Kind(torchscript.is_torchscript, torchscript.read_torchscript),
+    "torchscript": Kind(
+        torchscript_checkpoint.is_torchscript_checkpoint, torchscript_checkpoint.read_torchscript_checkpoint
+    ),
     "safetensors": Kind(safetensors.is_safetensors, safetensors.read_safetensors),
     "lightning": Kind(lightning.is_lightning, lightning.read_lightning),
     "ultralytics": Kind(ultralytics_file.is_ultralytics_file, ultralytics_file.read_ultralytics_file),
@@ -85,9 +87,9 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
     if distributed.is_distributed(path):
         with _explain_checkpoint_errors(path):
             return distributed.read_distributed(path)
-    if folder.is_checkpoint_folder(path):
+    if checkpoint_folder.is_checkpoint_folder(path):
         with _explain_checkpoint_errors(path):
-            return folder.read_checkpoint_folder(path)
+            return checkpoint_folder.read_checkpoint_folder(path)
     if lora.is_lora_folder(path):
         raise CheckpointError(f"{path} is a LoRA adapter.", foreign_files.LORA_ADVICE)
     if zero_shards.find_zero_folder(path) is not None:
@@ -101,7 +103,7 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
         raise CheckpointError(
             f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."
         )
-    with open_source(path) as source, _explain_checkpoint_errors(path):
+    with open_checkpoint_source(path) as source, _explain_checkpoint_errors(path):
         return _read_checkpoint(source, trust)
 
 
@@ -114,7 +116,9 @@ def _explain_checkpoint_errors(path: Path) -> Iterator[None]:
         raise _checkpoint_error_with_path(error, path) from error
     # Unpicklers, zip readers and torch raise whatever they like on a damaged file.
     except (Exception, pickle.PickleError) as error:
-        reason = printable_content(str(error).strip().splitlines()[0] if str(error).strip() else "")
+        reason = printable_checkpoint_content(
+            str(error).strip().splitlines()[0] if str(error).strip() else ""
+        )
         raise DamagedFileError(
             f"{path} is damaged or no checkpoint: {reason or type(error).__name__}. {EXPECTED}", DAMAGED
         ) from error
@@ -125,7 +129,7 @@ def _read_checkpoint(source: CheckpointSource, trust: bool) -> Checkpoint:
         if kind.matches(source):
             return kind.read(source, trust)
     if source.pickled is not None:
-        if problem := foreign_files.foreign_deepspeed(source.pickled.root, ()):
+        if problem := foreign_files.foreign_file_of_deepspeed(source.pickled.root, ()):
             raise CheckpointError(f"{source.path} is {problem}.", foreign_files.ZERO_ADVICE)
         entries = "; ".join(f"{key}: {description}" for key, description in _top_of_checkpoint(source)[:5])
         raise CheckpointError(
@@ -139,9 +143,9 @@ def _read_checkpoint(source: CheckpointSource, trust: bool) -> Checkpoint:
 
 
 def _top_of_checkpoint(source: CheckpointSource) -> tuple[tuple[str, str], ...]:
-    from exporter.checkpoints.contents import describe_contents
+    from exporter.checkpoints.checkpoint_contents import describe_checkpoint_contents
 
-    return describe_contents(source.pickled.root) if source.pickled is not None else ()
+    return describe_checkpoint_contents(source.pickled.root) if source.pickled is not None else ()
 
 
 def _checkpoint_error_with_path(error: CheckpointError, path: Path) -> CheckpointError:

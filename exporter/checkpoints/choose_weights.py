@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.checkpoints import prefixes
-from exporter.checkpoints.contents import printable_content
+from exporter.checkpoints.checkpoint_contents import printable_checkpoint_content
 from exporter.checkpoints.inert_values import AnyTensor, is_plain_value, is_tensor_value, layer_versions_value
 from exporter.errors import CheckpointError
 
@@ -43,7 +43,7 @@ class ChosenWeights:
 
     @property
     def title(self) -> str:
-        return printable_content(repr(".".join(self.path))) if self.path else "the top of the file"
+        return printable_checkpoint_content(repr(".".join(self.path))) if self.path else "the top of the file"
 
     @property
     def is_ema(self) -> bool:
@@ -141,7 +141,7 @@ def _only_weights_to_choose(trained: list[ChosenWeights]) -> tuple[ChosenWeights
         titles = ", ".join(c.title for c in rest[:5]) + (", …" if len(rest) > 5 else "")
         notes.append(f"other weights left out: {titles}")
     if first.ignored:
-        names = ", ".join(printable_content(repr(key)) for key in first.ignored[:5])
+        names = ", ".join(printable_checkpoint_content(repr(key)) for key in first.ignored[:5])
         notes.append(f"entries that are not tensors left out: {names}")
     return first, tuple(notes)
 

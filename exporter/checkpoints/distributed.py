@@ -14,10 +14,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import choose_weights, tensors, torchfile, unpickle, weights
-from exporter.checkpoints.archive import DAMAGED, Archive
+from exporter.checkpoints import checkpoint_tensors, checkpoint_weights, choose_weights, torchfile, unpickle
+from exporter.checkpoints.checkpoint_source import UNCHANGED, CheckpointSource
 from exporter.checkpoints.inert_values import DType, Inert, Storage, TensorRef, is_plain_value
-from exporter.checkpoints.source import UNCHANGED, CheckpointSource
+from exporter.checkpoints.packed_archive import DAMAGED, Archive
 from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.files import digest_file_or_folder
@@ -83,7 +83,9 @@ def read_distributed(folder: Path) -> Checkpoint:
         pickled = PickledTorchfile(root, read_storage)
         chosen, notes = choose_weights.choose_weights(root)
         note = f"put together from {len(files)} files of a distributed checkpoint"
-        checkpoint = weights.checkpoint_of_weights(source, pickled, "distributed", chosen, (note, *notes))
+        checkpoint = checkpoint_weights.checkpoint_of_weights(
+            source, pickled, "distributed", chosen, (note, *notes)
+        )
     if digest_file_or_folder(folder) != sha256:
         raise CheckpointError(f"{folder} was changed while it was read.", UNCHANGED)
     return checkpoint
@@ -186,4 +188,4 @@ def _distributed_piece(folder: Path, shard: DistributedShard) -> torch.Tensor:
     pickled = torchfile.read_torchfile_zip(Archive(io.BytesIO(data), len(data)))
     if not isinstance(pickled.root, TensorRef):
         raise DamagedFileError(f"A shard in {path} is no tensor.", DAMAGED)
-    return tensors.raw_tensor(shard.file, pickled.root, pickled)
+    return checkpoint_tensors.raw_checkpoint_tensor(shard.file, pickled.root, pickled)

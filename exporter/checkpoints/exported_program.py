@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import contents, exported_program_json, tensors, torchfile
-from exporter.checkpoints.archive import DAMAGED, Archive, pack_archive
+from exporter.checkpoints import checkpoint_contents, checkpoint_tensors, exported_program_json, torchfile
+from exporter.checkpoints.checkpoint_source import CheckpointSource
 from exporter.checkpoints.inert_values import MAX_DIMENSIONS, TensorRef
-from exporter.checkpoints.source import CheckpointSource
-from exporter.checkpoints.torchscript import check_torchscript_module
+from exporter.checkpoints.packed_archive import DAMAGED, Archive, pack_archive
+from exporter.checkpoints.torchscript_checkpoint import check_torchscript_checkpoint_module
 from exporter.errors import CheckpointError, CodeInFileError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -67,7 +67,7 @@ def read_exported_program(source: CheckpointSource, trust: bool) -> Checkpoint:
         )
     _check_exported_inference(program)
     values = {**program.state_dict, **{k: v for k, v in program.constants.items() if _is_exported_tensor(v)}}
-    check_torchscript_module(values, source.size_bytes)
+    check_torchscript_checkpoint_module(values, source.size_bytes)
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
@@ -90,13 +90,15 @@ def _why_no_exported_graph(archive: Archive) -> str:
 
 def _safe_exported_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
     records = {name: archive.read(name) for name in COPIED if name in archive}
-    records[GRAPH] = exported_program_json.sanitize_program_json(archive.read(GRAPH))
+    records[GRAPH] = exported_program_json.sanitize_exported_program_json(archive.read(GRAPH))
     for folder, config_name in CONFIGS.items():
         config = json.loads(archive.read(config_name))
         for payload in config["config"].values():
             name = folder + _exported_payload(payload, archive, folder)
             records[name] = archive.read(name)
-        records[config_name] = exported_program_json.sanitize_program_json(json.dumps(config).encode())
+        records[config_name] = exported_program_json.sanitize_exported_program_json(
+            json.dumps(config).encode()
+        )
     records[EXAMPLE] = _save_exported_program(example)
     return records
 
@@ -133,7 +135,7 @@ def _exported_example(archive: Archive) -> tuple[torch.Tensor, ...]:
             args and all(isinstance(a, TensorRef) for a in args) and not pickled.root[1]
         ):
             named = {f"example input {i}": a for i, a in enumerate(args)}
-            return tuple(tensors.load_tensors(named, pickled, len(data))[0].values())
+            return tuple(checkpoint_tensors.load_checkpoint_tensors(named, pickled, len(data))[0].values())
     return ()
 
 
@@ -155,7 +157,7 @@ def _load_exported_program(buffer: io.BytesIO) -> torch.export.ExportedProgram:
             return torch.export.load(buffer)
     # torch's deserialiser fails with whatever its own asserts and look-ups raise.
     except Exception as error:
-        reason = contents.printable_content(
+        reason = checkpoint_contents.printable_checkpoint_content(
             str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         )
         raise CheckpointError(
@@ -196,8 +198,8 @@ def _exported_program_notes(
 ) -> tuple[str, ...]:
     calls = sum(node.op == "call_function" for node in program.graph.nodes)
     notes = [
-        f"exported program: {contents.plural_in_contents(calls, 'operator')}, "
-        f"{contents.plural_in_contents(len(values), 'tensor')}"
+        f"exported program: {checkpoint_contents.plural_in_checkpoint_contents(calls, 'operator')}, "
+        f"{checkpoint_contents.plural_in_checkpoint_contents(len(values), 'tensor')}"
     ]
     if any(name.startswith("data/aotinductor/") for name in archive.names):
         notes.append("compiled code beside the program " + ("left as it is" if trust else "left out"))
@@ -214,7 +216,11 @@ def _exported_program_contents(
         (GRAPH, f"graph, {archive.size_bytes(GRAPH)} bytes"),
         (
             "data/weights",
-            f"{contents.plural_in_contents(len(values), 'tensor')}, {contents.contents_megabytes(size)}",
+            f"{checkpoint_contents.plural_in_checkpoint_contents(len(values), 'tensor')}, "
+            f"{checkpoint_contents.checkpoint_contents_megabytes(size)}",
         ),
-        *((contents.printable_content(name), f"{archive.size_bytes(name)} bytes") for name in other),
+        *(
+            (checkpoint_contents.printable_checkpoint_content(name), f"{archive.size_bytes(name)} bytes")
+            for name in other
+        ),
     )

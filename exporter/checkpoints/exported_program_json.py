@@ -60,7 +60,7 @@ TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"
 TRUST = "Pass --trust if you trust whoever made the file."
 
 
-def sanitize_program_json(program: bytes) -> bytes:
+def sanitize_exported_program_json(program: bytes) -> bytes:
     """The graph with what could run taken out, as torch may safely read it.
 
     Args:
@@ -72,10 +72,10 @@ def sanitize_program_json(program: bytes) -> bytes:
     Raises:
         CheckpointError: A string is no name, operator, expression or tree specification of a plain model.
     """
-    return json.dumps(_sanitize_json_part(json.loads(program), "")).encode()
+    return json.dumps(_sanitize_exported_program_json(json.loads(program), "")).encode()
 
 
-def _sanitize_json_part(value: Any, key: str) -> Any:
+def _sanitize_exported_program_json(value: Any, key: str) -> Any:
     if key == "guards_code":
         return []  # Python source, which `ExportedProgram.module` would run.
     if key == "metadata":
@@ -84,31 +84,34 @@ def _sanitize_json_part(value: Any, key: str) -> Any:
     if key in ("device", "as_device"):
         return {"type": "cpu", "index": None}
     if isinstance(value, dict):
-        return {_json_name(name, "."): _sanitize_json_part(item, name) for name, item in value.items()}
+        return {
+            _exported_program_json_name(name, "."): _sanitize_exported_program_json(item, name)
+            for name, item in value.items()
+        }
     if isinstance(value, list):
-        return [_sanitize_json_part(item, key) for item in value]
-    return _json_text(value, key) if isinstance(value, str) else value
+        return [_sanitize_exported_program_json(item, key) for item in value]
+    return _exported_program_json_text(value, key) if isinstance(value, str) else value
 
 
-def _json_text(value: str, key: str) -> str:
+def _exported_program_json_text(value: str, key: str) -> str:
     if key in FREE_TEXT_KEYS:
         return value
     if key in ("target", "as_operator"):
-        return _json_matching(OPERATORS, value, "operator")
+        return _exported_program_json_matching(OPERATORS, value, "operator")
     if key == "expr_str":
-        return _json_expression(value)
+        return _exported_program_json_expression(value)
     if key in ("in_spec", "out_spec"):
-        return _json_tree(value)
+        return _exported_program_json_tree(value)
     if key == "torch_version":
-        return _json_matching(VERSION, value, "version")
-    return _json_name(value, "." if key in DOTTED_KEYS else "")
+        return _exported_program_json_matching(VERSION, value, "version")
+    return _exported_program_json_name(value, "." if key in DOTTED_KEYS else "")
 
 
-def _json_name(value: str, separator: str) -> str:
-    return _json_matching(DOTTED if separator else IDENTIFIER, value, "name")
+def _exported_program_json_name(value: str, separator: str) -> str:
+    return _exported_program_json_matching(DOTTED if separator else IDENTIFIER, value, "name")
 
 
-def _json_matching(pattern: re.Pattern[str], value: str, noun: str) -> str:
+def _exported_program_json_matching(pattern: re.Pattern[str], value: str, noun: str) -> str:
     if not pattern.fullmatch(value):
         raise CodeInFileError(
             f"The exported program has the {noun} {value[:80]!r}, which a plain model never has.", TRUST
@@ -123,7 +126,7 @@ MAX_TERMS = 1_000
 """Bounds on one size's expression: sympy expands products of sums, and simplifies what it nests."""
 
 
-def _json_expression(value: str) -> str:
+def _exported_program_json_expression(value: str) -> str:
     if len(value) > MAX_EXPRESSION:
         raise BoundsError(
             f"The exported program has a size of {len(value)} characters, expected {MAX_EXPRESSION} at most.",
@@ -135,11 +138,11 @@ def _json_expression(value: str) -> str:
         raise CheckpointError(
             f"The exported program has the size {value[:80]!r}, which is no expression."
         ) from error
-    if not all(map(_is_json_harmless, nodes)):
+    if not all(map(_is_exported_program_json_harmless, nodes)):
         raise CodeInFileError(
             f"The exported program has the size {value[:80]!r}, expected sums and products of symbols.", TRUST
         )
-    if len(nodes) > MAX_NODES or max(_json_expression_terms(nodes[0])) > 1:
+    if len(nodes) > MAX_NODES or max(_exported_program_json_expression_terms(nodes[0])) > 1:
         raise BoundsError(
             f"The exported program has the size {value[:80]!r}, which takes too long to simplify.",
             "Export it again with fixed shapes.",
@@ -147,12 +150,12 @@ def _json_expression(value: str) -> str:
     return value
 
 
-def _json_expression_terms(node: ast.AST) -> tuple[float, float]:
+def _exported_program_json_expression_terms(node: ast.AST) -> tuple[float, float]:
     """How many terms an expression has once its products are expanded, and how deep it nests.
 
     Both as shares of what is allowed.
     """
-    inside = [_json_expression_terms(child) for child in ast.iter_child_nodes(node)]
+    inside = [_exported_program_json_expression_terms(child) for child in ast.iter_child_nodes(node)]
     deepest = max((nesting for _, nesting in inside), default=0.0)
     counts = [max(terms * MAX_TERMS, 1) for terms, _ in inside]
     match node:
@@ -165,7 +168,7 @@ def _json_expression_terms(node: ast.AST) -> tuple[float, float]:
     return terms / MAX_TERMS, deepest + 1 / MAX_NESTING
 
 
-def _is_json_harmless(node: ast.AST) -> bool:
+def _is_exported_program_json_harmless(node: ast.AST) -> bool:
     match node:
         case ast.Name(id=name):
             return name in EXPRESSION_NAMES or re.fullmatch(r"[suzf]+\d+", name) is not None
@@ -178,16 +181,16 @@ def _is_json_harmless(node: ast.AST) -> bool:
     return isinstance(node, EXPRESSION_NODES)
 
 
-def _json_tree(value: str) -> str:
+def _exported_program_json_tree(value: str) -> str:
     parsed = json.loads(value)
     match parsed:
         case [1, dict(root)]:
-            _check_json_tree(root)
+            _check_exported_program_json_tree(root)
             return value
     raise CodeInFileError("The exported program nests its inputs in an unknown way.", TRUST)
 
 
-def _check_json_tree(node: dict[str, Any]) -> None:
+def _check_exported_program_json_tree(node: dict[str, Any]) -> None:
     if node.get("type") not in TREE_TYPES:
         raise CodeInFileError(
             f"The exported program takes or returns a {str(node.get('type'))[:80]!r}, expected tensors in "
@@ -199,4 +202,4 @@ def _check_json_tree(node: dict[str, Any]) -> None:
     if keys is not None and not (isinstance(keys, list) and all(isinstance(k, str | int) for k in keys)):
         raise CodeInFileError("The exported program nests its inputs in an unknown way.", TRUST)
     for child in node.get("children_spec", ()):
-        _check_json_tree(child)
+        _check_exported_program_json_tree(child)

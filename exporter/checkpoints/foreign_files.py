@@ -63,7 +63,7 @@ FOREIGN_FILES: tuple[ForeignFile, ...] = (
 )
 
 
-def foreign_by_names(names: Iterable[str]) -> ForeignFile | None:
+def foreign_file_by_names(names: Iterable[str]) -> ForeignFile | None:
     """Find the kind of file that has such names; None where they may be any network's."""
     every = list(names)
     return next((kind for kind in FOREIGN_FILES if any(kind.names.search(name) for name in every)), None)
@@ -94,13 +94,13 @@ OPAQUE_ADVICE: tuple[tuple[str, str], ...] = (
 """(words of `Opaque.what`, what to do); the first that matches counts."""
 
 
-def foreign_advice(what: str) -> str:
+def foreign_file_advice(what: str) -> str:
     """Say how a plain tensor is made of one whose values cannot be read."""
     plain = "Save plain tensors: torch.save(model.state_dict(), …)."
     return next((hint for words, hint in OPAQUE_ADVICE if words in what), plain)
 
 
-def foreign_class_of_tensors(name: str) -> str:
+def foreign_file_class_of_tensors(name: str) -> str:
     """Say what a tensor of a class of its own is, by the class's dotted name."""
     if name.startswith("torchao."):
         return f"{TORCHAO} ({name.rpartition('.')[2]})"
@@ -109,19 +109,19 @@ def foreign_class_of_tensors(name: str) -> str:
     return f"of the class {name[:80]}"
 
 
-def is_foreign_deepspeed(root: object) -> bool:
+def is_foreign_file_of_deepspeed(root: object) -> bool:
     """Whether DeepSpeed wrote the file, by the version or settings that it leaves."""
     return isinstance(root, dict) and bool({"ds_version", "ds_config"} & set(root))
 
 
-def foreign_deepspeed(root: object, shapes: Collection[tuple[int, ...]]) -> str | None:
+def foreign_file_of_deepspeed(root: object, shapes: Collection[tuple[int, ...]]) -> str | None:
     """Say what a file of DeepSpeed holds instead of weights: ZeRO keeps them in shards.
 
     Args:
         root: What the file holds.
         shapes: Of the chosen tensors; empty where none were found.
     """
-    if not isinstance(root, dict) or not is_foreign_deepspeed(root):
+    if not isinstance(root, dict) or not is_foreign_file_of_deepspeed(root):
         return None
     if "optimizer_state_dict" in root and "module" not in root:
         return "a shard of DeepSpeed's optimiser (ZeRO)"

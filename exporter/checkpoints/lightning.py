@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from exporter.checkpoints import choose_weights, prefixes, weights
+from exporter.checkpoints import checkpoint_weights, choose_weights, prefixes
+from exporter.checkpoints.checkpoint_contents import plural_in_checkpoint_contents
+from exporter.checkpoints.checkpoint_source import CheckpointSource
 from exporter.checkpoints.choose_weights import ChosenWeights
-from exporter.checkpoints.contents import plural_in_contents
-from exporter.checkpoints.source import CheckpointSource
 from exporter.records import Checkpoint, Reading
 
 VERSION_KEY = "pytorch-lightning_version"
@@ -35,7 +35,7 @@ def read_lightning(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Read all tensors and say which are the network's; hyper-parameters and callbacks stay inert."""
     assert source.pickled is not None
     chosen, notes = choose_weights.choose_weights(source.pickled.root)
-    return weights.checkpoint_of_weights(
+    return checkpoint_weights.checkpoint_of_weights(
         source, source.pickled, "lightning", chosen, notes, _lightning_network(chosen)
     )
 
@@ -59,7 +59,8 @@ def _lightning_network(chosen: ChosenWeights) -> Reading | None:
     chosen_group = averaged or network
     notes = [f"averaged (EMA) weights used: '{averaged}.', instead of '{network}.'"] if averaged else []
     notes += [
-        f"{plural_in_contents(len(groups[g]), 'tensor')} of {g!r} left out: not part of the network"
+        f"{plural_in_checkpoint_contents(len(groups[g]), 'tensor')} of {g!r} left "
+        "out: not part of the network"
         for g in groups
         if g not in (chosen_group, network)
     ]

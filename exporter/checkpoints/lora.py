@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import prefixes
-from exporter.checkpoints.source import check_regular_source
+from exporter.checkpoints.checkpoint_source import check_regular_checkpoint_source
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -113,7 +113,7 @@ def read_lora_settings(path: Path) -> LoraSettings:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no {path}, which scales the adapter.", "Give the adapter's folder.")
-    check_regular_source(path)
+    check_regular_checkpoint_source(path)
     with path.open("rb") as file:
         data = file.read(MAX_SETTINGS_BYTES + 1)
     try:

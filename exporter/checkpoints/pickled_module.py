@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.checkpoints import choose_weights, contents, tensors
+from exporter.checkpoints import checkpoint_contents, checkpoint_tensors, choose_weights
+from exporter.checkpoints.checkpoint_source import CheckpointSource
 from exporter.checkpoints.inert_values import Inert, is_module_value
-from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
 
@@ -35,13 +35,13 @@ def read_pickled_module(source: CheckpointSource, trust: bool) -> Checkpoint:
     if not trust:
         raise CodeInFileError(
             f"{source.path} is a whole pickled module "
-            f"(an object of {contents.printable_content(modules[key].name)}{where}), "
+            f"(an object of {checkpoint_contents.printable_checkpoint_content(modules[key].name)}{where}), "
             "expected its weights: to read it is to run its code.",
             "Save model.state_dict() instead, or pass --trust if you trust whoever made the file.",
         )
     module = _unpickle_module(source, key)
     assert source.pickled is not None
-    _, converted = tensors.tensors_as_float32(dict(module.state_dict()))
+    _, converted = checkpoint_tensors.checkpoint_tensors_as_float32(dict(module.state_dict()))
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
@@ -53,7 +53,7 @@ def read_pickled_module(source: CheckpointSource, trust: bool) -> Checkpoint:
             *converted,
         )
         + ((f"module taken from {key!r}",) if key else ()),
-        contents=contents.describe_contents(source.pickled.root),
+        contents=checkpoint_contents.describe_checkpoint_contents(source.pickled.root),
     )
 
 

@@ -6,9 +6,9 @@ import json
 import struct
 from typing import TYPE_CHECKING
 
-from exporter.checkpoints import contents, prefixes, stated_network, tensors
-from exporter.checkpoints.archive import DAMAGED
-from exporter.checkpoints.source import CheckpointSource
+from exporter.checkpoints import checkpoint_contents, checkpoint_tensors, prefixes, stated_network
+from exporter.checkpoints.checkpoint_source import CheckpointSource
+from exporter.checkpoints.packed_archive import DAMAGED
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -32,7 +32,7 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
     """
     metadata = _safetensors_metadata(source)
     stored = _load_safetensors(source)
-    loaded, converted = tensors.tensors_as_float32(stored)
+    loaded, converted = checkpoint_tensors.checkpoint_tensors_as_float32(stored)
     if not loaded:
         raise CheckpointError(
             f"{source.path} holds no tensors.",
@@ -40,7 +40,10 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
             code="EM-NO-WEIGHTS",
         )
     described = [
-        (contents.printable_content(name), f"tensor {str(t.dtype).removeprefix('torch.')} {list(t.shape)}")
+        (
+            checkpoint_contents.printable_checkpoint_content(name),
+            f"tensor {str(t.dtype).removeprefix('torch.')} {list(t.shape)}",
+        )
         for name, t in stored.items()
     ]
     return Checkpoint(
@@ -52,7 +55,10 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
         contents=(
             *described,
             *(
-                (f"metadata {contents.printable_content(k)}", contents.describe_content(v))
+                (
+                    f"metadata {checkpoint_contents.printable_checkpoint_content(k)}",
+                    checkpoint_contents.describe_checkpoint_content(v),
+                )
                 for k, v in metadata
             ),
         ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.checkpoints import choose_weights, weights
-from exporter.checkpoints.source import CheckpointSource
+from exporter.checkpoints import checkpoint_weights, choose_weights
+from exporter.checkpoints.checkpoint_source import CheckpointSource
 from exporter.records import Checkpoint
 
 
@@ -18,4 +18,4 @@ def read_state_dict(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Read the tensors; nothing needs trust here."""
     assert source.pickled is not None
     chosen, notes = choose_weights.choose_weights(source.pickled.root)
-    return weights.checkpoint_of_weights(source, source.pickled, "state_dict", chosen, notes)
+    return checkpoint_weights.checkpoint_of_weights(source, source.pickled, "state_dict", chosen, notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from exporter.checkpoints.contents import describe_content
+from exporter.checkpoints.checkpoint_contents import describe_checkpoint_content
 from exporter.checkpoints.inert_values import Inert, is_plain_value
 
 PLACES = (
@@ -36,32 +36,33 @@ def stated_networks(root: object) -> tuple[tuple[str, str], ...]:
     return tuple(_find_stated_networks(root))[:MAX_NAMES]
 
 
-def stated_training_arguments(root: object) -> dict[str, object]:
+def stated_network_arguments(root: object) -> dict[str, object]:
     """Return the settings under `args`: what the training program was called with.
 
     What is neither numbers nor text is described in words.
     """
-    settings = _settings_stated_by_value(_settings_stated_by_value(root).get("args"))
+    settings = _settings_of_stated_network(_settings_of_stated_network(root).get("args"))
     return {
-        key: value if is_plain_value(value) else describe_content(value) for key, value in settings.items()
+        key: value if is_plain_value(value) else describe_checkpoint_content(value)
+        for key, value in settings.items()
     }
 
 
 def _find_stated_networks(root: object) -> Iterator[tuple[str, str]]:
-    top = _settings_stated_by_value(root)
-    yield from _names_stated_in_settings(top, "")
+    top = _settings_of_stated_network(root)
+    yield from _stated_network_names_in_settings(top, "")
     for place in PLACES:
-        yield from _names_stated_in_settings(_settings_stated_by_value(top.get(place)), f"{place}.")
+        yield from _stated_network_names_in_settings(_settings_of_stated_network(top.get(place)), f"{place}.")
 
 
-def _names_stated_in_settings(settings: dict[str, object], before: str) -> Iterator[tuple[str, str]]:
+def _stated_network_names_in_settings(settings: dict[str, object], before: str) -> Iterator[tuple[str, str]]:
     for key in NAMES:
         value = settings.get(key)
         if isinstance(value, str) and NAME.fullmatch(value):
             yield f"{before}{key}", value
 
 
-def _settings_stated_by_value(value: object) -> dict[str, object]:
+def _settings_of_stated_network(value: object) -> dict[str, object]:
     """The entries of a dictionary, or the attributes of an inert object such as `argparse.Namespace`."""
     value = value.state if isinstance(value, Inert) else value
     return (

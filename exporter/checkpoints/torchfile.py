@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from exporter.checkpoints.archive import DAMAGED, Archive
 from exporter.checkpoints.inert_values import ITEM_BYTES, Storage
+from exporter.checkpoints.packed_archive import DAMAGED, Archive
 from exporter.checkpoints.unpickle import BoundedPickleFile, RestrictedUnpickler, unpickle
 from exporter.errors import CheckpointError, DamagedFileError
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.checkpoints import choose_weights, weights
-from exporter.checkpoints.source import CheckpointSource
+from exporter.checkpoints import checkpoint_weights, choose_weights
+from exporter.checkpoints.checkpoint_source import CheckpointSource
 from exporter.records import Checkpoint
 
 
@@ -18,4 +18,4 @@ def read_training_checkpoint(source: CheckpointSource, trust: bool) -> Checkpoin
     """Read the weights to ship; whatever else is in it stays inert."""
     assert source.pickled is not None
     chosen, notes = choose_weights.choose_weights(source.pickled.root)
-    return weights.checkpoint_of_weights(source, source.pickled, "container", chosen, notes)
+    return checkpoint_weights.checkpoint_of_weights(source, source.pickled, "container", chosen, notes)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from exporter.checkpoints import contents, pickled_module, prefixes, tensors
+from exporter.checkpoints import checkpoint_contents, checkpoint_tensors, pickled_module, prefixes
+from exporter.checkpoints.checkpoint_source import CheckpointSource
 from exporter.checkpoints.inert_values import (
     SCALARS,
     AnyTensor,
@@ -18,7 +19,6 @@ from exporter.checkpoints.inert_values import (
     is_plain_value,
     is_tensor_value,
 )
-from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint
 
@@ -65,7 +65,9 @@ def read_ultralytics_file(source: CheckpointSource, trust: bool) -> Checkpoint:
     for path, layer in _ultralytics_file_layers(network):
         declared |= _ultralytics_file_tensors(path, layer)
         layers[path] = {"class": layer.name, **_ultralytics_file_numbers(layer)}
-    loaded, converted = tensors.load_tensors(declared, source.pickled, source.size_bytes)
+    loaded, converted = checkpoint_tensors.load_checkpoint_tensors(
+        declared, source.pickled, source.size_bytes
+    )
     arguments = source.pickled.root.get("train_args")
     names = network.state.get("names")
     return Checkpoint(
@@ -74,7 +76,7 @@ def read_ultralytics_file(source: CheckpointSource, trust: bool) -> Checkpoint:
         kind=KIND,
         tensors=loaded,
         notes=(f"weights taken from {key!r} without running code of the file", *converted),
-        contents=contents.describe_contents(source.pickled.root),
+        contents=checkpoint_contents.describe_checkpoint_contents(source.pickled.root),
         readings=prefixes.prefix_readings(loaded),
         settings={
             "class": network.name.removeprefix(TASKS),

@@ -14,10 +14,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import contents, prefixes, tensors
-from exporter.checkpoints.archive import DAMAGED
+from exporter.checkpoints import checkpoint_contents, checkpoint_tensors, prefixes
+from exporter.checkpoints.checkpoint_source import UNCHANGED, open_checkpoint_source
 from exporter.checkpoints.inert_values import TensorRef
-from exporter.checkpoints.source import UNCHANGED, open_source
+from exporter.checkpoints.packed_archive import DAMAGED
 from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.files import digest_file_or_folder
@@ -88,7 +88,9 @@ def read_zero_folder(folder: Path) -> Checkpoint:
         kind="deepspeed",
         tensors=loaded,
         notes=notes,
-        contents=tuple((contents.printable_content(name), text) for name, text in described),
+        contents=tuple(
+            (checkpoint_contents.printable_checkpoint_content(name), text) for name, text in described
+        ),
         readings=prefixes.prefix_readings(loaded),
     )
 
@@ -99,7 +101,9 @@ def zero_weights(folder: Path) -> tuple[Tensors, tuple[str, ...]]:
     assert step is not None
     paths = _zero_rank_files(step)
     with ExitStack() as stack:
-        ranks = [_zero_rank(stack.enter_context(open_source(path)).pickled, path) for path in paths]
+        ranks = [
+            _zero_rank(stack.enter_context(open_checkpoint_source(path)).pickled, path) for path in paths
+        ]
         if len(ranks) < max(rank.count for rank in ranks):
             raise DamagedFileError(f"{step} has no shard of rank {len(ranks)}.", COPY_ALL)
         stages = {rank.stage for rank in ranks}
@@ -107,15 +111,17 @@ def zero_weights(folder: Path) -> tuple[Tensors, tuple[str, ...]]:
             raise DamagedFileError(f"The shards in {step} are of different stages of ZeRO.", DAMAGED)
         (stage,) = stages
         models = [
-            (path, stack.enter_context(open_source(path)).pickled)
+            (path, stack.enter_context(open_checkpoint_source(path)).pickled)
             for path in _zero_model_files(step, stage, len(ranks))
         ]
         weights = _zero_parameters(ranks, stage, models[0])
         weights |= _zero_frozen(models, stage)
         weights |= _zero_buffers(weights, models[0])
     size_bytes = sum(path.stat().st_size for path in (*paths, *(path for path, _ in models)))
-    tensors.check_total_of_tensors(sum(tensor.nbytes for tensor in weights.values()), size_bytes)
-    converted, said = tensors.tensors_as_float32(weights)
+    checkpoint_tensors.check_total_of_checkpoint_tensors(
+        sum(tensor.nbytes for tensor in weights.values()), size_bytes
+    )
+    converted, said = checkpoint_tensors.checkpoint_tensors_as_float32(weights)
     ranks_text = "1 rank" if len(ranks) == 1 else f"{len(ranks)} ranks"
     return converted, (
         f"put together from the float32 shards of {ranks_text} of DeepSpeed (ZeRO {stage})",
@@ -175,7 +181,9 @@ def _zero_rank(pickled: PickledTorchfile | None, path: Path) -> ZeroRank:
     if not all(type(count) is int for count in counts):
         raise DamagedFileError(f"{path} does not say how many ranks there are.", DAMAGED)
     return ZeroRank(
-        int(stage), max(counts), tuple(tensors.raw_tensor(path.name, row, pickled) for row in rows)
+        int(stage),
+        max(counts),
+        tuple(checkpoint_tensors.raw_checkpoint_tensor(path.name, row, pickled) for row in rows),
     )
 
 
@@ -265,7 +273,7 @@ def _zero_frozen(models: Sequence[tuple[Path, PickledTorchfile | None]], stage: 
             ref = fragments.get(name) if isinstance(fragments, dict) else None
             if held is None or not isinstance(ref, TensorRef):
                 raise DamagedFileError(f"{place} has no part of the frozen {name!r}.", COPY_ALL)
-            parts.append(tensors.raw_tensor(name, ref, held).flatten())
+            parts.append(checkpoint_tensors.raw_checkpoint_tensor(name, ref, held).flatten())
         weights[name] = _whole_slice(name, torch.cat(parts)[: prod(shape)], shape)
     return weights
 
@@ -281,7 +289,7 @@ def _zero_buffers(weights: Tensors, model: tuple[Path, PickledTorchfile | None])
     for name in names if isinstance(names, list | tuple | set) else ():
         ref = module.get(name)
         if isinstance(ref, TensorRef) and pickled is not None:
-            more[str(name)] = tensors.raw_tensor(str(name), ref, pickled)
+            more[str(name)] = checkpoint_tensors.raw_checkpoint_tensor(str(name), ref, pickled)
     for name, other in (*_shared_by_storage(module), *_shared_by_list(root.get("shared_params"))):
         if name not in weights and name not in more and other in weights:
             more[name] = weights[other]

@@ -47,13 +47,13 @@ class Application(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
         def register(function: Command) -> Command:
-            text = help_paragraphs(inspect.getdoc(function) or "")
+            text = app_help_paragraphs(inspect.getdoc(function) or "")
             return super(Application, self).command(name, help=text, **options)(function)
 
         return register
 
 
-def help_paragraphs(text: str) -> str:
+def app_help_paragraphs(text: str) -> str:
     """Join the lines of each paragraph."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
@@ -94,7 +94,7 @@ def app_console() -> Any:
     return Console()
 
 
-def watch_command(quiet: bool) -> Any:
+def watch_app_command(quiet: bool) -> Any:
     """Return an observer that shows progress on standard error, or nothing when `quiet`."""
     from exporter.cli.console import progress
 

@@ -10,7 +10,7 @@ import typer
 
 from android_harness import errors
 from android_harness.records import BenchConfig, Build
-from exporter.cli.app import Application, Debug, Json, app, app_console, watch_command
+from exporter.cli.app import Application, Debug, Json, app, app_console, watch_app_command
 from exporter.config import options
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def run_bench(
     """Measure, print the results, and exit with the verdict's code."""
     from exporter import bench as harness
 
-    with watch_command(as_json) as observer:
+    with watch_app_command(as_json) as observer:
         benched = harness.bench_export(
             out,
             device,
@@ -193,9 +193,9 @@ def run_bench(
             observer=observer,
         )
     if learn:
-        from exporter.pipeline import estimates
+        from exporter.pipeline import estimate_stage
 
-        count = estimates.learn_anchors_of_estimates(benched.report, benched.latencies)
+        count = estimate_stage.learn_anchors_in_estimate_stage(benched.report, benched.latencies)
         typer.echo(f"Learned from {count} of {len(benched.latencies)} measurements.", err=True)
     if as_json:
         from exporter.report import manifest
@@ -246,12 +246,12 @@ def build_runner(
     For the host, installed runtimes are built too. A build replaces the earlier one for its platform, so give
     all runtimes at once.
     """
-    from android_harness import build
+    from android_harness import runner_build
     from exporter.emulated.vulkan import vulkan_tools
     from exporter.pipeline.cache import default_cache_root
 
     platform = options.parse_choice_option("--for", target, get_args(Build))
-    built = build.build_runners(
+    built = runner_build.build_runners(
         platform,
         onnxruntime=onnxruntime,
         executorch=executorch,

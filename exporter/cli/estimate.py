@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.app import Debug, Json, app, app_console, watch_command
+from exporter.cli.app import Debug, Json, app, app_console, watch_app_command
 from exporter.cli.prepare import prepare_arm_programs
 
 
@@ -32,14 +32,16 @@ def estimate(
     from exporter.cli.console import estimates as printed
     from exporter.emulated import arm_tools
     from exporter.estimate import qemu_plugin
-    from exporter.pipeline import estimates
+    from exporter.pipeline import estimate_stage
     from exporter.pipeline.workers.pool import default_pool_size
 
     if not qemu_plugin.missing_for_plugin() and not arm_tools.missing_arm_tools():
         prepare_arm_programs()
-    with watch_command(as_json) as observer:
-        report = estimates.estimate_export(out, jobs or default_pool_size(), observer, cached=not no_cache)
+    with watch_app_command(as_json) as observer:
+        report = estimate_stage.estimate_stage_for_command(
+            out, jobs or default_pool_size(), observer, cached=not no_cache
+        )
     if as_json:
-        typer.echo(json.dumps(printed.estimates_as_json(report), indent=2))
+        typer.echo(json.dumps(printed.printed_estimates_as_json(report), indent=2))
     else:
         printed.print_estimates(report, app_console())

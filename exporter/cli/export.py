@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from exporter.checkpoints import folder
+from exporter.checkpoints import checkpoint_folder
 from exporter.cli.app import DEFAULT_COMMAND, Debug, Json, app
 from exporter.cli.device import Device, run_bench
 from exporter.cli.export_report import print_export_report
@@ -244,7 +244,7 @@ def export_command(
         samples=samples,
         torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),
         state=options.parse_choice_option("--state", state, ("kept", "explicit")),
-        embed_preprocessing=_embedded_pixels_option(embed_preprocessing, pixels),
+        embed_preprocessing=_export_option_of_embedded_pixels(embed_preprocessing, pixels),
         image_input=image_input,
     )
     request = Request(
@@ -281,14 +281,14 @@ def export_command(
         card = cards.load_card(model.checkpoint)
         request = cards.merge_card_with_options(card, request, _given_export_fields(context))
         required = required or card.require
-    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
+    request = replace(request, checkpoint=checkpoint_folder.find_checkpoint_folder(request.checkpoint))
     _check_export_options(context, request, bench)
     print_export_report(request, required, as_json, last=not bench)
     if bench:
         run_bench(request.destination, tuple(device or ()), None, False, budget, {}, as_json)
 
 
-def _embedded_pixels_option(embedded: bool, pixels: str) -> Literal["", "rgb", "rgba"]:
+def _export_option_of_embedded_pixels(embedded: bool, pixels: str) -> Literal["", "rgb", "rgba"]:
     bytes_taken = options.parse_choice_option("--pixels", pixels, PIXELS)
     return bytes_taken if embedded else ""
 

@@ -9,7 +9,7 @@ import typer
 from exporter.cli import parts_export
 from exporter.cli.app import (
     app_console,
-    watch_command,
+    watch_app_command,
 )
 from exporter.config.request import Request
 from exporter.errors import InconclusiveError, NothingPassedError, RequirementError, SeveralPartsError
@@ -23,7 +23,7 @@ def print_export_report(request: Request, require: Sequence[str], as_json: bool,
 
     variants.check_required_variants(request, require)
     names = tuple(request.part.split(",")) if "," in request.part else ()
-    with watch_command(as_json) as observer:
+    with watch_app_command(as_json) as observer:
         try:
             report = None if names else pipeline.run_pipeline(request, observer)
         except SeveralPartsError as error:

@@ -72,11 +72,11 @@ def list_history_command(
         rows = {"sessions": [plain(item) for item in sessions], "gaps": [plain(item) for item in gaps]}
         typer.echo(json.dumps(rows, indent=2))
     else:
-        tables.print_sessions(sessions, gaps, newest, app_console())
+        tables.print_history_sessions(sessions, gaps, newest, app_console())
 
 
 @remembered.command("show")
-def show_session_command(
+def show_history_command(
     key: Key,
     history: Location = None,
     as_json: Json = False,
@@ -84,12 +84,12 @@ def show_session_command(
 ) -> None:
     """Show one session in full, its baseline, and where its series changed."""
     from android_harness.history.records import history_record_as_json as plain
-    from android_harness.regressions import changes, judging, quality
+    from android_harness.regressions import changes, quality, session_judging
     from exporter.cli.console import history as tables
 
     with open_existing_history(history) as memory:
         session = memory.find(key)
-        judgement = judging.judge_session(session, memory.baseline(session))
+        judgement = session_judging.judge_session(session, memory.baseline(session))
         worse = quality.worse_quality(session, memory.earlier(session))
         steps = changes.changes_of_series(memory.trend(session.series_key), memory.get_all)
         samples = memory.samples(session.key)
@@ -102,7 +102,7 @@ def show_session_command(
         }
         typer.echo(json.dumps(shown, indent=2))
     else:
-        tables.print_session(session, judgement, worse, steps, app_console())
+        tables.print_history_session(session, judgement, worse, steps, app_console())
 
 
 @remembered.command("export")
@@ -118,10 +118,10 @@ def export_history_command(
     debug: Debug = False,
 ) -> None:
     """Write sessions, or their raw samples, to a table for other programs."""
-    from android_harness.history import exports
+    from android_harness.history import history_export
 
     with open_existing_history(history) as memory:
-        count = exports.export_history(memory, file, wanted, samples=samples)
+        count = history_export.export_history(memory, file, wanted, samples=samples)
     if as_json:
         typer.echo(json.dumps({"file": str(file), "rows": count}))
     else:
@@ -174,7 +174,7 @@ def prune_history_command(
 
 
 @remembered.command("accept")
-def accept_session_command(
+def accept_history_command(
     key: Key, history: Location = None, as_json: Json = False, debug: Debug = False
 ) -> None:
     """Accept a level as the new normal: the baseline of KEY's series starts at this session.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from exporter.cli.app import Debug, Json, app, app_console, watch_command
+from exporter.cli.app import Debug, Json, app, app_console, watch_app_command
 from exporter.cli.model_options import model_command
 from exporter.cli.prepare import prepare_all_programs, prepare_arm_programs, prepare_software_vulkan
 from exporter.config.request import ModelRequest
@@ -116,7 +116,7 @@ def verify(
     if listed := load_parts(out):
         _verify_parts(out, listed, jobs or default_pool_size(), arm64, as_json)
         return
-    with watch_command(as_json) as observer:
+    with watch_app_command(as_json) as observer:
         audit = check.check_release(out, key, jobs or default_pool_size(), observer, wanted, arm64)
     if as_json:
         typer.echo(json.dumps({"holds": audit.holds} | asdict(audit), indent=2))
@@ -138,7 +138,7 @@ def _verify_parts(
     from exporter.release import check
 
     audits = {}
-    with watch_command(as_json) as observer:
+    with watch_app_command(as_json) as observer:
         for name, (folder, problem) in listed.items():
             audit = check.check_release(folder, None, jobs, observer, arm64=arm64)
             more = (problem,) if problem else ()
@@ -167,7 +167,7 @@ def _verify_for_app(
     from exporter.pipeline.workers.pool import default_pool_size
     from exporter.release import check
 
-    with check.open_to_check(out) as folder:
+    with check.open_release_to_check(out) as folder:
         answer = for_app.check_for_app(folder, libraries, artifacts, min_sdk, jobs or default_pool_size())
     if as_json:
         typer.echo(json.dumps({"holds": answer.holds} | asdict(answer), indent=2, default=sorted))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.app import Debug, Json, app, app_console, watch_command
+from exporter.cli.app import Debug, Json, app, app_console, watch_app_command
 
 
 @app.command()
@@ -36,12 +36,12 @@ def nightly(
     failed, 43 no phone (the gap is stored), 44 inconclusive, 45 not measured on a real phone, 0 all fine.
     46 another night is running, 2 NIGHTLY is invalid, 20 the history cannot be used.
     """
-    from exporter.nightly import config, run
+    from exporter.nightly import config, night_run
     from exporter.nightly.records import night_records_as_json as values
 
     listed = config.load_night_config(task)
-    with watch_command(as_json) as observer:
-        finished = run.run_night(listed, observer, fresh=fresh, tensorboard=tensorboard)
+    with watch_app_command(as_json) as observer:
+        finished = night_run.run_night(listed, observer, fresh=fresh, tensorboard=tensorboard)
     if as_json:
         typer.echo(json.dumps(values(finished.result), indent=2))
     else:

@@ -34,7 +34,7 @@ def export_and_print_parts(
     if as_json:
         typer.echo((request.destination / PARTS).read_text())
     else:
-        _print_parts(result, request)
+        _print_exported_parts(result, request)
     for name in require:
         if not any(v.status == "passed" and name in [*v.name.split("-"), v.name] for v in result.together):
             raise RequirementError(f"--require {name}: none passed together.", "parts.json says why.")
@@ -44,7 +44,7 @@ def export_and_print_parts(
         )
 
 
-def _print_parts(result: PartsExport, request: Request) -> None:
+def _print_exported_parts(result: PartsExport, request: Request) -> None:
     from exporter.report import terminal
 
     console = app_console()

@@ -125,14 +125,16 @@ def _parse_dynamic_option(text: str, named: dict[str, SizeRange]) -> DynamicShap
             f"--dynamic is {text!r}, expected x=1x3x{{224..640:32}}x{{224..640:32}} or "
             "ids=1x{length=8..128}:int64."
         )
-    sizes = tuple(_parse_dynamic_size(part, text, named) for part in re.findall(DYNAMIC_SIZE, match["shape"]))
+    sizes = tuple(
+        _parse_dynamic_size_option(part, text, named) for part in re.findall(DYNAMIC_SIZE, match["shape"])
+    )
     dtype = parse_choice_option("--dynamic's dtype", match["dtype"] or "float32", INPUT_DTYPES)
     if all(isinstance(size, int) for size in sizes) and not named:
         raise UsageError(f"--dynamic is {text!r}, which has no range.", "Give fixed shapes by --input-shape.")
     return DynamicShape(match["name"] or "", sizes, dtype)
 
 
-def _parse_dynamic_size(part: str, text: str, named: dict[str, SizeRange]) -> int | SizeRange:
+def _parse_dynamic_size_option(part: str, text: str, named: dict[str, SizeRange]) -> int | SizeRange:
     match, name = RANGE.fullmatch(part), part.strip("{}")
     if name.isdecimal():
         return int(name)

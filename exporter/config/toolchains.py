@@ -57,7 +57,9 @@ class InstalledToolchain:
 
 def installed_toolchain() -> InstalledToolchain:
     """Compare the installed packages with the tested sets; imports none of them."""
-    return compare_toolchain({name: _installed_version(name) for name in TOOLCHAIN_SETS[0].versions})
+    return compare_toolchain(
+        {name: _installed_toolchain_version(name) for name in TOOLCHAIN_SETS[0].versions}
+    )
 
 
 def compare_toolchain(installed: Mapping[str, str]) -> InstalledToolchain:
@@ -89,7 +91,7 @@ def toolchain_warnings() -> tuple[str, ...]:
     return (f"The installed frameworks are {toolchain.text}. The limits decide as ever.",)
 
 
-def _installed_version(name: str) -> str:
+def _installed_toolchain_version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter import files
 from exporter.data import npz_rows, photo_sets, photos, scenes
-from exporter.data.edges import edge_inputs
+from exporter.data.edge_inputs import edge_inputs
 from exporter.data.npz_rows import npz_row_digest as npz_row_digest
 from exporter.data.photo_sets import photo_set_input
 from exporter.data.sample_sets import Data, Origin, scene_fields_of_sample_sets

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporter.data.edges import is_edge_photo
+from exporter.data.edge_inputs import is_edge_input_photo
 from exporter.data.sample_sets import Data
 from exporter.errors import CalibrationError, UsageError
 from exporter.records import Array, ImageInput, Preprocessing, Sample, TensorSpec
@@ -31,7 +31,7 @@ def image_input_of(inputs: Sequence[TensorSpec], preprocessing: Preprocessing | 
             code="EM-IMAGE-INPUT",
         )
     spec = inputs[0]
-    if len(inputs) > 1 or spec.dtype != "float32" or not is_edge_photo(spec, preprocessing):
+    if len(inputs) > 1 or spec.dtype != "float32" or not is_edge_input_photo(spec, preprocessing):
         raise UsageError(
             f"--image-input needs one float32 input of a picture, 1xCxHxW with 1 or 3 channels and a mean "
             f"and std for each; the model takes {shapes}.",
@@ -59,7 +59,7 @@ def _image_input_of_channels(preprocessing: Preprocessing, channels: int) -> Ima
     return ImageInput(*(tuple(values) for values in stored))
 
 
-def images_of_data(data: Data, image: ImageInput) -> Data:
+def image_inputs_of_data(data: Data, image: ImageInput) -> Data:
     """Return the data with every sample a picture of 8 bits; photos are, and stay as they are.
 
     Raises:
@@ -67,17 +67,17 @@ def images_of_data(data: Data, image: ImageInput) -> Data:
     """
     return replace(
         data,
-        calibration=_images_of_samples(data.calibration, image, data.kind),
-        verification=_images_of_samples(data.verification, image, data.kind),
-        choice=_images_of_samples(data.choice, image, data.kind),
+        calibration=_image_inputs_of_samples(data.calibration, image, data.kind),
+        verification=_image_inputs_of_samples(data.verification, image, data.kind),
+        choice=_image_inputs_of_samples(data.choice, image, data.kind),
     )
 
 
-def _images_of_samples(samples: Sequence[Sample], image: ImageInput, kind: str) -> tuple[Sample, ...]:
-    return tuple((_nearest_image(array, image, kind),) for (array,) in samples)
+def _image_inputs_of_samples(samples: Sequence[Sample], image: ImageInput, kind: str) -> tuple[Sample, ...]:
+    return tuple((_nearest_image_input(array, image, kind),) for (array,) in samples)
 
 
-def _nearest_image(array: Array, image: ImageInput, kind: str) -> Array:
+def _nearest_image_input(array: Array, image: ImageInput, kind: str) -> Array:
     if image.shows(array):
         return array
     levels = image.levels(array)

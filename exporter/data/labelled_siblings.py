@@ -59,7 +59,7 @@ def _without_labelled_photos(evaluation: Labelled, seen: Sequence[LocalFeatures]
 
 def _is_labelled_sibling(path: Path, seen: Sequence[LocalFeatures]) -> bool:
     photo = photos.open_photo(path)
-    return photo is not None and local_features.is_scene_of_any(
+    return photo is not None and local_features.is_scene_by_local_features(
         local_features.describe_local_features(photo), seen
     )
 
@@ -107,7 +107,7 @@ def _pictures_of_scene(rows: Sequence[Sample], seen: Sequence[Sample], used: Dat
     pictures = scenes.pictures_for_scenes(rows) if known else []
     if not pictures:
         return np.zeros(len(rows), bool)
-    return np.array([local_features.is_scene_of_any(picture, known) for picture in pictures])
+    return np.array([local_features.is_scene_by_local_features(picture, known) for picture in pictures])
 
 
 def _without_labels(evaluation: Labelled, siblings: Array, reason: str) -> Labelled:

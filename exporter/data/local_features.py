@@ -90,7 +90,11 @@ def describe_local_features(picture: Image.Image) -> LocalFeatures:
     rows = np.zeros((0, 128), np.float32) if descriptors is None else descriptors[strongest]
     unit: Array = np.sqrt(rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-6))
     return LocalFeatures(
-        points, unit, _mirrorless(unit), float(size[0] * size[1]), _local_feature_windows(picture)
+        points,
+        unit,
+        _mirrorless_local_features(unit),
+        float(size[0] * size[1]),
+        _local_feature_windows(picture),
     )
 
 
@@ -114,24 +118,26 @@ def _local_feature_windows(picture: Image.Image) -> Array:
     return unit.astype(np.float32)
 
 
-def _mirrored_descriptors(descriptors: Array) -> Array:
+def _mirrored_local_feature_descriptors(descriptors: Array) -> Array:
     """Return the descriptors of the mirrored picture; SIFT's histograms only change their order."""
     opposite = (-np.arange(8)) % 8
     turned: Array = descriptors.reshape(-1, 4, 4, 8)[:, ::-1][..., opposite].reshape(-1, 128)
     return turned
 
 
-def _mirrorless(descriptors: Array) -> Array:
+def _mirrorless_local_features(descriptors: Array) -> Array:
     """Return the part of the strongest descriptors that their mirror images have, too: half of the values."""
     strongest = descriptors[:COARSE_KEYPOINTS]
-    shared: Array = (strongest + _mirrored_descriptors(strongest)).reshape(-1, 4, 32)[:, :2].reshape(-1, 64)
+    shared: Array = (
+        (strongest + _mirrored_local_feature_descriptors(strongest)).reshape(-1, 4, 32)[:, :2].reshape(-1, 64)
+    )
     unit: Array = shared / np.maximum(np.linalg.norm(shared, axis=1, keepdims=True), 1e-6)
     return unit
 
 
 def _mirrored_local_features(features: LocalFeatures) -> LocalFeatures:
     """Return the features of the mirrored picture."""
-    turned = _mirrored_descriptors(features.descriptors)
+    turned = _mirrored_local_feature_descriptors(features.descriptors)
     points = features.points * np.array([-1, 1], np.float32)
     windows = features.windows.reshape(-1, WINDOW, WINDOW)[..., ::-1].reshape(-1, WINDOW**2)
     return replace(features, points=points, descriptors=np.ascontiguousarray(turned), windows=windows)
@@ -139,22 +145,22 @@ def _mirrored_local_features(features: LocalFeatures) -> LocalFeatures:
 
 def pairs_by_local_features(pictures: Sequence[LocalFeatures]) -> Iterator[tuple[int, int]]:
     """Yield the positions of every two pictures that show the same scene."""
-    with _one_thread():
+    with _local_features_in_one_thread():
         for i, picture in enumerate(pictures):
             either = picture, _mirrored_local_features(picture)
             others = range(i + 1, len(pictures))
             yield from ((i, j) for j in others if _are_local_features_alike(either, pictures[j]))
 
 
-def is_scene_of_any(picture: LocalFeatures, others: Sequence[LocalFeatures]) -> bool:
+def is_scene_by_local_features(picture: LocalFeatures, others: Sequence[LocalFeatures]) -> bool:
     """Tell whether a picture shows the scene of one of the others."""
     either = picture, _mirrored_local_features(picture)
-    with _one_thread():
+    with _local_features_in_one_thread():
         return any(_are_local_features_alike(either, other) for other in others)
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _local_features_in_one_thread() -> Iterator[None]:
     """Compare in one thread: a pair is too little work to share."""
     import cv2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.data import photo_preprocessing, photos, scenes
-from exporter.data.edges import is_edge_photo
+from exporter.data.edge_inputs import is_edge_input_photo
 from exporter.data.sample_sets import (
     MORE,
     Data,
@@ -125,7 +125,7 @@ def photo_set_input(
             "Give --mean and --std or --preprocess.",
             code="EM-PREPROCESSING",
         )
-    if spec.shape[2:] != preprocessing.crop or not is_edge_photo(spec, preprocessing):
+    if spec.shape[2:] != preprocessing.crop or not is_edge_input_photo(spec, preprocessing):
         result = f"{len(preprocessing.mean)} channel(s) of {preprocessing.crop[0]}x{preprocessing.crop[1]}"
         raise CalibrationError(
             f"The preprocessing makes {result}, but the model's input is {shapes}.",

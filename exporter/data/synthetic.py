@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from exporter.data.edges import is_edge_photo
+from exporter.data.edge_inputs import is_edge_input_photo
 from exporter.records import Array, Codes, Preprocessing, Sample, TensorSpec
 
 # Brightness of ImageNet photos on a 0..1 scale, and how much of their variation the colours share:
@@ -45,7 +45,9 @@ def synthetic_sample(
         _synthetic_codes(spec, codes[spec.name], lengths[spec.shape[-1]], spec.shape[-1] in masked, generator)
         if spec.name in codes
         else make_synthetic(
-            spec, preprocessing if preprocessing and is_edge_photo(spec, preprocessing) else None, generator
+            spec,
+            preprocessing if preprocessing and is_edge_input_photo(spec, preprocessing) else None,
+            generator,
         )
         for spec in inputs
     )

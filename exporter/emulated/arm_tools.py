@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_harness import build, runtimes, wheels
+from android_harness import runner_build, runner_runtimes, wheels
 from android_harness.errors import SetupError
 from exporter.config.targets import Target
 from exporter.emulated import cores, prepared_folder
@@ -107,7 +107,7 @@ def _arm_tools_folder(cache: Path) -> Path:
 def _arm_tools_key() -> str:
     """Return a digest of the versions and the sources, which identifies a preparation."""
     onnxruntime = wheels.onnxruntime_version_of_wheel()
-    text = f"{FORMAT} {wheels.EXECUTORCH} {onnxruntime} {build.digest_of_build_sources()}"
+    text = f"{FORMAT} {wheels.EXECUTORCH} {onnxruntime} {runner_build.digest_of_runner_build_sources()}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -118,9 +118,11 @@ def _make_arm_tools(folder: Path) -> None:
     try:
         options = {
             **_arm_tools_wheel_options(),
-            "NLOHMANN_JSON_ROOT": str(runtimes.json_headers_beside_runtime()),
+            "NLOHMANN_JSON_ROOT": str(runner_runtimes.json_headers_beside_runner_runtime()),
         }
-        shutil.copytree(build.build_with_options("linux-arm64", options) / "bin", folder / "bin")
+        shutil.copytree(
+            runner_build.runner_build_with_options("linux-arm64", options) / "bin", folder / "bin"
+        )
     except SetupError as error:
         raise MissingDependencyError(
             f"Preparing the emulation failed: {error.message}", error.hint, code="EM-ARM64"
@@ -129,4 +131,4 @@ def _make_arm_tools(folder: Path) -> None:
 
 def _arm_tools_wheel_options() -> dict[str, str]:
     wheels.fetch_wheels(wheels.ARM64)
-    return runtimes.wheel_runtimes(wheels.ARM64)
+    return runner_runtimes.wheel_runner_runtimes(wheels.ARM64)

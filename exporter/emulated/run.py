@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from android_harness import results
+from android_harness import runner_results
 from android_harness.errors import DeviceError
 from android_harness.protocol import Job, Tensor, Timed
 from android_harness.records import Backend, BenchTask
@@ -83,7 +83,9 @@ def run_emulated(
     if done.returncode:
         raise LoweringError(_last_of_emulated_run(done.stderr) or f"the program ended with {done.returncode}")
     try:
-        runtime, outputs = results.read_result_outputs(scratch / "result.json", task, scratch / "outputs")
+        runtime, outputs = runner_results.read_runner_result_outputs(
+            scratch / "result.json", task, scratch / "outputs"
+        )
     except DeviceError as error:
         raise LoweringError(f"the emulated program's answer is damaged: {error.message}") from None
     return EmulatedRun(runtime[:100], outputs)

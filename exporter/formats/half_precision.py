@@ -36,20 +36,20 @@ weights make a half-precision artifact small, and the hardware chooses the preci
 """
 
 
-def _names_in_half(text: str) -> frozenset[str]:
+def _names_in_half_precision(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_SHAPE = _names_in_half(
+_SHAPE = _names_in_half_precision(
     "Constant Expand Flatten Identity Reshape Squeeze Transpose Unsqueeze "
     "expand_dims identity reshape squeeze transpose"
 )
-_BOUNDED = _names_in_half("Erf Sigmoid Tanh erf sigmoid tanh")
+_BOUNDED = _names_in_half_precision("Erf Sigmoid Tanh erf sigmoid tanh")
 """Functions whose results are small, whatever their inputs."""
 _CHEAP = (
     _SHAPE
     | _BOUNDED
-    | _names_in_half(
+    | _names_in_half_precision(
         "Abs Add Clip Div Max Mean Min Mul Neg Sub Sum Where "
         "abs add clip maximum minimum mul real_div select sub"
     )
@@ -73,12 +73,12 @@ class HalfNode:
     """Whether a constant is a matrix or more (a position embedding), which half precision makes small."""
 
 
-def is_half_matrix(shape: Iterable[int]) -> bool:
+def is_half_precision_matrix(shape: Iterable[int]) -> bool:
     """Tell whether a constant is more than a value per channel: two or more dimensions larger than one."""
     return sum(size > 1 for size in shape) > 1
 
 
-def nodes_not_in_half(
+def nodes_not_in_half_precision(
     nodes: Sequence[HalfNode], external: Iterable[str] = (), also: Iterable[int] = ()
 ) -> frozenset[int]:
     """Return the positions of the nodes that stay in float32.
@@ -94,18 +94,20 @@ def nodes_not_in_half(
     """
     inside = set(also) | {i for i, node in enumerate(nodes) if node.operator in FLOAT32}
     cheap = {i for i, n in enumerate(nodes) if n.operator in _CHEAP and not n.weights}
-    readers = _readers_in_half(nodes)
+    readers = _readers_in_half_precision(nodes)
     while True:
-        more = _nodes_reading_half(nodes, inside, cheap, _half_statistics(nodes, inside))
-        more |= _nodes_reading_half(nodes, inside, cheap, _too_wide_for_half(nodes, inside))
-        more |= _nodes_feeding_half(nodes, inside, cheap, readers, frozenset(external))
-        more |= _nodes_between_half(nodes, inside, cheap, readers)
+        more = _nodes_reading_half_precision(nodes, inside, cheap, _half_precision_statistics(nodes, inside))
+        more |= _nodes_reading_half_precision(
+            nodes, inside, cheap, _too_wide_for_half_precision(nodes, inside)
+        )
+        more |= _nodes_feeding_half_precision(nodes, inside, cheap, readers, frozenset(external))
+        more |= _nodes_between_half_precision(nodes, inside, cheap, readers)
         if more <= inside:
             return frozenset(inside)
         inside |= more
 
 
-def _readers_in_half(nodes: Sequence[HalfNode]) -> Mapping[str, list[int]]:
+def _readers_in_half_precision(nodes: Sequence[HalfNode]) -> Mapping[str, list[int]]:
     readers: dict[str, list[int]] = {}
     for index, node in enumerate(nodes):
         for value in node.inputs:
@@ -113,7 +115,7 @@ def _readers_in_half(nodes: Sequence[HalfNode]) -> Mapping[str, list[int]]:
     return readers
 
 
-def _half_statistics(nodes: Sequence[HalfNode], inside: set[int]) -> set[str]:
+def _half_precision_statistics(nodes: Sequence[HalfNode], inside: set[int]) -> set[str]:
     """Name sums over whole axes, and values computed from nothing else: a variance, its root, its inverse."""
     statistics: set[str] = set()
     for index, node in enumerate(nodes):
@@ -125,7 +127,7 @@ def _half_statistics(nodes: Sequence[HalfNode], inside: set[int]) -> set[str]:
     return statistics
 
 
-def _too_wide_for_half(nodes: Sequence[HalfNode], inside: set[int]) -> set[str]:
+def _too_wide_for_half_precision(nodes: Sequence[HalfNode], inside: set[int]) -> set[str]:
     """Name the values that may be too large for float16, up to the next function that is bounded."""
     wide: set[str] = set()
     for index, node in enumerate(nodes):
@@ -137,13 +139,13 @@ def _too_wide_for_half(nodes: Sequence[HalfNode], inside: set[int]) -> set[str]:
     return wide
 
 
-def _nodes_reading_half(
+def _nodes_reading_half_precision(
     nodes: Sequence[HalfNode], inside: set[int], cheap: set[int], values: set[str]
 ) -> set[int]:
     return {i for i in cheap - inside if values.intersection(nodes[i].inputs)}
 
 
-def _nodes_feeding_half(
+def _nodes_feeding_half_precision(
     nodes: Sequence[HalfNode],
     inside: set[int],
     cheap: set[int],
@@ -160,7 +162,7 @@ def _nodes_feeding_half(
     return feeding
 
 
-def _nodes_between_half(
+def _nodes_between_half_precision(
     nodes: Sequence[HalfNode], inside: set[int], cheap: set[int], readers: Mapping[str, list[int]]
 ) -> set[int]:
     """Return the nodes on a path of cheap ones from inside to inside."""

@@ -17,10 +17,10 @@ from torch import Tensor, fx
 from torch.utils import _pytree
 
 from exporter.formats import half_precision
-from exporter.formats.coreml.compress import (
-    best_compressing_palette,
-    chosen_to_compress,
-    smallest_weight_to_compress,
+from exporter.formats.coreml.coreml_compress import (
+    best_palette_for_coreml_compress,
+    chosen_for_coreml_compress,
+    smallest_weight_for_coreml_compress,
 )
 from exporter.quantize import batch_norms
 from exporter.records import Array, Precision, Runner, Sample
@@ -68,7 +68,7 @@ def format_simulation_runner(program: torch.export.ExportedProgram, precision: P
         A runner that takes and gives what the program does.
     """
     module = copy.deepcopy(program.module())
-    batch_norms.fold_norms(module)
+    batch_norms.fold_batch_norms(module)
     interpreter = HalfSimulation(module, stored_weights_to_simulate(module, precision))
 
     def run(sample: Sample) -> Sample:
@@ -143,7 +143,7 @@ def float32_nodes_to_simulate(graph: fx.Graph) -> frozenset[fx.Node]:
         for n in calls
     ]
     outputs = [n.name for n in graph.output_node().all_input_nodes]
-    return frozenset(calls[i] for i in half_precision.nodes_not_in_half(nodes, outputs))
+    return frozenset(calls[i] for i in half_precision.nodes_not_in_half_precision(nodes, outputs))
 
 
 def _fused_nodes_to_simulate(graph: fx.Graph) -> frozenset[fx.Node]:
@@ -168,7 +168,7 @@ def _value_names_to_simulate(node: fx.Node) -> Iterator[str]:
 
 def _has_simulated_matrix(node: fx.Node) -> bool:
     shapes = [n.meta["val"].shape for n in node.all_input_nodes if n.op == "get_attr" and "val" in n.meta]
-    return any(half_precision.is_half_matrix(shape) for shape in shapes)
+    return any(half_precision.is_half_precision_matrix(shape) for shape in shapes)
 
 
 def stored_weights_to_simulate(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:
@@ -181,8 +181,10 @@ def stored_weights_to_simulate(module: fx.GraphModule, precision: Precision) -> 
         for name in users
         if _is_simulated_weight(value := _attribute_to_simulate(module, name))
     }
-    arrays = chosen_to_compress(weights, {name for name in weights if not users[name] <= _ELEMENTWISE})
-    small = smallest_weight_to_compress(arrays) if precision == "w4" else set(arrays)
+    arrays = chosen_for_coreml_compress(
+        weights, {name for name in weights if not users[name] <= _ELEMENTWISE}
+    )
+    small = smallest_weight_for_coreml_compress(arrays) if precision == "w4" else set(arrays)
     return {
         name: torch.from_numpy(_simulate_eight_bits(array) if name in small else _simulate_four_bits(array))
         for name, array in arrays.items()
@@ -219,6 +221,6 @@ def _simulate_eight_bits(weight: Array) -> Array:
 
 def _simulate_four_bits(weight: Array) -> Array:
     """The best palette of 16 values for the whole tensor, in half precision."""
-    values, positions = best_compressing_palette(weight.astype(np.float16))
+    values, positions = best_palette_for_coreml_compress(weight.astype(np.float16))
     stored: Array = values[positions].astype(np.float32).reshape(weight.shape)
     return stored

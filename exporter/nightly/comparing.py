@@ -25,7 +25,7 @@ def night_to_compare(out: Path, night: Night) -> Path | None:
     )
 
 
-def export_to_compare(folder: Path | None, exported: Exported) -> Report | None:
+def night_export_to_compare(folder: Path | None, exported: Exported) -> Report | None:
     """Return that night's export of the same model and target; None where there is none or it was deleted."""
     from exporter.report import manifest
     from exporter.report.manifest import restore
@@ -44,23 +44,23 @@ def compare_with_night(exported: Sequence[Exported], folder: Path | None) -> tup
     changed = [
         change
         for item in exported
-        if item.report and (old := export_to_compare(folder, item))
-        for change in _compare_exports(item, old, item.report)
+        if item.report and (old := night_export_to_compare(folder, item))
+        for change in _compare_night_exports(item, old, item.report)
     ]
     return tuple(sorted(changed, key=lambda change: not change.worse))
 
 
-def _compare_exports(item: Exported, old: Report, new: Report) -> Iterator[Change]:
+def _compare_night_exports(item: Exported, old: Report, new: Report) -> Iterator[Change]:
     rows = {a.variant.name: a for a in old.artifacts}
     for artifact in new.artifacts:
         if (was := rows.get(artifact.variant.name)) is not None:
-            for words, worse in _compare_artifacts(was, artifact):
+            for words, worse in _compare_night_artifacts(was, artifact):
                 yield Change(item.model, item.target, artifact.variant.name, words, worse)
-    for words, worse in _compare_whole_exports(old, new):
+    for words, worse in _compare_night_whole_exports(old, new):
         yield Change(item.model, item.target, "", words, worse)
 
 
-def _compare_whole_exports(old: Report, new: Report) -> Iterator[tuple[str, bool]]:
+def _compare_night_whole_exports(old: Report, new: Report) -> Iterator[tuple[str, bool]]:
     if old.source_sha256 != new.source_sha256:
         yield (
             f"the checkpoint is another: {old.source_sha256[:12]} before, {new.source_sha256[:12]} now",
@@ -78,18 +78,18 @@ def _compare_whole_exports(old: Report, new: Report) -> Iterator[tuple[str, bool
         yield f"tools changed: {', '.join(tools)}", False
 
 
-def _compare_artifacts(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
+def _compare_night_artifacts(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if old.status != new.status:
         was, now = (text.status_text(a.status, a.executor) for a in (old, new))
         yield f"{now}, {was} before. {text.reason_text(new)}".strip(), old.status == "passed"
     if old.size_bytes and new.size_bytes and abs(new.size_bytes / old.size_bytes - 1) > LIMITS.size_share:
         words = f"{text.scaled_text(new.size_bytes, 'B')}, {text.scaled_text(old.size_bytes, 'B')} before"
         yield words, new.size_bytes > old.size_bytes
-    yield from _compare_quality(old, new)
-    yield from _compare_accuracy(old, new)
+    yield from _compare_night_quality(old, new)
+    yield from _compare_night_accuracy(old, new)
 
 
-def _compare_quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
+def _compare_night_quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     was = old.verdict.comparison if old.verdict else None
     now = new.verdict.comparison if new.verdict else None
     if was is None or now is None or now.problem or was.problem:
@@ -109,7 +109,7 @@ def _compare_quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]
         yield words, now.agreement < was.agreement
 
 
-def _compare_accuracy(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
+def _compare_night_accuracy(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if old.accuracy is None or new.accuracy is None or old.accuracy.count != new.accuracy.count:
         return  # other labelled samples: another question
     was, now = (accuracy.accuracy_share(score.right, score.count) for score in (old.accuracy, new.accuracy))

@@ -100,7 +100,7 @@ def load_night_config(path: Path) -> NightConfig:
     """
     listed = toml_file.read_toml(path, WHAT, NightlyFile)
     folder = path.absolute().parent
-    good, broken = _config_cards(path, folder, listed.cards)
+    good, broken = _night_config_cards(path, folder, listed.cards)
     try:
         named = tuple(dict.fromkeys(targets.get_target(name).name for name in listed.targets))
         affinity = options.parse_mask_option("protocol.affinity", listed.protocol.affinity)
@@ -113,25 +113,25 @@ def load_night_config(path: Path) -> NightConfig:
         targets=named,
         devices=tuple(dict.fromkeys(listed.devices)),
         out=folder / toml_file.expand_toml_path(listed.out),
-        history=_config_history(folder, listed.history),
+        history=_night_config_history(folder, listed.history),
         protocol=listed.protocol.model_copy(update={"affinity": affinity}),
         resume=listed.resume,
         retention=listed.retention,
     )
 
 
-def _config_history(folder: Path, setting: str | None) -> str | None:
+def _night_config_history(folder: Path, setting: str | None) -> str | None:
     if setting is None or "://" in setting:
         return setting
     return str(folder / toml_file.expand_toml_path(setting))
 
 
-def _config_cards(
+def _night_config_cards(
     path: Path, folder: Path, patterns: tuple[str, ...]
 ) -> tuple[tuple[Card, ...], tuple[tuple[str, str], ...]]:
     by_name: dict[str, Card] = {}
     broken: list[tuple[str, str]] = []
-    for file in _config_card_files(path, folder, patterns):
+    for file in _night_config_card_files(path, folder, patterns):
         try:
             card = cards.load_card(file)
         except ExportError as error:
@@ -146,7 +146,7 @@ def _config_cards(
     return tuple(by_name.values()), tuple(broken)
 
 
-def _config_card_files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
+def _night_config_card_files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
     files: dict[Path, None] = {}
     for index, pattern in enumerate(patterns):
         expanded = toml_file.expand_toml_path(pattern)

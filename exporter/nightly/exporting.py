@@ -26,36 +26,36 @@ def export_night(config: NightConfig, night: Night, observer: Observer) -> tuple
         for done, (card, target) in enumerate(pairs):
             observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
             exports.append(
-                _export_cell(
-                    card, target, night, _prefix_export_events(observer, f"{card.name} for {target}")
+                _export_night_cell(
+                    card, target, night, _prefix_night_export_events(observer, f"{card.name} for {target}")
                 )
             )
     return tuple(exports)
 
 
-def _prefix_export_events(observer: Observer, name: str) -> Observer:
+def _prefix_night_export_events(observer: Observer, name: str) -> Observer:
     """Prefix each event with its model; a model's steps do not move the night's own progress bar."""
     return lambda event: observer(Event(event.stage, f"{name}: {event.detail}".rstrip(": "), 0, 0))
 
 
-def _export_cell(card: Card, target: str, night: Night, observer: Observer) -> Exported:
+def _export_night_cell(card: Card, target: str, night: Night, observer: Observer) -> Exported:
     folder = night.folder / f"{card.name}-{target}"
     try:
         staging.recover_staging(folder)
-        report = _export_of_earlier_start(folder) or _make_night_export(card, target, folder, observer)
+        report = _night_export_of_earlier_start(folder) or _make_night_export(card, target, folder, observer)
     except ExportError as error:
         return Exported(card.name, target, None, None, str(error), card.require)
     except Exception as error:  # whatever it is, the other models' work continues
-        return Exported(card.name, target, None, None, unexpected_export_error(error), card.require)
+        return Exported(card.name, target, None, None, unexpected_night_export_error(error), card.require)
     return Exported(card.name, target, folder, report, require=card.require)
 
 
-def unexpected_export_error(error: Exception) -> str:
+def unexpected_night_export_error(error: Exception) -> str:
     """Describe an error of an unexpected type."""
     return f"Unexpected {type(error).__name__}: {error}."
 
 
-def _export_of_earlier_start(folder: Path) -> Report | None:
+def _night_export_of_earlier_start(folder: Path) -> Report | None:
     """Return the report of an earlier start of this night. OUT appears whole or not at all."""
     if not (folder / files.MANIFEST).is_file():
         return None

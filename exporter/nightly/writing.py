@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import OutputError
 from exporter.files import write_text_file
-from exporter.nightly import junit, page, scalars, summary, views
+from exporter.nightly import junit, night_page, night_scalars, night_summary, night_views
 from exporter.nightly.config import NightConfig
 from exporter.nightly.records import Night, NightResult
 
@@ -21,7 +21,7 @@ GAPS = 40
 
 
 def check_night_can_be_written() -> None:
-    scalars.check_scalars_writer()
+    night_scalars.check_night_scalars_writer()
 
 
 def write_night(
@@ -34,12 +34,12 @@ def write_night(
     """
     from android_harness.history.records import Filter
 
-    shown = views.night_views(config, memory, result)
+    shown = night_views.night_views(config, memory, result)
     gaps = memory.gaps(Filter(host=result.host, newest=GAPS))
     texts = {
-        PAGE: page.render_night_page(result, shown, gaps),
+        PAGE: night_page.render_night_page(result, shown, gaps),
         JUNIT: junit.render_junit(result),
-        SUMMARY: summary.markdown_summary(result),
+        SUMMARY: night_summary.markdown_night_summary(result),
     }
     try:
         for name, content in texts.items():
@@ -52,4 +52,4 @@ def write_night(
         raise OutputError(f"{config.out} cannot be written: {error.strerror}.", "Check its space.") from None
     if tensorboard:
         sessions = memory.sessions(Filter(run=night.id, host=result.host))
-        scalars.write_scalars(tensorboard, night.id, reversed(sessions))
+        night_scalars.write_night_scalars(tensorboard, night.id, reversed(sessions))

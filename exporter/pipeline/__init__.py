@@ -10,30 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from exporter import staging
-from exporter.checkpoints import folder
-from exporter.checkpoints.source import check_regular_source
+from exporter.checkpoints import checkpoint_folder
+from exporter.checkpoints.checkpoint_source import check_regular_checkpoint_source
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import CheckpointError, UsageError
 from exporter.files import clean_log_file
 from exporter.pipeline import (
-    accuracy,
-    build,
+    accuracy_stage,
+    build_stage,
     cache,
     calibration_sweep,
-    emulation,
-    estimates,
+    emulation_stage,
+    estimate_stage,
     job_rights,
     memory,
     mixed_precision_search,
-    read,
-    results,
-    verify,
+    read_stage,
+    stage_results,
+    verify_stage,
 )
 from exporter.pipeline.context import Context, Event, Observer
-from exporter.pipeline.host_latency import measure_latencies_of_artifacts
+from exporter.pipeline.host_latency import measure_host_latencies_of_artifacts
 from exporter.pipeline.mixed_precision_candidates import Measurer
-from exporter.pipeline.report import make_report, report_rows, save_report_outputs, write_report
+from exporter.pipeline.report_stage import (
+    report_stage_record,
+    report_stage_rows,
+    save_report_stage_outputs,
+    write_report_stage,
+)
 from exporter.pipeline.variants import check_image_variants, check_variant_extras, plan_variants
 from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Report
@@ -71,7 +76,7 @@ def run_pipeline(
     request: Request, observer: Observer | None = None, measure: Measurer | None = None
 ) -> Report:
     """Run an export for a request that is already complete."""
-    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
+    request = replace(request, checkpoint=checkpoint_folder.find_checkpoint_folder(request.checkpoint))
     target = targets.get_target(request.target)
     variants = plan_variants(target, request.formats, request.precisions, request.search)
     check_variant_extras(variants)
@@ -86,7 +91,7 @@ def run_pipeline(
     )
     with staging.staging(request.destination, request.force) as folders:
         observer(Event("plan", str(planned), 0, 0))
-        allowed = job_rights.rights_to_export(request, folders)
+        allowed = job_rights.job_rights_to_export(request, folders)
         with WorkerPool(planned.workers, folders.log, allowed) as workers:
             context = Context(request, target, variants, folders, workers, observer)
             report = _pipeline_stages(context, measure)
@@ -99,14 +104,14 @@ def run_pipeline(
 def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
     clock = PipelineClock(context.observer)
     with clock("read"):
-        model = read.read_model(context)
-        labels = accuracy.find_samples_for_accuracy(context, model)
+        model = read_stage.run_read_stage(context)
+        labels = accuracy_stage.samples_for_accuracy_stage(context, model)
     with clock("build"):
-        model, built = build.build_all(context, model)
+        model, built = build_stage.run_build_stage(context, model)
     with clock("verify"):
-        checked = verify.verify_built(context, model, built)
+        checked = verify_stage.run_verify_stage(context, model, built)
     with clock("measure"):
-        timed = measure_latencies_of_artifacts(context, built, checked)
+        timed = measure_host_latencies_of_artifacts(context, built, checked)
     search = mixed_precision_search.SearchResult()
     if context.request.search:
         with clock("search"):
@@ -116,26 +121,26 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
         built, checked = (*built, *search.built), {**checked, **search.checked}
     if search.built:
         with clock("measure"):  # again, as what is chosen is chosen by comparison
-            timed = measure_latencies_of_artifacts(context, built, checked)
+            timed = measure_host_latencies_of_artifacts(context, built, checked)
     with clock("arm64"):
-        emulations = emulation.emulation_in_export(context, built)
-    extras = results.ExtraResults()
-    artifacts = report_rows(context, built, checked, timed, emulations)
+        emulations = emulation_stage.emulation_stage_of_export(context, built)
+    extras = stage_results.ExtraResults()
+    artifacts = report_stage_rows(context, built, checked, timed, emulations)
     with clock("estimate"):
-        artifacts = estimates.estimates_in_export(context, built, artifacts, model.facts.flops)
+        artifacts = estimate_stage.estimate_stage_of_export(context, built, artifacts, model.facts.flops)
     if context.request.calibration_sweep:
         with clock("sweep"):
-            extras = calibration_sweep.calibration_sweep(context, model)
+            extras = calibration_sweep.run_calibration_sweep(context, model)
     extras = replace(extras, mixed_points=search.points, warnings=(*extras.warnings, *search.warnings))
     if labels is not None:
         with clock("accuracy"):
-            artifacts, extras = accuracy.add_accuracy(
+            artifacts, extras = accuracy_stage.run_accuracy_stage(
                 context, model, built, checked, labels, search.answers, artifacts, extras
             )
-    save_report_outputs(context, checked)
-    report = make_report(context, model, artifacts, clock.seconds, extras)
+    save_report_stage_outputs(context, checked)
+    report = report_stage_record(context, model, artifacts, clock.seconds, extras)
     with clock("report"):
-        return write_report(context.folders.out, report)
+        return write_report_stage(context.folders.out, report)
 
 
 class PipelineClock:
@@ -165,7 +170,7 @@ def _check_pipeline_source(path: Path) -> None:
     if path.is_dir() or not path.exists():
         state = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {state}, expected a checkpoint file.", "Check the path.")
-    check_regular_source(path)
+    check_regular_checkpoint_source(path)
 
 
 def _check_pipeline_verified(request: Request) -> None:

@@ -21,18 +21,18 @@ from exporter.files import (
     simulation_file,
 )
 from exporter.pipeline import (
-    accuracy,
+    accuracy_stage,
     audit_claims,
     audit_figures,
     cache,
-    emulation,
+    emulation_stage,
     job_rights,
     labelled_predictions,
-    results,
+    stage_results,
 )
 from exporter.pipeline.context import Event, Observer
-from exporter.pipeline.results import CheckedArtifactResult
-from exporter.pipeline.verify import verify_files
+from exporter.pipeline.stage_results import CheckedArtifactResult
+from exporter.pipeline.verify_stage import verify_stage_of_files
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Executor, Status
 
@@ -114,7 +114,9 @@ def verify_export(
     listed = manifest.load_manifest(out / MANIFEST)
     problems = _audit_evidence(out, listed)
     problems += (
-        [*audit_claims.claims_of_evidence(out, listed), *_audit_accuracy(out, listed)] if not problems else []
+        [*audit_claims.audit_claims_of_evidence(out, listed), *_audit_accuracy(out, listed)]
+        if not problems
+        else []
     )
     wrong = _audit_hashes(out, listed)
     checked = {} if problems else _audit_artifacts(out, listed, wrong, workers, observer or (lambda _: None))
@@ -125,11 +127,14 @@ def verify_export(
         selected=listed.selected,
         problems=(
             *problems,
-            *audit_claims.claims_of_files(out, listed),
-            *audit_figures.figure_claims_of_artifacts(listed, checked),
+            *audit_claims.audit_claims_of_files(out, listed),
+            *audit_figures.audit_figures_of_artifacts(listed, checked),
         ),
-        facts=(audit_claims.extent_of_claims(listed, checked), *audit_claims.claim_of_limits(listed)),
-        unproven=audit_claims.unproven_claims(listed, emulated=bool(on_arm)),
+        facts=(
+            audit_claims.extent_of_audit_claims(listed, checked),
+            *audit_claims.audit_claim_of_limits(listed),
+        ),
+        unproven=audit_claims.unproven_audit_claims(listed, emulated=bool(on_arm)),
     )
 
 
@@ -179,12 +184,12 @@ def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
     claimed = {name: row.record() for name, row in rows.items() if row}
     claimed[labelled_predictions.FLOAT] = evaluation.float32.record()
     classes = listed.accuracy.classes if listed.accuracy else 0
-    computed = accuracy.accuracy_of_file(out / PREDICTIONS, task, classes)
+    computed = accuracy_stage.accuracy_of_file_in_stage(out / PREDICTIONS, task, classes)
     words = f"{task} measures of {{}} are" if task else "accuracy of {} is"
     return [
         f"The {words.format(name)} not what {PREDICTIONS} gives."
         for name, figures in claimed.items()
-        if not accuracy.equal_accuracy(computed.get(name), figures)
+        if not accuracy_stage.accuracy_stage_equals(computed.get(name), figures)
     ]
 
 
@@ -207,7 +212,7 @@ def _audit_artifacts(
 ) -> Mapping[str, CheckedArtifactResult]:
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
     weights = listed.evidence.matrix_weights
-    expected = results.ExpectedResult(
+    expected = stage_results.ExpectedResult(
         listed.inputs,
         listed.outputs,
         weights,
@@ -216,7 +221,7 @@ def _audit_artifacts(
         listed.task,
         listed.image_input,
     )
-    allowed = job_rights.rights_to_verify(out)
+    allowed = job_rights.job_rights_to_verify(out)
     with (
         temporary_files.temporary_scratch("verify") as folder,
         WorkerPool(workers, folder / "log", allowed) as pool,
@@ -231,7 +236,7 @@ def _audit_artifacts(
         def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
             return pool.run(work, on_event, on_outcome)
 
-        return verify_files(out, files, expected, run, cache.Cache(None))
+        return verify_stage_of_files(out, files, expected, run, cache.Cache(None))
 
 
 def _audit_on_arm(
@@ -240,7 +245,7 @@ def _audit_on_arm(
     """Run the artifacts on the emulated target. Artifact name -> result."""
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
     target = targets.get_target(listed.target.name)
-    allowed = job_rights.rights_to_verify(out, ready.folder)
+    allowed = job_rights.job_rights_to_verify(out, ready.folder)
     with (
         temporary_files.temporary_scratch("verify") as folder,
         WorkerPool(workers, folder / "log", allowed) as pool,
@@ -249,7 +254,9 @@ def _audit_on_arm(
         def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
             return pool.run(work, None, on_outcome)
 
-        return emulation.emulate_artifacts(out, files, listed.limits, target, ready, run, cache.Cache(None))
+        return emulation_stage.run_emulation_stage(
+            out, files, listed.limits, target, ready, run, cache.Cache(None)
+        )
 
 
 def _audit_finding(

@@ -23,14 +23,14 @@ from exporter.files import (
     lowering_file,
     page_file_path,
 )
-from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.records import (
     QUANTIZED,
     SHIPPABLE,
     Limits,
 )
 from exporter.report.manifest import restore
-from exporter.verify import reference_io, select
+from exporter.verify import reference_io, select_artifact
 
 if TYPE_CHECKING:
     from exporter.report.manifest import schema
@@ -53,17 +53,17 @@ SOMETIMES_UNPROVEN = (
 )
 
 
-def claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
+def audit_claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
     """List where the evidence differs from the manifest or cannot be read, a sentence each."""
     try:
-        return _claims_of_readable_evidence(out, listed)
+        return _audit_claims_of_readable_evidence(out, listed)
     except VerificationError as error:
         return [error.message]
 
 
-def _claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str]:
-    evidence = reference_io.load_reference(file_inside(out, EVIDENCE))
-    problems = _check_claimed_counts(evidence, listed) + _check_claimed_shapes(evidence, listed)
+def _audit_claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str]:
+    evidence = reference_io.load_reference_io(file_inside(out, EVIDENCE))
+    problems = _check_audit_claimed_counts(evidence, listed) + _check_audit_claimed_shapes(evidence, listed)
     if listed.evidence.floor is None or not math.isclose(listed.evidence.floor, evidence.floor, rel_tol=1e-6):
         problems.append(
             f"evidence.floor is {listed.evidence.floor}, but {EVIDENCE} has {evidence.floor:.3g}."
@@ -72,48 +72,54 @@ def _claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str
         file = lowering_file(artifact.precision, artifact.name)
         if artifact.status not in SHIPPABLE or artifact.precision not in QUANTIZED:
             continue
-        count = _sample_count_of_claim(reference_io.load_reference_lowering(file_inside(out, file)).outputs)
+        count = _sample_count_of_audit_claim(
+            reference_io.load_reference_io_lowering(file_inside(out, file)).outputs
+        )
         if count != listed.evidence.count:
             problems.append(f"{file} holds {count} samples, the manifest says {listed.evidence.count}.")
     return sorted(set(problems))
 
 
-def _sample_count_of_claim(stacks: reference_io.Stacks) -> int:
+def _sample_count_of_audit_claim(stacks: reference_io.Stacks) -> int:
     """Return the number of samples of stacked arrays; -1 when they differ in it."""
     lengths = {len(stack) if stack.ndim else -1 for stack in stacks}
     return lengths.pop() if len(lengths) == 1 else -1
 
 
-def _check_claimed_counts(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
+def _check_audit_claimed_counts(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
     claimed = listed.evidence.count
-    counts = {name: _sample_count_of_claim(getattr(evidence, name)) for name in ("inputs", "reference")}
+    counts = {name: _sample_count_of_audit_claim(getattr(evidence, name)) for name in ("inputs", "reference")}
     problems = [
         f"{EVIDENCE} holds {count if count >= 0 else 'different numbers of'} samples ({name}), "
         f"the manifest says {claimed}."
         for name, count in counts.items()
         if count != claimed
     ]
-    edges = (_sample_count_of_claim(evidence.edge_inputs), _sample_count_of_claim(evidence.edge_reference))
+    edges = (
+        _sample_count_of_audit_claim(evidence.edge_inputs),
+        _sample_count_of_audit_claim(evidence.edge_reference),
+    )
     if evidence.edge_names and edges != (len(evidence.edge_names),) * 2:
         problems.append(f"{EVIDENCE} names {len(evidence.edge_names)} edge inputs and holds others.")
     return problems
 
 
-def _check_claimed_shapes(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
+def _check_audit_claimed_shapes(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
     wanted = [(spec.shape, spec.dtype) for spec in listed.inputs]
     stored = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
     if stored == wanted:
         return []
     return [
-        f"{EVIDENCE} holds inputs {_format_claimed(stored)}, the manifest says {_format_claimed(wanted)}."
+        f"{EVIDENCE} holds inputs {_format_audit_claim(stored)}, the manifest says "
+        f"{_format_audit_claim(wanted)}."
     ]
 
 
-def _format_claimed(specs: list[tuple[tuple[int, ...], str]]) -> str:
+def _format_audit_claim(specs: list[tuple[tuple[int, ...], str]]) -> str:
     return ", ".join(f"{dtype} {list(shape)}" for shape, dtype in specs)[:200]
 
 
-def claims_of_files(out: Path, listed: schema.Manifest) -> list[str]:
+def audit_claims_of_files(out: Path, listed: schema.Manifest) -> list[str]:
     """List where sizes, the page, the target or the choice differ from the manifest, a sentence each."""
     problems = [
         f"{a.name}: size_bytes is {a.size_bytes}, the file has {size}."
@@ -124,13 +130,13 @@ def claims_of_files(out: Path, listed: schema.Manifest) -> list[str]:
     ]
     return [
         *problems,
-        *_check_claimed_page(out, listed),
-        *_check_claimed_target(listed),
-        *_check_claimed_choice(listed),
+        *_check_audit_claimed_page(out, listed),
+        *_check_audit_claimed_target(listed),
+        *_check_audit_claimed_choice(listed),
     ]
 
 
-def _check_claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
+def _check_audit_claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
     if listed.page_sha256 is None:
         return []
     path = page_file_path(out, listed.page_sha256)
@@ -141,14 +147,14 @@ def _check_claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
     return []
 
 
-def _check_claimed_target(listed: schema.Manifest) -> list[str]:
+def _check_audit_claimed_target(listed: schema.Manifest) -> list[str]:
     named = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     if named is None or named.soc == listed.target.soc:
         return []
     return [f"target.soc is {listed.target.soc!a}, but {named.name} has {named.soc}."]
 
 
-def _check_claimed_choice(listed: schema.Manifest) -> list[str]:
+def _check_audit_claimed_choice(listed: schema.Manifest) -> list[str]:
     """Check that the manifest's figures lead to its choice; a release's may be chosen by name."""
     numerics = listed.verdict.numerics
     problems = []
@@ -162,8 +168,8 @@ def _check_claimed_choice(listed: schema.Manifest) -> list[str]:
     synthetic = listed.calibration.kind == "synthetic"
     choices: set[str | None] = set()
     for allowed in itertools.product((False, True), repeat=2):
-        choices.add(select.select_artifact(rows, named.runnable, synthetic, *allowed).name)
-        measured = select.select_measured(rows, named.runnable, synthetic, *allowed)
+        choices.add(select_artifact.select_artifact(rows, named.runnable, synthetic, *allowed).name)
+        measured = select_artifact.select_measured_artifact(rows, named.runnable, synthetic, *allowed)
         choices |= {measured.name} if measured else set()
     if listed.selected not in choices:
         expected = " or ".join(sorted(str(name) for name in choices))
@@ -171,7 +177,7 @@ def _check_claimed_choice(listed: schema.Manifest) -> list[str]:
     return problems
 
 
-def claim_of_limits(listed: schema.Manifest) -> tuple[str, ...]:
+def audit_claim_of_limits(listed: schema.Manifest) -> tuple[str, ...]:
     """Return a sentence when the artifacts had other limits than the usual ones."""
     usual, applied = asdict(Limits()), asdict(listed.limits)
     changed = [
@@ -182,7 +188,7 @@ def claim_of_limits(listed: schema.Manifest) -> tuple[str, ...]:
     return (f"Limits were changed: {', '.join(changed)}.",) if changed else ()
 
 
-def extent_of_claims(listed: schema.Manifest, checked: Mapping[str, CheckedArtifactResult]) -> str:
+def extent_of_audit_claims(listed: schema.Manifest, checked: Mapping[str, CheckedArtifactResult]) -> str:
     """Return a sentence on how many samples and edge inputs the artifacts ran on now.
 
     Args:
@@ -197,17 +203,17 @@ def extent_of_claims(listed: schema.Manifest, checked: Mapping[str, CheckedArtif
     if not ran:
         return "No artifact ran."
     counts, *fewer = sorted(ran, reverse=True)
-    others = [f"{', '.join(ran[few])} on {_format_extent_of_claims(*few)}" for few in fewer]
-    whole = f"Compared on {_format_extent_of_claims(*counts, f' ({listed.evidence.kind})')}"
+    others = [f"{', '.join(ran[few])} on {_format_extent_of_audit_claims(*few)}" for few in fewer]
+    whole = f"Compared on {_format_extent_of_audit_claims(*counts, f' ({listed.evidence.kind})')}"
     return f"{'; '.join([whole, *others])}."
 
 
-def _format_extent_of_claims(samples: int, edges: int, kind: str = "") -> str:
+def _format_extent_of_audit_claims(samples: int, edges: int, kind: str = "") -> str:
     plural = ["" if count == 1 else "s" for count in (samples, edges)]
     return f"{samples} sample{plural[0]}{kind} and {edges} edge input{plural[1]}"
 
 
-def unproven_claims(listed: schema.Manifest, emulated: bool = False) -> tuple[str, ...]:
+def unproven_audit_claims(listed: schema.Manifest, emulated: bool = False) -> tuple[str, ...]:
     """List the manifest's fields that nothing in OUT can prove: only a signature vouches for them.
 
     Args:

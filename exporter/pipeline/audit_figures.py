@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.records import (
     SHIPPABLE,
     Bounds,
@@ -40,7 +40,7 @@ BOUND_ROOM_DB = 3.0
 """Decibels by which a bound of an SQNR may differ."""
 
 
-def figure_claims_of_artifacts(
+def audit_figures_of_artifacts(
     listed: schema.Manifest, checked: Mapping[str, CheckedArtifactResult]
 ) -> list[str]:
     """List where a figure of an artifact that passed differs from the computed one, a sentence each."""
@@ -49,31 +49,31 @@ def figure_claims_of_artifacts(
         computed = checked.get(row.name)
         if row.status not in SHIPPABLE or row.verification is None or computed is None:
             continue
-        problems += _check_claimed_figures(row, computed)
+        problems += _check_audit_figures(row, computed)
         if computed.structure is not None:
-            problems += _check_claimed_structure_figures(row, computed.structure)
+            problems += _check_audit_structure_figures(row, computed.structure)
     return problems
 
 
-def _check_claimed_figures(row: schema.Artifact, computed: CheckedArtifactResult) -> list[str]:
+def _check_audit_figures(row: schema.Artifact, computed: CheckedArtifactResult) -> list[str]:
     claimed, verdict = row.verification, computed.verdict
     assert claimed is not None
     if verdict.comparison is None:
         return []  # it did not run: its own finding says so
     if verdict.executor != claimed.executor:
         return []  # they round differently: the finding says which of the two is the stronger proof
-    problems = _check_claimed_limit_figures(row.name, claimed.limits, verdict.limits)
+    problems = _check_audit_limit_figures(row.name, claimed.limits, verdict.limits)
     for part, figures, comparison in (
         ("verification", claimed, verdict.comparison),
         ("verification.edge", claimed.edge, verdict.edge),
         ("verification.lowering", claimed.lowering, verdict.lowering),
     ):
-        problems += _check_claimed_comparison_figures(f"{row.name}: {part}", figures, comparison)
-    problems += _check_claimed_task_figure(f"{row.name}: verification.task", claimed.task, verdict.task)
-    return problems + _check_claimed_channel_figure(row.name, claimed.worst_channel, verdict.worst_channel)
+        problems += _check_audit_comparison_figures(f"{row.name}: {part}", figures, comparison)
+    problems += _check_audit_task_figure(f"{row.name}: verification.task", claimed.task, verdict.task)
+    return problems + _check_audit_channel_figure(row.name, claimed.worst_channel, verdict.worst_channel)
 
 
-def _check_claimed_limit_figures(
+def _check_audit_limit_figures(
     name: str, claimed: Mapping[str, float], computed: Mapping[str, float]
 ) -> list[str]:
     return [
@@ -83,11 +83,11 @@ def _check_claimed_limit_figures(
     ]
 
 
-def _check_claimed_comparison_figures(
+def _check_audit_comparison_figures(
     where: str, claimed: schema.Figures | None, computed: Comparison | None
 ) -> list[str]:
     if claimed is None or computed is None:
-        return _missing_or_made_up_figures(where, claimed, computed)
+        return _missing_or_made_up_audit_figures(where, claimed, computed)
     read = restore.restore_comparison(claimed)
     if read is None:
         return [f"{where} has no figures."]
@@ -97,19 +97,21 @@ def _check_claimed_comparison_figures(
             "max_error",
             read.max_error,
             computed.max_error,
-            _is_figure_near(read.max_error, computed.max_error),
+            _is_audit_figure_near(read.max_error, computed.max_error),
         ),
         (
             "sqnr_db",
             read.sqnr_db,
             computed.sqnr_db,
-            _is_figure_near(_noise_of_figure(read.sqnr_db), _noise_of_figure(computed.sqnr_db)),
+            _is_audit_figure_near(
+                _noise_of_audit_figure(read.sqnr_db), _noise_of_audit_figure(computed.sqnr_db)
+            ),
         ),
         (
             "top1_agreement",
             read.agreement,
             computed.agreement,
-            _is_agreement_near(read.agreement, computed.agreement),
+            _is_agreement_audit_figure_near(read.agreement, computed.agreement),
         ),
     )
     if read.scenes:  # manifests of older versions count none
@@ -119,73 +121,77 @@ def _check_claimed_comparison_figures(
                 "sqnr_bounds_db",
                 read.sqnr_bounds_db,
                 computed.sqnr_bounds_db,
-                _are_bounds_near(read.sqnr_bounds_db, computed.sqnr_bounds_db, BOUND_ROOM_DB),
+                _are_audit_figure_bounds_near(read.sqnr_bounds_db, computed.sqnr_bounds_db, BOUND_ROOM_DB),
             ),
             (
                 "agreement_bounds",
                 read.agreement_bounds,
                 computed.agreement_bounds,
-                _are_bounds_near(read.agreement_bounds, computed.agreement_bounds, AGREEMENT_ROOM),
+                _are_audit_figure_bounds_near(
+                    read.agreement_bounds, computed.agreement_bounds, AGREEMENT_ROOM
+                ),
             ),
         )
     return [f"{where}.{name} is {a}, found now: {b}." for name, a, b, same in pairs if not same]
 
 
-def _missing_or_made_up_figures(where: str, claimed: object, computed: object) -> list[str]:
+def _missing_or_made_up_audit_figures(where: str, claimed: object, computed: object) -> list[str]:
     """Return a sentence where only one of both is None."""
     if claimed is computed:
         return []
     return [f"{where} is {'made up' if computed is None else 'missing'}."]
 
 
-def _are_bounds_near(claimed: Bounds | None, computed: Bounds | None, room: float) -> bool:
+def _are_audit_figure_bounds_near(claimed: Bounds | None, computed: Bounds | None, room: float) -> bool:
     if claimed is None or computed is None:
         return claimed is computed
     finite = [min(max(bound, -MOST_DB), MOST_DB) for bound in computed]
     return all(abs(a - b) <= room for a, b in zip(claimed, finite, strict=True))
 
 
-def _check_claimed_task_figure(
+def _check_audit_task_figure(
     where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None
 ) -> list[str]:
     if claimed is None or computed is None:
-        return _missing_or_made_up_figures(where, claimed, computed)
+        return _missing_or_made_up_audit_figures(where, claimed, computed)
     same = replace(claimed, value=computed.value, detail=computed.detail) == computed
-    if same and _is_figure_near(claimed.value, computed.value):
+    if same and _is_audit_figure_near(claimed.value, computed.value):
         return []
     return [f"{where} is {claimed.name} {claimed.value:g}, found now: {computed.name} {computed.value:g}."]
 
 
-def _check_claimed_channel_figure(
+def _check_audit_channel_figure(
     name: str, claimed: WorstChannel | None, computed: WorstChannel | None
 ) -> list[str]:
     """Compare the worst channel's figure; which channel it is may change with rounding."""
     where = f"{name}: verification.worst_channel"
     if claimed is None or computed is None:
-        return _missing_or_made_up_figures(where, claimed, computed)
-    if _is_figure_near(_noise_of_figure(claimed.sqnr_db), _noise_of_figure(computed.sqnr_db)):
+        return _missing_or_made_up_audit_figures(where, claimed, computed)
+    if _is_audit_figure_near(
+        _noise_of_audit_figure(claimed.sqnr_db), _noise_of_audit_figure(computed.sqnr_db)
+    ):
         return []
     return [f"{where}.sqnr_db is {claimed.sqnr_db:g}, found now: {computed.sqnr_db:g}."]
 
 
-def _noise_of_figure(sqnr_db: float) -> float:
+def _noise_of_audit_figure(sqnr_db: float) -> float:
     """Return the noise as a share of the signal, which is near 0 for nearly equal outputs."""
     return 10.0 ** (-min(max(sqnr_db, -300.0), 300.0) / 20) if not math.isnan(sqnr_db) else math.nan
 
 
-def _is_figure_near(claimed: float, computed: float) -> bool:
+def _is_audit_figure_near(claimed: float, computed: float) -> bool:
     if not (math.isfinite(claimed) and math.isfinite(computed)):
         return str(claimed) == str(computed)
     return abs(claimed - computed) <= max(ROOM * max(abs(claimed), abs(computed)), ROUNDING)
 
 
-def _is_agreement_near(claimed: float | None, computed: float | None) -> bool:
+def _is_agreement_audit_figure_near(claimed: float | None, computed: float | None) -> bool:
     if claimed is None or computed is None:
         return claimed is computed
     return abs(claimed - computed) <= AGREEMENT_ROOM
 
 
-def _check_claimed_structure_figures(row: schema.Artifact, structure: Structure) -> list[str]:
+def _check_audit_structure_figures(row: schema.Artifact, structure: Structure) -> list[str]:
     expected: dict[str, object] = {
         "quantized_weight_fraction": structure.quantized_weight_fraction,
         "delegated_fraction": structure.delegated_fraction,

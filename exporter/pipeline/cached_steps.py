@@ -12,11 +12,11 @@ from exporter.pipeline.context import Run
 from exporter.pipeline.workers.pool import Job, JobOutcome
 
 
-def _same_step_value(value: Any) -> Any:
+def _same_cached_step_value(value: Any) -> Any:
     return value
 
 
-def _raise_in_step(error: Exception) -> Any:
+def _raise_in_cached_step(error: Exception) -> Any:
     raise error
 
 
@@ -40,9 +40,9 @@ class Step:
     """Where the result's files are written by the job, and where the cache copies them."""
     files: Callable[[Any], Sequence[str]] = lambda _: ()
     """The names of the result's files."""
-    value: Callable[[Any], Any] = _same_step_value
+    value: Callable[[Any], Any] = _same_cached_step_value
     """The step's result, taken from what its job returns."""
-    failed: Callable[[Exception], Any] = _raise_in_step
+    failed: Callable[[Exception], Any] = _raise_in_cached_step
     """The step's result when its job raises or dies. Such results are never cached."""
     keep: Callable[[Any], bool] = lambda _: True
     """Whether the cache keeps a result."""
@@ -66,7 +66,7 @@ def cached_steps(
         Exception: What a step's job raised, unless the step says what a failure results in.
     """
     results = {step: cache.get(step.kind, step.key, step.result, step.folder) for step in steps}
-    makers = _jobs_of_steps([step for step in steps if results[step] is None])
+    makers = _jobs_of_cached_steps([step for step in steps if results[step] is None])
     if makers:
         prepare()
 
@@ -84,7 +84,7 @@ def cached_steps(
     return [results[step] for step in steps]
 
 
-def _jobs_of_steps(missing: Sequence[Step]) -> dict[Job, list[Step]]:
+def _jobs_of_cached_steps(missing: Sequence[Step]) -> dict[Job, list[Step]]:
     """Job -> the steps whose results it makes."""
     groups: dict[object, list[Step]] = {}
     for step in missing:

@@ -8,14 +8,14 @@ from exporter.formats import FORMATS
 from exporter.pipeline import cache, search_evidence
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source
-from exporter.pipeline.read import ensure_model_read
-from exporter.pipeline.results import ExtraResults, load_data_result
+from exporter.pipeline.read_stage import ensure_read_stage
+from exporter.pipeline.stage_results import ExtraResults, load_stage_data
 from exporter.pipeline.workers.pool import Job
 from exporter.records import CurvePoint
-from exporter.verify.calibration_sweep import sweep_counts, sweep_warning
+from exporter.verify.sweep_decision import sweep_decision_counts, sweep_decision_warning
 
 
-def calibration_sweep(context: Context, source: Source) -> ExtraResults:
+def run_calibration_sweep(context: Context, source: Source) -> ExtraResults:
     """Measure int8 against the number of calibration samples; a warning where it cannot be measured."""
     job = Job(
         "calibration samples",
@@ -31,11 +31,11 @@ def calibration_sweep(context: Context, source: Source) -> ExtraResults:
         failed=str,
     )
     (points,) = cached_steps(
-        context.run, context.cache, "sweep", [step], lambda: ensure_model_read(context, source)
+        context.run, context.cache, "sweep", [step], lambda: ensure_read_stage(context, source)
     )
     if isinstance(points, str):
         return ExtraResults(warnings=(f"--calibration-sweep could not be measured: {points}",))
-    more = sweep_warning(points)
+    more = sweep_decision_warning(points)
     return ExtraResults(curve=points, warnings=(more,) if more else ())
 
 
@@ -51,20 +51,22 @@ def measure_calibration_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoi
     Raises:
         LoweringError: There is no program to quantise.
     """
-    from exporter.capture import program
+    from exporter.capture import captured_program
     from exporter.errors import LoweringError
-    from exporter.quantize import int8
+    from exporter.quantize import int8_recipe
     from exporter.verify import compare_outputs, reference_io
 
-    captured = program.load_program(work)
+    captured = captured_program.load_captured_program(work)
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
-    data = load_data_result(work)
-    evidence = reference_io.load_reference(evidence_path)
+    data = load_stage_data(work)
+    evidence = reference_io.load_reference_io(evidence_path)
     points = []
-    for count in sweep_counts(len(data.calibration)):
-        run = int8.int8_runner(int8.quantize_int8(captured.program, data.calibration[:count]).module)
-        outputs = reference_io.stack_reference([run(sample) for sample in evidence.samples()])
+    for count in sweep_decision_counts(len(data.calibration)):
+        run = int8_recipe.int8_recipe_runner(
+            int8_recipe.quantize_by_int8_recipe(captured.program, data.calibration[:count]).module
+        )
+        outputs = reference_io.stack_reference_io([run(sample) for sample in evidence.samples()])
         compared = compare_outputs.compare_outputs(evidence.reference, outputs)
         points.append(CurvePoint(count, compared.sqnr_db, compared.agreement))
     return tuple(points)

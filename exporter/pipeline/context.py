@@ -11,7 +11,7 @@ from exporter import files
 from exporter.config.request import Request
 from exporter.config.targets import Target
 from exporter.files import EVIDENCE
-from exporter.pipeline import cache, results
+from exporter.pipeline import cache, stage_results
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import Variant
 from exporter.staging import Staging
@@ -83,10 +83,10 @@ class Context:
 class Source:
     """The checkpoint, read: its facts and what identifies it in the cache."""
 
-    facts: results.ReadResult
+    facts: stage_results.ReadResult
     key: str
     """A hash of everything the facts depend on; empty when they depend on code that cannot be hashed."""
-    quantization: results.QuantizationResult | None = None
+    quantization: stage_results.QuantizationResult | None = None
     """The costs of its int8 program."""
 
 

@@ -28,12 +28,12 @@ def check_expectations(model: Model, expected: tuple[tuple[str, str], ...]) -> t
         ArchitectureError: The network gives another class: it, its weights or its preprocessing is not what
             was trained.
     """
-    return tuple(_compare_expected_class(model, Path(photo), wanted) for photo, wanted in expected)
+    return tuple(_compare_class_with_expectation(model, Path(photo), wanted) for photo, wanted in expected)
 
 
-def _compare_expected_class(model: Model, photo: Path, wanted: str) -> str:
+def _compare_class_with_expectation(model: Model, photo: Path, wanted: str) -> str:
     scores = _expectation_scores(model, photo)
-    number = _class_number_expected(model, wanted, scores.numel())
+    number = _class_number_of_expectation(model, wanted, scores.numel())
     best = int(scores.argmax())
     if best != number:
         rank = int((scores > scores[number]).sum()) + 1
@@ -68,7 +68,7 @@ def _expectation_scores(model: Model, photo: Path) -> torch.Tensor:
     return first[0]
 
 
-def _class_number_expected(model: Model, wanted: str, count: int) -> int:
+def _class_number_of_expectation(model: Model, wanted: str, count: int) -> int:
     labels = [label.casefold() for label in model.labels]
     if wanted.casefold() in labels:
         return labels.index(wanted.casefold())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import temporary_files
-from exporter.android import container, libraries, stock
+from exporter.android import app_libraries, container, stock
 from exporter.android.records import Answer, Check, Container, Needs
 from exporter.errors import LoweringError, UsageError, VerificationError
 from exporter.files import MANIFEST, digest_file_or_folder, file_inside
@@ -63,10 +63,10 @@ def check_for_app(
             raise UsageError(f"{path} is no file.", "Give a library (.so), an AAR or an APK.")
     with (
         temporary_files.temporary_scratch("for-app") as folder,
-        WorkerPool(workers, folder / "log", job_rights.rights_to_read((out, *paths))) as pool,
+        WorkerPool(workers, folder / "log", job_rights.job_rights_to_read((out, *paths))) as pool,
     ):
         needs = _needs_for_app(out, artifacts, pool)
-        wanted = libraries.names_wanted_in_libraries(
+        wanted = app_libraries.names_wanted_in_app_libraries(
             [item for item in needs.values() if isinstance(item, Needs)]
         )
         containers = _containers_for_app(paths, wanted, pool)
@@ -75,7 +75,7 @@ def check_for_app(
         tuple(answer for answer in answers if answer),
         containers,
         (
-            *libraries.problems_of_libraries(containers, min_sdk),
+            *app_libraries.problems_of_app_libraries(containers, min_sdk),
             *_warn_unanswered_for_app(listed, artifacts, answers, names),
         ),
         (*UNKNOWN, *(UNKNOWN_OF_LIBRARIES if paths else UNKNOWN_OF_STOCK)),
@@ -101,8 +101,8 @@ def _chosen_for_app(listed: Manifest, names: Sequence[str]) -> list[Artifact]:
 
 def read_needs_for_app(path: Path, format_name: FormatName) -> Needs:
     """Read what an artifact needs, in this process."""
-    from exporter.formats.executorch import needs as executorch
-    from exporter.formats.onnx import needs as onnx
+    from exporter.formats.executorch import executorch_needs as executorch
+    from exporter.formats.onnx import onnx_needs as onnx
 
     return executorch.executorch_needs(path) if format_name == "executorch" else onnx.onnx_needs(path)
 
@@ -168,7 +168,7 @@ def _answer_for_app(
     if isinstance(needs, str):
         return Answer(artifact.name, "", "no", (needs,))
     if containers:
-        return libraries.answer_for_libraries(artifact.name, needs, containers)
+        return app_libraries.answer_for_app_libraries(artifact.name, needs, containers)
     return stock.answer_for_stock(artifact.name, needs, listed.tool.get(RUNTIMES[artifact.format], ""))
 
 

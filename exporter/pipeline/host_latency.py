@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import cast
 
 from exporter.files import digest_file, digest_file_or_folder
-from exporter.pipeline import cache, results
+from exporter.pipeline import cache, stage_results
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, preload_of_context
-from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Latency, Variant
 
@@ -41,20 +41,22 @@ def measure_host_latencies(
     """
     from exporter.verify import reference_io
 
-    samples = reference_io.load_reference(evidence_path).samples()[:8]
-    calls = [_load_for_latency(path, variant, samples, threads) for path, variant in files]
+    samples = reference_io.load_reference_io(evidence_path).samples()[:8]
+    calls = [_load_for_host_latency(path, variant, samples, threads) for path, variant in files]
     taken: list[list[int]] = [[] for _ in files]
-    usable = [index for index, call in enumerate(calls) if call is not None and _warm_up_for_latency(call)]
+    usable = [
+        index for index, call in enumerate(calls) if call is not None and _warm_up_for_host_latency(call)
+    ]
     started = time.monotonic()
     for turn in range(MOST_CALLS // BLOCK_CALLS if usable else 0):
         for index in usable if turn % 2 == 0 else reversed(usable):
-            taken[index] += _latency_block(cast("Callable[[], object]", calls[index]))
+            taken[index] += _host_latency_block(cast("Callable[[], object]", calls[index]))
         if turn >= 3 and time.monotonic() - started >= budget_s * len(usable):
             break
-    return tuple(_latency_of_durations(durations, threads) if durations else None for durations in taken)
+    return tuple(_host_latency_of_durations(durations, threads) if durations else None for durations in taken)
 
 
-def _load_for_latency(
+def _load_for_host_latency(
     path: Path, variant: Variant, samples: Sequence[tuple[object, ...]], threads: int
 ) -> Callable[[], object] | None:
     from exporter.formats import FORMATS
@@ -67,7 +69,7 @@ def _load_for_latency(
     return lambda: run(next(turn))  # type: ignore[arg-type]
 
 
-def _warm_up_for_latency(call: Callable[[], object]) -> bool:
+def _warm_up_for_host_latency(call: Callable[[], object]) -> bool:
     started, calls = time.monotonic(), 0
     try:
         while calls < 10 or time.monotonic() - started < 0.3:
@@ -78,7 +80,7 @@ def _warm_up_for_latency(call: Callable[[], object]) -> bool:
     return True
 
 
-def _latency_block(call: Callable[[], object]) -> list[int]:
+def _host_latency_block(call: Callable[[], object]) -> list[int]:
     durations = []
     for _ in range(BLOCK_CALLS):
         begin = time.perf_counter_ns()
@@ -87,27 +89,27 @@ def _latency_block(call: Callable[[], object]) -> list[int]:
     return durations
 
 
-def _latency_of_durations(durations: Sequence[int], threads: int) -> Latency:
+def _host_latency_of_durations(durations: Sequence[int], threads: int) -> Latency:
     import numpy as np
 
     p50, p90 = np.percentile(durations, [50, 90]) / 1e6
     return Latency(float(p50), float(p90), len(durations), threads, tuple(durations))
 
 
-def measure_latencies_of_artifacts(
-    context: Context, built: Sequence[results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
+def measure_host_latencies_of_artifacts(
+    context: Context, built: Sequence[stage_results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
 ) -> Mapping[str, Latency]:
     """Time every artifact that ran here, one runtime after the other; stand-ins' times say nothing."""
-    ran = results.built_and_run_here(built, checked)
+    ran = stage_results.are_stage_results_run_here(built, checked)
     context.observer(Event("measure", f"{len(ran)} artifacts", 0, len(ran)))
-    latencies = measure_latencies_together(
+    latencies = measure_host_latencies_together(
         context, [(context.folders.out / str(item.file), item.variant) for item in ran]
     )
     pairs = zip(ran, latencies, strict=True)
     return {item.variant.name: latency for item, latency in pairs if latency is not None}
 
 
-def measure_latencies_together(context: Context, files: Sequence[File]) -> Latencies:
+def measure_host_latencies_together(context: Context, files: Sequence[File]) -> Latencies:
     """Time files that are to be compared, or take what the cache knows of all of them.
 
     Returns:
@@ -117,7 +119,9 @@ def measure_latencies_together(context: Context, files: Sequence[File]) -> Laten
     places: dict[str, list[int]] = {}
     for place, (_, variant) in enumerate(files):
         places.setdefault(variant.format, []).append(place)
-    steps = [_latency_step(context, name, [files[p] for p in own], whole) for name, own in places.items()]
+    steps = [
+        _host_latency_step(context, name, [files[p] for p in own], whole) for name, own in places.items()
+    ]
     by_format = cached_steps(context.run_silently, context.cache, "measure", steps)
     latencies: list[Latency | None] = [None] * len(files)
     for own, measured in zip(places.values(), by_format, strict=True):
@@ -126,18 +130,22 @@ def measure_latencies_together(context: Context, files: Sequence[File]) -> Laten
     return tuple(latencies)
 
 
-def _latency_step(context: Context, name: str, files: Sequence[File], whole: str) -> Step:
+def _host_latency_step(context: Context, name: str, files: Sequence[File], whole: str) -> Step:
     key = cache.cache_key(
-        cache.cache_toolchain_key(), whole, name, digest_file(context.evidence), _threads_for_latency(context)
+        cache.cache_toolchain_key(),
+        whole,
+        name,
+        digest_file(context.evidence),
+        _threads_for_host_latency(context),
     )
-    arguments = (tuple(files), context.evidence, _threads_for_latency(context))
+    arguments = (tuple(files), context.evidence, _threads_for_host_latency(context))
     preload = preload_of_context(files[0][1])
     job = Job(f"{name} latencies", measure_host_latencies, arguments, preload=preload, read_only=True)
     nothing: Latencies = (None,) * len(files)
     return Step("latencies", key, Latencies, lambda _: job, failed=lambda _: nothing)
 
 
-def measure_latencies_beside(
+def measure_host_latencies_beside(
     context: Context, base: File, latency: Latency, files: Sequence[File]
 ) -> Latencies:
     """Time files of one runtime in turn with one whose latency is known, and scale theirs accordingly.
@@ -148,15 +156,15 @@ def measure_latencies_beside(
         latency: Its latency in this run.
         files: The others.
     """
-    anew, *others = measure_latencies_together(context, [base, *files])
+    anew, *others = measure_host_latencies_together(context, [base, *files])
     factor = latency.p50_ms / anew.p50_ms if anew is not None and anew.p50_ms else 1.0
-    return tuple(other and _scale_latency(other, factor) for other in others)
+    return tuple(other and _scale_host_latency(other, factor) for other in others)
 
 
-def _scale_latency(latency: Latency, factor: float) -> Latency:
+def _scale_host_latency(latency: Latency, factor: float) -> Latency:
     calls = tuple(round(call * factor) for call in latency.samples_ns)
     return Latency(latency.p50_ms * factor, latency.p90_ms * factor, latency.samples, latency.threads, calls)
 
 
-def _threads_for_latency(context: Context) -> int:
+def _threads_for_host_latency(context: Context) -> int:
     return context.request.threads or min(len(os.sched_getaffinity(0)), 4)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from exporter import checkpoints, temporary_files
-from exporter.checkpoints import folder
-from exporter.checkpoints.source import check_regular_source
+from exporter.checkpoints import checkpoint_folder
+from exporter.checkpoints.checkpoint_source import check_regular_checkpoint_source
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, OverBoundsError
 from exporter.files import file_size_bytes
-from exporter.pipeline import expectations, job_rights, read
+from exporter.pipeline import expectations, job_rights, read_stage
 from exporter.pipeline.context import TORCH
 from exporter.pipeline.workers.pool import Job, WorkerPool
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
@@ -44,28 +44,28 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
     Raises:
         CheckpointError: It cannot be read safely, or not within its bounds.
     """
-    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
+    request = replace(request, checkpoint=checkpoint_folder.find_checkpoint_folder(request.checkpoint))
     if not checkpoints.is_folder(request.checkpoint):
-        check_regular_source(request.checkpoint)
-    job = Job("reading the checkpoint", inspect_here, (request,), preload=TORCH)
+        check_regular_checkpoint_source(request.checkpoint)
+    job = Job("reading the checkpoint", inspect_checkpoint_here, (request,), preload=TORCH)
     with (
         temporary_files.temporary_scratch("inspect") as scratch,
-        WorkerPool(1, scratch / "log", job_rights.rights_to_inspect(request)) as pool,
+        WorkerPool(1, scratch / "log", job_rights.job_rights_to_inspect(request)) as pool,
     ):
         (outcome,) = pool.run([job])
     if isinstance(outcome.error, OverBoundsError):
-        raise read.read_over_bounds(request, outcome.error)
+        raise read_stage.read_stage_over_bounds(request, outcome.error)
     inspection: Inspection = outcome.result()
     return inspection
 
 
-def inspect_here(request: ModelRequest) -> Inspection:
+def inspect_checkpoint_here(request: ModelRequest) -> Inspection:
     """Read a checkpoint and infer its network, in this process."""
-    checkpoint = read.read_checkpoint(request)
+    checkpoint = read_stage.read_stage_checkpoint(request)
     try:
-        model = read.read_network(request, checkpoint)
+        model = read_stage.read_stage_network(request, checkpoint)
     except ArchitectureError as error:
-        return _inspect_without_network(request, checkpoint, error)
+        return _inspect_checkpoint_without_network(request, checkpoint, error)
     answered = expectations.check_expectations(model, request.expect)
     return Inspection(
         file=request.checkpoint.name,
@@ -76,7 +76,7 @@ def inspect_here(request: ModelRequest) -> Inspection:
         architecture=model.architecture,
         problem="",
         parameters=model.parameters,
-        flops=read.read_flops(model.module, model.inputs),
+        flops=read_stage.read_stage_flops(model.module, model.inputs),
         inputs=model.inputs,
         preprocessing=model.preprocessing,
         notes=(*checkpoint.notes, *model.notes, *answered),
@@ -84,7 +84,7 @@ def inspect_here(request: ModelRequest) -> Inspection:
     )
 
 
-def _inspect_without_network(
+def _inspect_checkpoint_without_network(
     request: ModelRequest, checkpoint: Checkpoint, error: ArchitectureError
 ) -> Inspection:
     """Describe a file whose network is unknown: its contents, and the nearest candidates."""

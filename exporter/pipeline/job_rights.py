@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from exporter.checkpoints.folder import find_checkpoint_folder
+from exporter.checkpoints.checkpoint_folder import find_checkpoint_folder
 from exporter.checkpoints.lora import SETTINGS
 from exporter.config.request import ModelRequest, Request
 from exporter.emulated import arm_tools
@@ -20,85 +20,85 @@ PACKAGES = ("torchvision/", "transformers/", "timm/")
 """The beginnings of `--arch` that name networks of installed packages, not the user's own code."""
 
 
-def rights_of_own_code(request: ModelRequest) -> bool:
+def job_rights_of_own_code(request: ModelRequest) -> bool:
     """Whether code runs that the user vouches for: the checkpoint's (`--trust`), or their own network's."""
     return request.trust or bool(request.arch and not request.arch.startswith(PACKAGES))
 
 
-def rights_to_export(request: Request, folders: Staging) -> JobRights:
+def job_rights_to_export(request: Request, folders: Staging) -> JobRights:
     """Rights of an export's jobs: they read the checkpoint and the data, and change the run's own folders."""
     data = filter(None, (request.calibration, request.evaluation))
-    listed = _folders_listed_for_rights(request.evaluation) if request.evaluation else ()
+    listed = _folders_listed_for_job_rights(request.evaluation) if request.evaluation else ()
     return JobRights(
         Confinement(
             reads=(
-                *_rights_to_places(*_rights_to_inputs(request)),
-                *_rights_to_places(*data),
-                *_rights_to_places(*listed),
-                *_rights_to_arm_programs(),
+                *_job_rights_to_places(*_job_rights_to_inputs(request)),
+                *_job_rights_to_places(*data),
+                *_job_rights_to_places(*listed),
+                *_job_rights_to_arm_programs(),
             ),
             writes=(folders.work.resolve(), folders.out.resolve()),
             forks=True,
             programs=True,
-            memory_bytes=confinement_memory(_weights_for_rights(request)),
+            memory_bytes=confinement_memory(_weights_for_job_rights(request)),
         ),
-        own_code=rights_of_own_code(request),
+        own_code=job_rights_of_own_code(request),
     )
 
 
-def _rights_to_arm_programs() -> tuple[Path, ...]:
+def _job_rights_to_arm_programs() -> tuple[Path, ...]:
     """Return the folder of the programs that run artifacts on emulated Arm; nothing where there are none."""
     ready = arm_tools.ready_arm_tools(default_cache_root())
     return (ready.folder.resolve(),) if ready else ()
 
 
-def rights_to_inspect(request: ModelRequest) -> JobRights:
+def job_rights_to_inspect(request: ModelRequest) -> JobRights:
     """Rights of the one job that looks at a checkpoint: it writes nothing."""
-    size = _weights_for_rights(request)
+    size = _weights_for_job_rights(request)
     return JobRights(
         Confinement(
-            reads=_rights_to_places(*_rights_to_inputs(request)),
+            reads=_job_rights_to_places(*_job_rights_to_inputs(request)),
             forks=True,
             seconds=confinement_seconds(size),
             memory_bytes=confinement_memory(size),
         ),
-        own_code=rights_of_own_code(request),
+        own_code=job_rights_of_own_code(request),
     )
 
 
-def rights_to_run_parts(request: ModelRequest, out: Path) -> JobRights:
+def job_rights_to_run_parts(request: ModelRequest, out: Path) -> JobRights:
     """Rights of the job that runs a network's parts together: it writes nothing."""
-    size = 2 * _weights_for_rights(request)
+    size = 2 * _weights_for_job_rights(request)
     return JobRights(
         Confinement(
-            reads=_rights_to_places(*_rights_to_inputs(request), out),
+            reads=_job_rights_to_places(*_job_rights_to_inputs(request), out),
             forks=True,
             seconds=confinement_seconds(size),
             memory_bytes=confinement_memory(size),
         ),
-        own_code=rights_of_own_code(request),
+        own_code=job_rights_of_own_code(request),
     )
 
 
-def rights_to_verify(out: Path, *more: Path) -> JobRights:
+def job_rights_to_verify(out: Path, *more: Path) -> JobRights:
     """Rights of the jobs that run the artifacts of a folder, and may read more: they write nothing."""
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     reads = tuple(path.resolve() for path in (out, *more))
     return JobRights(Confinement(reads=reads, memory_bytes=confinement_memory(sum(sizes))))
 
 
-def rights_to_read(paths: Sequence[Path]) -> JobRights:
+def job_rights_to_read(paths: Sequence[Path]) -> JobRights:
     """Rights of the jobs that read files of unknown origin and run nothing: they write nothing.
 
     Args:
         paths: A folder of artifacts, and libraries; an archive among these unpacks to more than its size.
     """
-    sizes = sum(_size_for_rights(path) for path in paths)
+    sizes = sum(_size_for_job_rights(path) for path in paths)
     reads = tuple(path.resolve() for path in paths)
     return JobRights(Confinement(reads=reads, memory_bytes=confinement_memory(sizes)))
 
 
-def _folders_listed_for_rights(evaluation: Path) -> tuple[Path, ...]:
+def _folders_listed_for_job_rights(evaluation: Path) -> tuple[Path, ...]:
     """Return the folders of the photos that a file of labels names."""
     from exporter.data.labels.label_source import folders_of_label_source, is_label_source_listing
 
@@ -109,7 +109,7 @@ def _folders_listed_for_rights(evaluation: Path) -> tuple[Path, ...]:
     )
 
 
-def _rights_to_inputs(request: ModelRequest) -> tuple[Path, ...]:
+def _job_rights_to_inputs(request: ModelRequest) -> tuple[Path, ...]:
     """Return what reading the checkpoint takes: the file, its base network, and photos of known classes."""
     base = (
         (request.checkpoint.parent / SETTINGS, find_checkpoint_folder(request.base)) if request.base else ()
@@ -117,11 +117,11 @@ def _rights_to_inputs(request: ModelRequest) -> tuple[Path, ...]:
     return (request.checkpoint, *filter(Path.exists, base), *(Path(photo) for photo, _ in request.expect))
 
 
-def _rights_to_places(*paths: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(place for path in paths for place in _places_behind_rights(path)))
+def _job_rights_to_places(*paths: Path) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(place for path in paths for place in _places_behind_job_rights(path)))
 
 
-def _places_behind_rights(path: Path) -> Iterator[Path]:
+def _places_behind_job_rights(path: Path) -> Iterator[Path]:
     """Where a file or a folder really is, and where the links in the folder lead."""
     yield path.resolve()
     for folder, folders, names in os.walk(path):
@@ -129,9 +129,11 @@ def _places_behind_rights(path: Path) -> Iterator[Path]:
         yield from (item.resolve() for item in inside if item.is_symlink())
 
 
-def _weights_for_rights(request: ModelRequest) -> int:
-    return _size_for_rights(request.checkpoint) + (_size_for_rights(request.base) if request.base else 0)
+def _weights_for_job_rights(request: ModelRequest) -> int:
+    return _size_for_job_rights(request.checkpoint) + (
+        _size_for_job_rights(request.base) if request.base else 0
+    )
 
 
-def _size_for_rights(path: Path) -> int:
+def _size_for_job_rights(path: Path) -> int:
     return file_size_bytes(path) if path.exists() else 0

@@ -14,11 +14,11 @@ import numpy as np
 from exporter import files
 from exporter.data import labelled
 from exporter.errors import CalibrationError
-from exporter.pipeline import cache, results, task_accuracy
+from exporter.pipeline import cache, stage_results, task_accuracy
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of_context
-from exporter.pipeline.read import ensure_model_read
-from exporter.pipeline.results import LabelsResult, RankedResult, ReadResult
+from exporter.pipeline.read_stage import ensure_read_stage
+from exporter.pipeline.stage_results import LabelsResult, RankedResult, ReadResult
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Array, Runner, TaskName, TensorSpec, Variant
 from exporter.verify import accuracy, labelled_loss
@@ -29,7 +29,7 @@ FLOAT = "float32"
 LABELS = "labels"
 
 
-Answer = results.RankedResult | results.ScoredRows
+Answer = stage_results.RankedResult | stage_results.ScoredRows
 """One model's predictions: the likeliest classes, or what a task's measures are made of."""
 
 
@@ -41,7 +41,7 @@ class ArtifactPredictions:
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
-def merge_predictions(
+def merge_labelled_predictions(
     existing: ArtifactPredictions, more: Mapping[str, ArtifactPredictions]
 ) -> ArtifactPredictions:
     """Add to `existing` the predictions of the artifact that each entry of `more` is named after."""
@@ -52,12 +52,12 @@ def merge_predictions(
     return ArtifactPredictions(ranked, failures)
 
 
-def predictions_of_artifacts(
+def labelled_predictions_of_artifacts(
     context: Context,
     source: Source,
     labels: LabelsResult,
     folder: Path,
-    ran: Sequence[results.BuildResult],
+    ran: Sequence[stage_results.BuildResult],
     run: Run,
     existing: ArtifactPredictions,
 ) -> ArtifactPredictions:
@@ -81,60 +81,60 @@ def predictions_of_artifacts(
     new = [b for b in ran if b.variant.name not in existing.ranked.keys() | existing.failures.keys()]
     if FLOAT in existing.ranked and not new:
         return existing
-    keys = _prediction_keys(source, labels, folder, new)
-    jobs = {b.variant.name: _prediction_job(context, source, folder, b) for b in new}
+    keys = _labelled_prediction_keys(source, labels, folder, new)
+    jobs = {b.variant.name: _labelled_prediction_job(context, source, folder, b) for b in new}
     if FLOAT not in existing.ranked:
-        jobs = {FLOAT: _float_prediction_job(context, source)} | jobs
+        jobs = {FLOAT: _float_labelled_prediction_job(context, source)} | jobs
     steps = [
         Step(
             "predictions",
             keys[name],
-            results.ScoredRows if labels.task else results.RankedResult,
-            functools.partial(_given_predictions, job),
-            failed=functools.partial(_prediction_failure, name),
+            stage_results.ScoredRows if labels.task else stage_results.RankedResult,
+            functools.partial(_given_labelled_predictions, job),
+            failed=functools.partial(_labelled_prediction_failure, name),
         )
         for name, job in jobs.items()
     ]
 
     def prepare() -> None:
         if FLOAT in jobs:
-            ensure_model_read(context, source)
+            ensure_read_stage(context, source)
 
     answers = dict(zip(jobs, cached_steps(run, context.cache, "accuracy", steps, prepare), strict=True))
     ranked = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(existing.ranked)
     failures = dict(existing.failures) | {name: a for name, a in answers.items() if isinstance(a, str)}
-    _check_predictions_read(ranked[FLOAT], labels.task, context.request.max_drop)
+    _check_labelled_predictions_read(ranked[FLOAT], labels.task, context.request.max_drop)
     return ArtifactPredictions(ranked, failures)
 
 
-def _given_predictions(job: Job, _: object) -> Job:
+def _given_labelled_predictions(job: Job, _: object) -> Job:
     return job
 
 
-def _prediction_failure(name: str, error: Exception) -> str:
+def _labelled_prediction_failure(name: str, error: Exception) -> str:
     """Return why an artifact has no predictions; without float32's there is nothing to compare with."""
     if name == FLOAT or isinstance(error, CalibrationError):  # the samples were changed
         raise error
     return f"It does not run on the labelled samples: {error}"
 
 
-def _check_predictions_read(floats: Answer, task: TaskName, max_drop: float) -> None:
+def _check_labelled_predictions_read(floats: Answer, task: TaskName, max_drop: float) -> None:
     read = (
         floats.count
-        if isinstance(floats, results.ScoredRows)
+        if isinstance(floats, stage_results.ScoredRows)
         else sum(row[0] != accuracy.UNREAD for row in floats.rows)
     )
     if read == 0:
         raise CalibrationError("--eval: none of its photos can be decoded.")
-    if isinstance(floats, results.ScoredRows):
+    if isinstance(floats, stage_results.ScoredRows):
         compare_scores.check_enough_scores(read)
         compare_scores.check_reference_scores(task, task_accuracy.plain_task_accuracy(task, floats))
     else:
         accuracy.check_enough_for_accuracy(read, max_drop)
 
 
-def _prediction_keys(
-    source: Source, labels: LabelsResult, folder: Path, ran: Sequence[results.BuildResult]
+def _labelled_prediction_keys(
+    source: Source, labels: LabelsResult, folder: Path, ran: Sequence[stage_results.BuildResult]
 ) -> dict[str, str]:
     """Return cache keys, of the samples, how they become inputs, and what runs on them."""
     facts = source.facts
@@ -147,25 +147,27 @@ def _prediction_keys(
         facts.labels,
         labels.task,
     )
-    keys = {b.variant.name: _prediction_key(folder, b, data) for b in ran}
+    keys = {b.variant.name: _labelled_prediction_key(folder, b, data) for b in ran}
     model = facts.digest or source.key  # the graph and its weights, or what they were read from
     return keys | {FLOAT: cache.cache_key("float32", model, data) if model else ""}
 
 
-def _prediction_key(folder: Path, built: results.BuildResult, data: tuple[object, ...]) -> str:
+def _labelled_prediction_key(folder: Path, built: stage_results.BuildResult, data: tuple[object, ...]) -> str:
     return cache.cache_key(built.variant, files.digest_file_or_folder(folder / str(built.file)), data)
 
 
-def _float_prediction_job(context: Context, source: Source) -> Job:
+def _float_labelled_prediction_job(context: Context, source: Source) -> Job:
     arguments = (context.folders.work, source.facts.outputs)
-    return Job(FLOAT, predict_float, arguments, preload=TORCH, cost_s=8)
+    return Job(FLOAT, labelled_predictions_of_float, arguments, preload=TORCH, cost_s=8)
 
 
-def _prediction_job(context: Context, source: Source, folder: Path, built: results.BuildResult) -> Job:
+def _labelled_prediction_job(
+    context: Context, source: Source, folder: Path, built: stage_results.BuildResult
+) -> Job:
     path = folder / str(built.file)
     return Job(
         built.variant.name,
-        predict_artifact,
+        labelled_predictions_by_artifact,
         (path, built.variant, context.folders.work, source.facts.outputs),
         preload=preload_of_context(built.variant),
         cost_s=built.variant.cost_s,
@@ -173,20 +175,28 @@ def _prediction_job(context: Context, source: Source, folder: Path, built: resul
     )
 
 
-def prediction_arrays(labels: results.LabelsResult, answers: ArtifactPredictions) -> dict[str, Array]:
+def labelled_prediction_arrays(
+    labels: stage_results.LabelsResult, answers: ArtifactPredictions
+) -> dict[str, Array]:
     """Return labels and predictions by name, as they are stored and counted."""
     if labels.task:
         return task_accuracy.task_accuracy_arrays(
-            {name: rows for name, rows in answers.ranked.items() if isinstance(rows, results.ScoredRows)}
+            {
+                name: rows
+                for name, rows in answers.ranked.items()
+                if isinstance(rows, stage_results.ScoredRows)
+            }
         )
-    ranked = {name: a.array() for name, a in answers.ranked.items() if isinstance(a, results.RankedResult)}
+    ranked = {
+        name: a.array() for name, a in answers.ranked.items() if isinstance(a, stage_results.RankedResult)
+    }
     return {LABELS: np.array(labels.labels, np.int64)} | ranked
 
 
-def figures_of_predictions(
+def figures_of_labelled_predictions(
     stored: Mapping[str, object], task: TaskName, classes: int
 ) -> dict[str, LabelledFigures]:
-    """Return name -> figures of everything in `prediction_arrays`, float32 among them.
+    """Return name -> figures of everything in `labelled_prediction_arrays`, float32 among them.
 
     Args:
         stored: The arrays.
@@ -203,12 +213,16 @@ def figures_of_predictions(
     }
 
 
-def drops_of_predictions(labels: results.LabelsResult, answers: ArtifactPredictions) -> dict[str, float]:
+def drops_of_labelled_predictions(
+    labels: stage_results.LabelsResult, answers: ArtifactPredictions
+) -> dict[str, float]:
     """Return artifact name -> what it lost against float32 of the measure that decides.
 
     A loss that is no number is none that may be weighed: the artifact has given no usable answer.
     """
-    figures = figures_of_predictions(prediction_arrays(labels, answers), labels.task, labels.classes)
+    figures = figures_of_labelled_predictions(
+        labelled_prediction_arrays(labels, answers), labels.task, labels.classes
+    )
     lost = {name: labelled_loss.labelled_loss(own).lost for name, own in figures.items() if name != FLOAT}
     return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
 
@@ -217,7 +231,7 @@ LABELLED = "labelled.pkl"
 """The file of labelled samples in the work folder."""
 
 
-def find_labelled_for_predictions(
+def samples_for_labelled_predictions(
     evaluation: Path,
     calibration: Path | None,
     samples: int,
@@ -252,7 +266,7 @@ def find_labelled_for_predictions(
         labelled_samples = labelled.find_labelled(
             evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels
         )
-    _check_enough_labelled(labelled_samples, max_drop)
+    _check_enough_for_labelled_predictions(labelled_samples, max_drop)
     if calibration is not None:
         if calibration.suffix.lower() in (".txt", ".jsonl", ".wav"):
             raise CalibrationError(
@@ -262,7 +276,7 @@ def find_labelled_for_predictions(
         used = data.load_data(calibration, facts.inputs, facts.preprocessing, samples)
         labelled.check_labelled_apart(labelled_samples, used.origins, calibration)
         labelled_samples = labelled_siblings.without_labelled_siblings(labelled_samples, used)
-        _check_enough_labelled(labelled_samples, max_drop)
+        _check_enough_for_labelled_predictions(labelled_samples, max_drop)
     (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))
     return LabelsResult(
         labelled_samples.kind,
@@ -274,35 +288,39 @@ def find_labelled_for_predictions(
     )
 
 
-def _check_enough_labelled(samples: labelled.Labelled, max_drop: float) -> None:
+def _check_enough_for_labelled_predictions(samples: labelled.Labelled, max_drop: float) -> None:
     if samples.task:
         compare_scores.check_enough_scores(len(samples.truths))
     else:
         accuracy.check_enough_for_accuracy(len(samples.labels), max_drop)
 
 
-def predict_float(work: Path, outputs: Sequence[TensorSpec]) -> Answer:
+def labelled_predictions_of_float(work: Path, outputs: Sequence[TensorSpec]) -> Answer:
     """Predict with the captured model in eager float32.
 
     Args:
         work: Holds the captured model and `LABELLED`.
         outputs: The model's outputs.
     """
-    from exporter.capture import program
+    from exporter.capture import captured_program
     from exporter.capture.calls import call_runner
 
-    return _predictions(call_runner(program.load_program(work).module), work, outputs)
+    return _labelled_predictions(
+        call_runner(captured_program.load_captured_program(work).module), work, outputs
+    )
 
 
-def predict_artifact(path: Path, variant: Variant, work: Path, outputs: Sequence[TensorSpec]) -> Answer:
+def labelled_predictions_by_artifact(
+    path: Path, variant: Variant, work: Path, outputs: Sequence[TensorSpec]
+) -> Answer:
     """Predict with the written file in its own runtime."""
     from exporter.formats import FORMATS
 
     run, _ = FORMATS[variant.format].load(path, variant, 1)
-    return _predictions(run, work, outputs)
+    return _labelled_predictions(run, work, outputs)
 
 
-def _predictions(run: Runner, work: Path, outputs: Sequence[TensorSpec]) -> Answer:
+def _labelled_predictions(run: Runner, work: Path, outputs: Sequence[TensorSpec]) -> Answer:
     samples: labelled.Labelled = pickle.loads((work / LABELLED).read_bytes())  # our own file
     if samples.task:
         return task_accuracy.score_for_task_accuracy(run, samples, outputs)

@@ -11,12 +11,25 @@ from typing import cast
 
 from exporter import files
 from exporter.config.request import Request
-from exporter.pipeline import build, cache, int8, labelled_predictions, read, results, search_evidence, verify
+from exporter.pipeline import (
+    build_stage,
+    cache,
+    int8_stage,
+    labelled_predictions,
+    read_stage,
+    search_evidence,
+    stage_results,
+    verify_stage,
+)
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, Source
-from exporter.pipeline.host_latency import File, measure_latencies_beside, measure_latencies_together
-from exporter.pipeline.int8 import edges_for_int8, int8_lowering
-from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.host_latency import (
+    File,
+    measure_host_latencies_beside,
+    measure_host_latencies_together,
+)
+from exporter.pipeline.int8_stage import edges_for_int8_stage, int8_stage_lowering
+from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize.operator_ranking import RankedMix
 from exporter.records import SHIPPABLE, Latency, MixedPoint, Preprocessing, Variant, Verdict
@@ -31,7 +44,7 @@ class MixedCandidate:
 
     float_ops: tuple[str, ...]
     folder: Path
-    built: tuple[results.BuildResult, ...]
+    built: tuple[stage_results.BuildResult, ...]
     checked: Mapping[str, CheckedArtifactResult]
     latencies: Mapping[str, Latency]
     points: tuple[MixedPoint, ...]
@@ -40,7 +53,7 @@ class MixedCandidate:
     )
     """Predictions of its artifacts, of int8 and of float32."""
 
-    def artifact(self, name: str) -> results.BuildResult:
+    def artifact(self, name: str) -> stage_results.BuildResult:
         """Return the artifact of that name, which the candidate was made for."""
         return next(item for item in self.built if item.variant.name == name)
 
@@ -71,7 +84,7 @@ class CandidateJudge:
 
     context: Context
     source: Source
-    labels: results.LabelsResult | None
+    labels: stage_results.LabelsResult | None
     measure: Measurer | None
     bases: Mapping[str, tuple[File, Latency]] = field(default_factory=dict)
     """Format -> its int8 artifact, which candidates are timed beside, and its latency in this run."""
@@ -79,31 +92,33 @@ class CandidateJudge:
     def answers(
         self,
         folder: Path,
-        built: Sequence[results.BuildResult],
+        built: Sequence[stage_results.BuildResult],
         checked: Mapping[str, CheckedArtifactResult],
         existing: labelled_predictions.ArtifactPredictions,
     ) -> labelled_predictions.ArtifactPredictions:
         """Add the predictions of the artifacts in `folder` to `existing`; none without labelled samples."""
         if self.labels is None:
             return existing
-        ran = results.built_and_run_here(built, checked)
-        return labelled_predictions.predictions_of_artifacts(
+        ran = stage_results.are_stage_results_run_here(built, checked)
+        return labelled_predictions.labelled_predictions_of_artifacts(
             self.context, self.source, self.labels, folder, ran, self.context.run_silently, existing
         )
 
     def points(
         self,
         folder: Path,
-        built: Sequence[results.BuildResult],
+        built: Sequence[stage_results.BuildResult],
         checked: Mapping[str, CheckedArtifactResult],
         latencies: Mapping[str, Latency],
         answers: labelled_predictions.ArtifactPredictions,
         float_ops: tuple[str, ...],
     ) -> tuple[MixedPoint, ...]:
         """Return the points of every artifact that ran and was timed."""
-        drops = labelled_predictions.drops_of_predictions(self.labels, answers) if self.labels else {}
+        drops = (
+            labelled_predictions.drops_of_labelled_predictions(self.labels, answers) if self.labels else {}
+        )
         points = []
-        for item in results.built_and_run_here(built, checked):
+        for item in stage_results.are_stage_results_run_here(built, checked):
             name = item.variant.name
             verdict, drop = checked[name].verdict, drops.get(name)
             if verdict.comparison is None or name not in latencies:
@@ -116,19 +131,22 @@ class CandidateJudge:
                     agreement=verdict.comparison.agreement,
                     p50_ms=latencies[name].p50_ms,
                     size_bytes=(folder / str(item.file)).stat().st_size,
-                    passed=is_candidate_good_enough(self.context.request, verdict, drop),
+                    passed=is_mixed_precision_candidate_good_enough(self.context.request, verdict, drop),
                     drop=drop,
                 )
             )
         return tuple(points)
 
     def latencies(
-        self, folder: Path, built: Sequence[results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
+        self,
+        folder: Path,
+        built: Sequence[stage_results.BuildResult],
+        checked: Mapping[str, CheckedArtifactResult],
     ) -> dict[str, Latency]:
         """Time the artifacts in `folder` that ran; by name, without those that cannot be timed."""
         latencies = {
             item.variant.name: self._time(folder / str(item.file), item.variant)
-            for item in results.built_and_run_here(built, checked)
+            for item in stage_results.are_stage_results_run_here(built, checked)
         }
         return {name: latency for name, latency in latencies.items() if latency is not None}
 
@@ -142,13 +160,13 @@ class CandidateJudge:
         """Time files of one runtime here, in turn with each other and with its int8 artifact."""
         base = self.bases.get(files[0][1].format)
         return (
-            measure_latencies_beside(self.context, *base, files)
+            measure_host_latencies_beside(self.context, *base, files)
             if base
-            else measure_latencies_together(self.context, files)
+            else measure_host_latencies_together(self.context, files)
         )
 
 
-def is_candidate_good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
+def is_mixed_precision_candidate_good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
     """Tell whether an artifact reaches every limit of the search.
 
     Args:
@@ -160,17 +178,21 @@ def is_candidate_good_enough(request: Request, verdict: Verdict, drop: float | N
     if verdict.status not in SHIPPABLE or comparison is None:
         return False
     agrees = comparison.agreement is None or comparison.agreement >= request.limits.int8_min_agreement
-    return comparison.sqnr_db >= request.min_sqnr_db and agrees and excess_of_candidate(request, drop) <= 0
+    return (
+        comparison.sqnr_db >= request.min_sqnr_db
+        and agrees
+        and excess_of_mixed_precision_candidate(request, drop) <= 0
+    )
 
 
-def excess_of_candidate(request: Request, drop: float | None) -> float:
+def excess_of_mixed_precision_candidate(request: Request, drop: float | None) -> float:
     """Return the points of top-1 lost beyond what may be lost; 0 without labelled samples."""
     if request.evaluation is None:
         return 0.0
     return math.inf if drop is None else max(0.0, drop - request.max_drop)
 
 
-def mixes_for_candidates(context: Context, source: Source) -> tuple[RankedMix, ...]:
+def mixes_for_mixed_precision_candidates(context: Context, source: Source) -> tuple[RankedMix, ...]:
     """Return operators to keep in float, the fewest first; from the cache where it has them.
 
     Raises:
@@ -178,17 +200,22 @@ def mixes_for_candidates(context: Context, source: Source) -> tuple[RankedMix, .
     """
 
     def prepare() -> None:
-        _ensure_candidate_program(context, source)
+        _ensure_mixed_precision_candidate_program(context, source)
         context.observer(Event("search", "measuring what each activation costs", 0, 0))
 
     arguments = (context.folders.work,)
-    job = Job("what each activation costs", list_mixed_candidates, arguments, preload=int8.QUANTIZERS)
-    step = Step("mixes", int8.int8_key(context, source), tuple[RankedMix, ...], lambda _: job)
+    job = Job(
+        "what each activation costs",
+        list_mixed_precision_candidates,
+        arguments,
+        preload=int8_stage.QUANTIZERS,
+    )
+    step = Step("mixes", int8_stage.int8_stage_key(context, source), tuple[RankedMix, ...], lambda _: job)
     (found_mixes,) = cached_steps(context.run_silently, context.cache, "search", [step], prepare)
     return cast("tuple[RankedMix, ...]", found_mixes)
 
 
-def make_candidate(
+def make_mixed_precision_candidate(
     judge: CandidateJudge,
     variants: Sequence[Variant],
     existing: labelled_predictions.ArtifactPredictions,
@@ -208,26 +235,28 @@ def make_candidate(
     folder = context.folders.work / f"mixed-{number}"
     folder.mkdir()
     shutil.copy2(search_evidence.make_search_evidence(context, judge.source), folder)
-    built = _built_candidate(judge, variants, float_ops, folder)
-    expected = verify.expected_by_verify(context, judge.source)
+    built = _built_mixed_precision_candidate(judge, variants, float_ops, folder)
+    expected = verify_stage.expected_by_verify_stage(context, judge.source)
     files_made = [(item.variant, item.file) for item in built if item.file]
-    checked = verify.verify_files(folder, files_made, expected, context.run_silently, context.cache)
+    checked = verify_stage.verify_stage_of_files(
+        folder, files_made, expected, context.run_silently, context.cache
+    )
     latencies = judge.latencies(folder, built, checked)
     answers = judge.answers(folder, built, checked, existing)
     points = judge.points(folder, built, checked, latencies, answers, float_ops)
     return MixedCandidate(float_ops, folder, built, checked, latencies, points, answers)
 
 
-def _built_candidate(
+def _built_mixed_precision_candidate(
     judge: CandidateJudge, variants: Sequence[Variant], float_ops: tuple[str, ...], folder: Path
-) -> tuple[results.BuildResult, ...]:
+) -> tuple[stage_results.BuildResult, ...]:
     """Return the artifacts, from the cache where it has them."""
     context = judge.context
     names = tuple(variant.name for variant in variants)
     arguments = (context.folders.work, float_ops, names, folder, judge.source.facts.preprocessing)
-    prepare = Job(folder.name, mix_candidate, arguments, preload=int8.QUANTIZERS)
+    prepare = Job(folder.name, mix_precision_of_candidate, arguments, preload=int8_stage.QUANTIZERS)
     steps = [
-        build.artifact_build_step(
+        build_stage.artifact_step_of_build_stage(
             context,
             judge.source,
             variant,
@@ -236,7 +265,7 @@ def _built_candidate(
             key=lambda key: cache.cache_key(key, float_ops),
             extra_files=(
                 files.lowering_file("mixed", variant.name),
-                lowering_file_of_candidate(variant.name),
+                lowering_file_of_mixed_precision_candidate(variant.name),
             ),
         )
         for variant in variants
@@ -247,34 +276,36 @@ def _built_candidate(
             context.cache,
             "search",
             steps,
-            lambda: _ensure_candidate_program(context, judge.source),
+            lambda: _ensure_mixed_precision_candidate_program(context, judge.source),
         )
     )
 
 
-def _ensure_candidate_program(context: Context, source: Source) -> None:
-    read.ensure_model_read(context, source)
-    int8.ensure_int8(context)
+def _ensure_mixed_precision_candidate_program(context: Context, source: Source) -> None:
+    read_stage.ensure_read_stage(context, source)
+    int8_stage.ensure_int8_stage(context)
 
 
-def list_mixed_candidates(work: Path) -> tuple[RankedMix, ...]:
+def list_mixed_precision_candidates(work: Path) -> tuple[RankedMix, ...]:
     """List the operators to keep in float, candidate by candidate, the fewest first."""
-    from exporter.quantize import int8, operator_ranking
+    from exporter.quantize import int8_recipe, operator_ranking
 
-    quantized = int8.load_int8(work)
-    samples = [int8.int8_tensors(sample) for sample in results.load_data_result(work).calibration]
+    quantized = int8_recipe.load_int8_recipe(work)
+    samples = [
+        int8_recipe.int8_recipe_tensors(sample) for sample in stage_results.load_stage_data(work).calibration
+    ]
     activations, prices = operator_ranking.measure_for_operator_ranking(
         quantized.module, quantized.float_weights, samples
     )
     return operator_ranking.rank_operators(activations, prices)
 
 
-def lowering_file_of_candidate(name: str) -> str:
+def lowering_file_of_mixed_precision_candidate(name: str) -> str:
     """Return where a candidate's folder has the program's outputs on the scenes that judge it if chosen."""
     return f"final-{files.lowering_file('mixed', name)}"
 
 
-def mix_candidate(
+def mix_precision_of_candidate(
     work: Path,
     float_ops: tuple[str, ...],
     names: tuple[str, ...],
@@ -290,21 +321,23 @@ def mix_candidate(
         folder: What `build` and `verify` need lands here.
         preprocessing: How photos become the model's input, where they do.
     """
-    from exporter.capture.program import load_program, save_program
-    from exporter.quantize import int8, mixed_precision
+    from exporter.capture.captured_program import load_captured_program, save_captured_program
+    from exporter.quantize import int8_recipe, mixed_precision
     from exporter.verify import reference_io
 
-    quantized = int8.load_int8(work)
+    quantized = int8_recipe.load_int8_recipe(work)
     module = mixed_precision.keep_float_in_mixed_precision(
         quantized.module, quantized.float_weights, float_ops
     )
-    int8.save_int8(replace(quantized, module=module), folder)
-    save_program(load_program(work), folder)
-    data, edges = results.load_data_result(work), edges_for_int8(work, preprocessing)
+    int8_recipe.save_int8_recipe(replace(quantized, module=module), folder)
+    save_captured_program(load_captured_program(work), folder)
+    data, edges = stage_results.load_stage_data(work), edges_for_int8_stage(work, preprocessing)
     to_choose, to_judge = (
-        int8_lowering(int8.int8_runner(module), samples, edges)
+        int8_stage_lowering(int8_recipe.int8_recipe_runner(module), samples, edges)
         for samples in (data.choice, data.verification)
     )
     for name in names:
-        reference_io.save_reference_lowering(to_choose, folder / files.lowering_file("mixed", name))
-        reference_io.save_reference_lowering(to_judge, folder / lowering_file_of_candidate(name))
+        reference_io.save_reference_io_lowering(to_choose, folder / files.lowering_file("mixed", name))
+        reference_io.save_reference_io_lowering(
+            to_judge, folder / lowering_file_of_mixed_precision_candidate(name)
+        )

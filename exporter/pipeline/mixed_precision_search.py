@@ -14,9 +14,9 @@ from exporter.errors import LoweringError, WorkerError
 from exporter.pipeline import (
     labelled_predictions,
     mixed_precision_candidates,
-    results,
     search_evidence,
-    verify,
+    stage_results,
+    verify_stage,
 )
 from exporter.pipeline.context import Context, Event, Source
 from exporter.pipeline.host_latency import File
@@ -24,9 +24,9 @@ from exporter.pipeline.mixed_precision_candidates import (
     CandidateJudge,
     Measurer,
     MixedCandidate,
-    excess_of_candidate,
+    excess_of_mixed_precision_candidate,
 )
-from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.quantize.operator_ranking import RankedMix
 from exporter.records import Latency, MixedPoint, Variant
 from exporter.verify import pareto
@@ -39,7 +39,7 @@ MARGIN_DB = 0.5
 class SearchResult:
     """The result of a search: for each variant the chosen candidate's artifact in OUT; and all points."""
 
-    built: tuple[results.BuildResult, ...] = ()
+    built: tuple[stage_results.BuildResult, ...] = ()
     checked: Mapping[str, CheckedArtifactResult] = field(default_factory=dict)
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -52,10 +52,10 @@ class SearchResult:
 def search_mixed_precision(
     context: Context,
     source: Source,
-    built: Sequence[results.BuildResult],
+    built: Sequence[stage_results.BuildResult],
     checked: Mapping[str, CheckedArtifactResult],
     latencies: Mapping[str, Latency],
-    labels: results.LabelsResult | None = None,
+    labels: stage_results.LabelsResult | None = None,
     measure: Measurer | None = None,
 ) -> SearchResult:
     """Keep the fewest, cheapest operators in float so that the quality limits are met.
@@ -75,28 +75,32 @@ def search_mixed_precision(
     """
     mixed = [variant for variant in context.variants if variant.precision == "mixed"]
     judge = CandidateJudge(context, source, labels, measure)
-    existing, int8 = _int8_before_search(judge, built, checked, latencies)
-    judge = replace(judge, bases=_bases_to_search(context, built, latencies))
+    existing, int8 = _int8_before_precision_search(judge, built, checked, latencies)
+    judge = replace(judge, bases=_bases_of_precision_search(context, built, latencies))
     enough = {point.variant.removesuffix("int8") for point in int8 if point.passed}
     wanted = [variant for variant in mixed if variant.name.removesuffix("mixed") not in enough]
-    tried, why = _search_candidates(judge, wanted, existing, int8)
-    tried = _time_search_finalists_together(judge, tried, wanted)
+    tried, why = _precision_search_candidates(judge, wanted, existing, int8)
+    tried = _time_precision_search_finalists_together(judge, tried, wanted)
     best = {
         v.name: candidate
         for v in wanted
-        if (candidate := _best_searched(context.request, tried, v.name)) is not None
+        if (candidate := _best_of_precision_search(context.request, tried, v.name)) is not None
     }
     warnings = (
-        *(_needless_search(context.request, variant.name) for variant in mixed if variant not in wanted),
         *(
-            _unmet_by_search(context.request, v.name, best.get(v.name), why)
+            _needless_precision_search(context.request, variant.name)
+            for variant in mixed
+            if variant not in wanted
+        ),
+        *(
+            _unmet_by_precision_search(context.request, v.name, best.get(v.name), why)
             for v in wanted
             if v.name not in best or not best[v.name].passed(v.name)
         ),
     )
     for name, candidate in best.items():
-        _emit_searched(context, candidate, name)
-    checked_again = _judge_searched(judge, best)
+        _emit_of_precision_search(context, candidate, name)
+    checked_again = _judge_in_precision_search(judge, best)
     tried_points = [
         replace(p, chosen=best.get(p.variant) is candidate) for candidate in tried for p in candidate.points
     ]
@@ -105,15 +109,15 @@ def search_mixed_precision(
         checked_again,
         (*int8, *tried_points),
         warnings,
-        labelled_predictions.merge_predictions(
+        labelled_predictions.merge_labelled_predictions(
             existing, {name: candidate.answers for name, candidate in best.items()}
         ),
     )
 
 
-def _int8_before_search(
+def _int8_before_precision_search(
     judge: CandidateJudge,
-    built: Sequence[results.BuildResult],
+    built: Sequence[stage_results.BuildResult],
     checked: Mapping[str, CheckedArtifactResult],
     latencies: Mapping[str, Latency],
 ) -> tuple[labelled_predictions.ArtifactPredictions, tuple[MixedPoint, ...]]:
@@ -123,12 +127,12 @@ def _int8_before_search(
     existing = judge.answers(out, whole, checked, labelled_predictions.ArtifactPredictions())
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
-    ran = results.built_and_run_here(whole, checked)
+    ran = stage_results.are_stage_results_run_here(whole, checked)
     by_choice = {**checked, **search_evidence.check_int8_on_search_evidence(judge.context, judge.source, ran)}
     return existing, judge.points(out, whole, by_choice, latencies, existing, ())
 
 
-def _search_candidates(
+def _precision_search_candidates(
     judge: CandidateJudge,
     variants: Sequence[Variant],
     existing: labelled_predictions.ArtifactPredictions,
@@ -140,22 +144,29 @@ def _search_candidates(
     if not variants:
         return tried, ""
     try:
-        mixes = promising_for_search(
-            mixed_precision_candidates.mixes_for_candidates(context, judge.source),
+        mixes = promising_for_precision_search(
+            mixed_precision_candidates.mixes_for_mixed_precision_candidates(context, judge.source),
             int8,
             context.request.min_sqnr_db,
         )
         for number, mix in enumerate(mixes):
-            missing = [v for v in variants if not _has_searched_enough(tried, v.name)]
+            missing = [v for v in variants if not _has_precision_search_enough(tried, v.name)]
             if not missing:
                 break
             if time.monotonic() - started >= context.request.time_limit_s:
                 return tried, "its time was over (--time-limit)"
             context.observer(
-                Event("search", _search_so_far((*int8, *_points_of_search(tried))), number, len(mixes))
+                Event(
+                    "search",
+                    _precision_search_so_far((*int8, *_points_of_precision_search(tried))),
+                    number,
+                    len(mixes),
+                )
             )
             tried.append(
-                mixed_precision_candidates.make_candidate(judge, missing, existing, mix.float_ops, number)
+                mixed_precision_candidates.make_mixed_precision_candidate(
+                    judge, missing, existing, mix.float_ops, number
+                )
             )
     except (LoweringError, WorkerError) as error:
         return tried, str(error).rstrip(".")
@@ -164,18 +175,18 @@ def _search_candidates(
     return tried, "" if mixes else "the network has too few operators in int8"
 
 
-def _points_of_search(tried: Sequence[MixedCandidate]) -> list[MixedPoint]:
+def _points_of_precision_search(tried: Sequence[MixedCandidate]) -> list[MixedPoint]:
     return [point for candidate in tried for point in candidate.points]
 
 
-def _has_searched_enough(tried: Sequence[MixedCandidate], name: str) -> bool:
+def _has_precision_search_enough(tried: Sequence[MixedCandidate], name: str) -> bool:
     """Tell whether one is good enough, and the next with more in float was not faster."""
     own = [candidate for candidate in tried if any(item.variant.name == name for item in candidate.built)]
-    fastest = _fastest_searched(own, name)
+    fastest = _fastest_of_precision_search(own, name)
     return fastest is not None and fastest is not own[-1]
 
 
-def _fastest_searched(tried: Sequence[MixedCandidate], name: str) -> MixedCandidate | None:
+def _fastest_of_precision_search(tried: Sequence[MixedCandidate], name: str) -> MixedCandidate | None:
     """Return the fastest of those whose artifact of that name is good enough."""
     timed = [
         (point.p50_ms, candidate) for candidate in tried if (point := candidate.point(name)) and point.passed
@@ -183,8 +194,8 @@ def _fastest_searched(tried: Sequence[MixedCandidate], name: str) -> MixedCandid
     return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
 
-def _bases_to_search(
-    context: Context, built: Sequence[results.BuildResult], latencies: Mapping[str, Latency]
+def _bases_of_precision_search(
+    context: Context, built: Sequence[stage_results.BuildResult], latencies: Mapping[str, Latency]
 ) -> dict[str, tuple[File, Latency]]:
     return {
         item.variant.format: (
@@ -198,7 +209,7 @@ def _bases_to_search(
     }
 
 
-def _time_search_finalists_together(
+def _time_precision_search_finalists_together(
     judge: CandidateJudge, tried: Sequence[MixedCandidate], variants: Sequence[Variant]
 ) -> list[MixedCandidate]:
     """Time the finalists of each runtime, those that are good enough, once more and in turn.
@@ -219,7 +230,7 @@ def _time_search_finalists_together(
     return candidates_now
 
 
-def promising_for_search(
+def promising_for_precision_search(
     mixes: Sequence[RankedMix], int8: Sequence[MixedPoint], min_sqnr_db: float
 ) -> tuple[RankedMix, ...]:
     """Leave out mixes before the first that may reach the limit; the last one stays if none may.
@@ -234,47 +245,49 @@ def promising_for_search(
     return tuple(few or mixes[-1:])
 
 
-def _best_searched(request: Request, tried: Sequence[MixedCandidate], name: str) -> MixedCandidate | None:
+def _best_of_precision_search(
+    request: Request, tried: Sequence[MixedCandidate], name: str
+) -> MixedCandidate | None:
     """Return the fastest whose artifact of that name is good enough; failing that, the nearest.
 
     What loses too much on labelled samples fails and cannot be shipped, so that counts before decibels.
     """
-    if (fastest := _fastest_searched(tried, name)) is not None:
+    if (fastest := _fastest_of_precision_search(tried, name)) is not None:
         return fastest
     near = [(point, candidate) for candidate in tried if (point := candidate.point(name)) is not None]
     _, best = max(
         near,
-        key=lambda pair: (-excess_of_candidate(request, pair[0].drop), pair[0].sqnr_db),
+        key=lambda pair: (-excess_of_mixed_precision_candidate(request, pair[0].drop), pair[0].sqnr_db),
         default=(None, None),
     )
     return best
 
 
-def _emit_searched(context: Context, best: MixedCandidate, name: str) -> None:
+def _emit_of_precision_search(context: Context, best: MixedCandidate, name: str) -> None:
     out = context.folders.out
     shutil.copy2(best.folder / str(best.artifact(name).file), out)
     shutil.copy2(
-        best.folder / mixed_precision_candidates.lowering_file_of_candidate(name),
+        best.folder / mixed_precision_candidates.lowering_file_of_mixed_precision_candidate(name),
         out / files.lowering_file("mixed", name),
     )
 
 
-def _judge_searched(
+def _judge_in_precision_search(
     judge: CandidateJudge, best: Mapping[str, MixedCandidate]
 ) -> Mapping[str, CheckedArtifactResult]:
     """Judge the chosen artifacts on scenes that did not choose them; by name."""
     context = judge.context
     artifacts = [candidate.artifact(name) for name, candidate in best.items()]
-    return verify.verify_files(
+    return verify_stage.verify_stage_of_files(
         context.folders.out,
         [(item.variant, str(item.file)) for item in artifacts],
-        verify.expected_by_verify(context, judge.source),
+        verify_stage.expected_by_verify_stage(context, judge.source),
         context.run_silently,
         context.cache,
     )
 
 
-def _search_so_far(points: Sequence[MixedPoint]) -> str:
+def _precision_search_so_far(points: Sequence[MixedPoint]) -> str:
     """Describe the front in words, runtime by runtime: how many operators in float, dB, ms."""
     fronts = {name: pareto.pareto_front(own) for name, own in pareto.pareto_series(points).items()}
     words = {
@@ -284,19 +297,19 @@ def _search_so_far(points: Sequence[MixedPoint]) -> str:
     return "; ".join(f"{name}: {line}" for name, line in words.items()) or "nothing was measured yet"
 
 
-def _wanted_by_search(request: Request) -> str:
+def _wanted_by_precision_search(request: Request) -> str:
     words = f"{request.min_sqnr_db:g} dB and the agreement limit"
     return words + (f" with at most {request.max_drop:g} points of top-1 lost" if request.evaluation else "")
 
 
-def _needless_search(request: Request, name: str) -> str:
+def _needless_precision_search(request: Request, name: str) -> str:
     return (
-        f"{name.removesuffix('mixed')}int8 reaches {_wanted_by_search(request)} as it is: "
+        f"{name.removesuffix('mixed')}int8 reaches {_wanted_by_precision_search(request)} as it is: "
         f"nothing needs to stay in float, so there is no {name}. A higher --min-sqnr asks for more."
     )
 
 
-def _unmet_by_search(request: Request, name: str, best: MixedCandidate | None, why: str) -> str:
+def _unmet_by_precision_search(request: Request, name: str, best: MixedCandidate | None, why: str) -> str:
     """Describe what was reached, and why not more."""
     point = best.point(name) if best else None
     if point is None:
@@ -308,7 +321,7 @@ def _unmet_by_search(request: Request, name: str, best: MixedCandidate | None, w
         lost = point.drop is not None
         reached += f" and loses {point.drop:.2g} points" if lost else " and does not run on labelled samples"
     return (
-        f"The search did not reach {_wanted_by_search(request)} for {name}: "
+        f"The search did not reach {_wanted_by_precision_search(request)} for {name}: "
         f"the best keeps {len(point.float_ops)} operators in float and {reached}."
         f"{f' It ended early: {why}.' if why else ''}"
     )

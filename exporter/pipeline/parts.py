@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter import pipeline, temporary_files
-from exporter.checkpoints import folder
+from exporter.checkpoints import checkpoint_folder
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import OutputError, UsageError, VerificationError
@@ -24,7 +24,11 @@ from exporter.pipeline.context import TORCH, Observer
 from exporter.pipeline.workers.pool import Job, WorkerPool
 from exporter.records import QUANTIZED, Artifact, Report, Variant
 from exporter.staging import check_empty_before_staging
-from exporter.verify.parts_together import TogetherVerdict, judge_outputs_of_parts, judge_tokens_of_parts
+from exporter.verify.parts_together import (
+    TogetherVerdict,
+    judge_outputs_of_parts_together,
+    judge_tokens_of_parts_together,
+)
 
 if TYPE_CHECKING:
     from exporter.architectures.huggingface.part_chains import Call, Samples
@@ -79,7 +83,7 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
     }
     if option := next((name for name, value in options.items() if value), ""):
         raise UsageError(f"{option} is for one part.", f"Give --part {names[0]}, and export each.")
-    request = replace(request, checkpoint=folder.find_checkpoint_folder(request.checkpoint))
+    request = replace(request, checkpoint=checkpoint_folder.find_checkpoint_folder(request.checkpoint))
     out = request.destination
     check_empty_before_staging(out, request.force)
     remove_earlier_parts(out)
@@ -95,7 +99,7 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
         )
         for name in names
     }
-    together = _parts_together(request, reports) if request.verify else ()
+    together = _parts_in_one_export(request, reports) if request.verify else ()
     passed = [verdict for verdict in together if verdict.status == "passed"]
     ranked = sorted(passed, key=lambda verdict: verdict.latency_ms or float("inf"))
     selected = next(
@@ -132,7 +136,7 @@ def calibration_of_part(calibration: Path | None, part: str) -> Path | None:
     return own[0] if own else calibration
 
 
-def _parts_together(request: Request, reports: Mapping[str, Report]) -> tuple[TogetherVerdict, ...]:
+def _parts_in_one_export(request: Request, reports: Mapping[str, Report]) -> tuple[TogetherVerdict, ...]:
     """Run the variants that passed in every part one after the other, in a confined process."""
     variants = _variants_of_all_parts(reports)
     if not variants:
@@ -147,7 +151,7 @@ def _parts_together(request: Request, reports: Mapping[str, Report]) -> tuple[To
         for name, report in reports.items()
     )
     job = Job("the parts together", judge_parts, (request, places, variants), preload=TORCH)
-    allowed = job_rights.rights_to_run_parts(request, request.destination)
+    allowed = job_rights.job_rights_to_run_parts(request, request.destination)
     with (
         temporary_files.temporary_scratch("parts") as scratch,
         WorkerPool(1, scratch / "log", allowed) as pool,
@@ -172,26 +176,28 @@ def judge_parts(
     """Run the whole network, and each variant's parts, on the inputs that the parts were verified on."""
     from exporter.architectures.huggingface import whole_network_of_huggingface
     from exporter.architectures.huggingface.part_chains import CHAINS
-    from exporter.pipeline.read import read_checkpoint
-    from exporter.verify.reference_io import load_reference
+    from exporter.pipeline.read_stage import read_stage_checkpoint
+    from exporter.verify.reference_io import load_reference_io
 
     chain = CHAINS[frozenset(place.name for place in places)]
     samples: dict[str, Samples] = {
         place.name: [
             dict(zip(place.input_names, sample, strict=True))
-            for sample in load_reference(place.folder / EVIDENCE).samples()[:SAMPLES]
+            for sample in load_reference_io(place.folder / EVIDENCE).samples()[:SAMPLES]
         ]
         for place in places
     }
     whole = whole_network_of_huggingface(
-        read_checkpoint(request), request.arch or "", request.ignore_keys, request.trust
+        read_stage_checkpoint(request), request.arch or "", request.ignore_keys, request.trust
     )
     expected = chain.expected(whole, samples)
     verdicts = []
     for variant in variants:
         actual = chain.actual({place.name: _call_of_part(place, variant) for place in places}, samples)
         verdicts.append(
-            judge_tokens_of_parts(variant.name, [list(t) for t in expected], [list(t) for t in actual])
+            judge_tokens_of_parts_together(
+                variant.name, [list(t) for t in expected], [list(t) for t in actual]
+            )
             if chain.tokens
             else _judge_stacked_parts(request, variant, chain.title, expected, actual)
         )
@@ -204,7 +210,9 @@ def _judge_stacked_parts(
     import numpy as np
 
     whole, parts = (np.stack([np.asarray(item, np.float64) for item in x]) for x in (expected, actual))
-    return judge_outputs_of_parts(variant.name, variant.precision, title, whole, parts, request.limits)
+    return judge_outputs_of_parts_together(
+        variant.name, variant.precision, title, whole, parts, request.limits
+    )
 
 
 def _call_of_part(place: PartFiles, variant: Variant) -> Call:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from exporter import files
 from exporter.files import EVIDENCE
-from exporter.pipeline import build, cache, int8, read, results, verify
+from exporter.pipeline import build_stage, cache, int8_stage, read_stage, stage_results, verify_stage
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source
-from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Preprocessing
 
@@ -28,7 +28,9 @@ def make_search_evidence(context: Context, source: Source) -> Path:
     if (folder / EVIDENCE).exists():
         return folder / EVIDENCE
     arguments = (context.folders.work, folder / EVIDENCE, source.facts.preprocessing, "choice")
-    job = Job("the reference to choose by", build.build_reference, arguments, preload=TORCH, cost_s=8)
+    job = Job(
+        "the reference to choose by", build_stage.build_stage_reference, arguments, preload=TORCH, cost_s=8
+    )
     step = Step(
         "choice",
         cache.cache_key("choice", source.key) if source.key else "",
@@ -38,13 +40,17 @@ def make_search_evidence(context: Context, source: Source) -> Path:
         files=lambda _: (EVIDENCE,),
     )
     cached_steps(
-        context.run_silently, context.cache, "search", [step], lambda: read.ensure_model_read(context, source)
+        context.run_silently,
+        context.cache,
+        "search",
+        [step],
+        lambda: read_stage.ensure_read_stage(context, source),
     )
     return folder / EVIDENCE
 
 
 def check_int8_on_search_evidence(
-    context: Context, source: Source, built: Sequence[results.BuildResult]
+    context: Context, source: Source, built: Sequence[stage_results.BuildResult]
 ) -> Mapping[str, CheckedArtifactResult]:
     """Judge the int8 artifacts in OUT on the scenes that choose; by name."""
     if not built:
@@ -53,10 +59,12 @@ def check_int8_on_search_evidence(
     folder = search_evidence_folder(context)
     lowering = files.lowering_file("int8")
     arguments = (context.folders.work, folder / lowering, source.facts.preprocessing)
-    job = Job("int8 to choose by", lower_for_search_evidence, arguments, preload=int8.QUANTIZERS, cost_s=9)
+    job = Job(
+        "int8 to choose by", lower_for_search_evidence, arguments, preload=int8_stage.QUANTIZERS, cost_s=9
+    )
     step = Step(
         "choice-int8",
-        int8.int8_key(context, source),
+        int8_stage.int8_stage_key(context, source),
         bool,
         lambda _: job,
         folder=folder,
@@ -64,16 +72,16 @@ def check_int8_on_search_evidence(
     )
 
     def prepare() -> None:
-        read.ensure_model_read(context, source)
-        int8.ensure_int8(context)
+        read_stage.ensure_read_stage(context, source)
+        int8_stage.ensure_int8_stage(context)
 
     cached_steps(context.run_silently, context.cache, "search", [step], prepare)
     for item in built:
         shutil.copy2(context.folders.out / str(item.file), folder)
-    return verify.verify_files(
+    return verify_stage.verify_stage_of_files(
         folder,
         [(item.variant, str(item.file)) for item in built],
-        verify.expected_by_verify(context, source),
+        verify_stage.expected_by_verify_stage(context, source),
         context.run_silently,
         context.cache,
     )
@@ -81,14 +89,14 @@ def check_int8_on_search_evidence(
 
 def lower_for_search_evidence(work: Path, target: Path, preprocessing: Preprocessing | None) -> bool:
     """Run the int8 program on the scenes that choose, into `target`."""
-    from exporter.quantize import int8 as quantized_program
+    from exporter.quantize import int8_recipe as quantized_program
     from exporter.verify import reference_io
 
-    quantized = quantized_program.load_int8(work)
-    lowering = int8.int8_lowering(
-        quantized_program.int8_runner(quantized.module),
-        results.load_data_result(work).choice,
-        int8.edges_for_int8(work, preprocessing),
+    quantized = quantized_program.load_int8_recipe(work)
+    lowering = int8_stage.int8_stage_lowering(
+        quantized_program.int8_recipe_runner(quantized.module),
+        stage_results.load_stage_data(work).choice,
+        int8_stage.edges_for_int8_stage(work, preprocessing),
     )
-    reference_io.save_reference_lowering(lowering, target)
+    reference_io.save_reference_io_lowering(lowering, target)
     return True

@@ -70,7 +70,7 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
     """Run the captured program as the precision rounds it, on every verification and edge input.
 
     Args:
-        work: Holds what `read_and_capture` wrote.
+        work: Holds what `read_stage_capture` wrote.
         evidence: Holds the inputs.
         target: Where the outputs are written.
         precision: What is simulated.
@@ -78,16 +78,16 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
     Returns:
         Notes for the user: none.
     """
-    from exporter.capture import program
+    from exporter.capture import captured_program
     from exporter.formats import simulation
     from exporter.verify import reference_io, simulation_io
 
-    captured = program.load_program(work)
+    captured = captured_program.load_captured_program(work)
     if captured.program is None:
         return ()  # nothing of a precision below fp32 is made without a graph
-    inputs = reference_io.load_reference(evidence)
+    inputs = reference_io.load_reference_io(evidence)
     run = simulation.format_simulation_runner(captured.program, precision)
-    outputs = reference_io.stack_reference([run(sample) for sample in inputs.samples()])
+    outputs = reference_io.stack_reference_io([run(sample) for sample in inputs.samples()])
     run = simulation.format_simulation_runner(
         captured.program, precision
     )  # with the state that the model starts from
@@ -105,15 +105,15 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
 
 def simulate_lookalikes(program: ExportedProgram, samples: Sequence[Sample]) -> dict[str, Stacks]:
     """Return by how much the outputs of similar networks differ from the program's."""
-    from exporter.formats import lookalikes
-    from exporter.verify.reference_io import stack_reference
+    from exporter.formats import lookalike_runners
+    from exporter.verify.reference_io import stack_reference_io
 
-    runners = lookalikes.lookalike_runners(program)
+    runners = lookalike_runners.lookalike_runners(program)
     if not runners:
         return {}
-    own = lookalikes.module_runner(program.module())
-    expected = stack_reference([own(sample) for sample in samples])
-    others = {what: stack_reference([run(s) for s in samples]) for what, run in runners.items()}
+    own = lookalike_runners.lookalike_module_runner(program.module())
+    expected = stack_reference_io([own(sample) for sample in samples])
+    others = {what: stack_reference_io([run(s) for s in samples]) for what, run in runners.items()}
     return {
         what: tuple(_simulated_difference(y, other) for y, other in zip(expected, stacks, strict=True))
         for what, stacks in others.items()
@@ -129,10 +129,10 @@ def _simulated_difference(expected: Array, other: Array) -> Array:
 
 
 def _simulated_edge_outputs(run: Runner, edges: dict[str, Sample]) -> dict[str, Stacks]:
-    from exporter.verify.reference_io import stack_reference
+    from exporter.verify.reference_io import stack_reference_io
 
     outputs = {}
     for name, sample in edges.items():
         with contextlib.suppress(Exception):  # the model's own code refuses it: the reference says so
-            outputs[name] = stack_reference([run(sample)])
+            outputs[name] = stack_reference_io([run(sample)])
     return outputs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.pipeline.results import ScoredRows
+from exporter.pipeline.stage_results import ScoredRows
 from exporter.records import Array, Runner, Sample, TaskAccuracy, TaskName, TensorSpec
 from exporter.verify.scores import SCORES, compare_scores
 from exporter.verify.scores.scored_sample import ScoredSample

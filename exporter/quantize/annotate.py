@@ -24,7 +24,7 @@ def annotating_static_quantizer(in_float: Collection[str] = ()) -> Any:
         get_symmetric_quantization_config,
     )
 
-    from exporter.quantize.ranges import RangeObserver
+    from exporter.quantize.activation_ranges import RangeObserver
 
     class Fused(_annotate_with_integers()):  # type: ignore[misc]
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:

@@ -12,25 +12,25 @@ from torch import Tensor, fx
 from exporter.quantize import graphs
 
 
-def fold_norms(module: fx.GraphModule) -> None:
+def fold_batch_norms(module: fx.GraphModule) -> None:
     """Fold every batch norm of a captured program into the convolution before it, in place."""
     from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
-    spell_norms_out(module)
+    spell_batch_norms_out(module)
     _fuse_conv_bn_(module)
 
 
-def spell_norms_out(module: fx.GraphModule) -> None:
+def spell_batch_norms_out(module: fx.GraphModule) -> None:
     """Replace every such batch norm of a captured program, in place."""
     norms = [node for node in module.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
     for norm in norms:
-        if not _can_norm_be_folded(norm):
-            _replace_norm(module, norm)
+        if not _can_batch_norm_be_folded(norm):
+            _replace_batch_norm(module, norm)
     module.graph.eliminate_dead_code()
     module.recompile()
 
 
-def _can_norm_be_folded(norm: fx.Node) -> bool:
+def _can_batch_norm_be_folded(norm: fx.Node) -> bool:
     from torchao.quantization.pt2e.utils import _is_conv_or_conv_transpose_node
 
     before = norm.args[0]
@@ -42,12 +42,12 @@ def _can_norm_be_folded(norm: fx.Node) -> bool:
     return len(before.users) == 1 and len(weight.users) == 1
 
 
-def _replace_norm(module: fx.GraphModule, norm: fx.Node) -> None:
+def _replace_batch_norm(module: fx.GraphModule, norm: fx.Node) -> None:
     source = norm.args[0]
-    scale, shift = _affine_of_norm(module, norm)
+    scale, shift = _affine_of_batch_norm(module, norm)
     with module.graph.inserting_before(norm):
-        factor = _norm_constant(module, f"{norm.name}_scale", scale)
-        term = _norm_constant(module, f"{norm.name}_shift", shift)
+        factor = _batch_norm_constant(module, f"{norm.name}_scale", scale)
+        term = _batch_norm_constant(module, f"{norm.name}_shift", shift)
         product = module.graph.call_function(torch.ops.aten.mul.Tensor, (source, factor))
         total = module.graph.call_function(torch.ops.aten.add.Tensor, (product, term))
     for node in (product, total):
@@ -55,14 +55,14 @@ def _replace_norm(module: fx.GraphModule, norm: fx.Node) -> None:
     norm.replace_all_uses_with(total)
 
 
-def _norm_constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+def _batch_norm_constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     module.register_buffer(name, value)
     node = module.graph.get_attr(name)
     node.meta["val"] = value
     return node
 
 
-def _affine_of_norm(module: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
+def _affine_of_batch_norm(module: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
     """Return the factor and the summand of the norm for each channel, both as [C, 1, …]."""
     weight, bias, mean, variance = (
         graphs.graph_attribute(module, str(node.target)) if isinstance(node, fx.Node) else None

@@ -37,7 +37,7 @@ MOVES = frozenset(
 """Operators whose outputs hold nothing but values of their first argument."""
 
 
-def share_quantisation_of_movement(module: fx.GraphModule) -> int:
+def share_quantisation_of_data_movement(module: fx.GraphModule) -> int:
     """Quantise what only moves values as its input was, in place.
 
     Args:
@@ -50,14 +50,14 @@ def share_quantisation_of_movement(module: fx.GraphModule) -> int:
     for node in module.graph.nodes:
         if node.target is not QUANTIZE:
             continue
-        source = _movement_source(node.args[0])
+        source = _data_movement_source(node.args[0])
         if source is None or source.args[1:] == node.args[1:]:
             continue
         for each in (node, *(user for user in node.users if user.target is DEQUANTIZE)):
             each.args = (each.args[0], *source.args[1:])
         changed += 1
     for node in list(module.graph.nodes):
-        _close_movement(module.graph, node)
+        _close_data_movement(module.graph, node)
     for node in list(module.graph.nodes):
         _open_scalar(module.graph, node)
     module.recompile()
@@ -73,7 +73,7 @@ def _open_scalar(graph: fx.Graph, node: fx.Node) -> None:
     if not isinstance(quantised, fx.Node) or quantised.target is not QUANTIZE:
         return
     moved = quantised.args[0]
-    if not isinstance(moved, fx.Node) or _movement_source(moved) is None:
+    if not isinstance(moved, fx.Node) or _data_movement_source(moved) is None:
         return
     if getattr(moved.meta.get("val"), "ndim", None) != 0:
         return
@@ -83,14 +83,14 @@ def _open_scalar(graph: fx.Graph, node: fx.Node) -> None:
         graph.erase_node(quantised)
 
 
-def _close_movement(graph: fx.Graph, node: fx.Node) -> None:
+def _close_data_movement(graph: fx.Graph, node: fx.Node) -> None:
     """Quantise moved values as their source before an operator that is not quantised reads them.
 
     XNNPACK refuses a slice of quantised values whose output is float. No value changes: all of them are on
     the source's grid.
     """
-    source = _movement_source(node)
-    readers = [user for user in node.users if user.target is not QUANTIZE and not _is_movement(user)]
+    source = _data_movement_source(node)
+    readers = [user for user in node.users if user.target is not QUANTIZE and not _is_data_movement(user)]
     if source is None or not readers or not hasattr(node.meta.get("val"), "dtype"):
         return
     with graph.inserting_after(node):
@@ -103,15 +103,15 @@ def _close_movement(graph: fx.Graph, node: fx.Node) -> None:
         reader.replace_input_with(node, restored)
 
 
-def _movement_source(node: fx.Node) -> fx.Node | None:
+def _data_movement_source(node: fx.Node) -> fx.Node | None:
     """Return the dequantiser that a value comes from by moves alone, at least one."""
     moves = 0
-    while _is_movement(node):
+    while _is_data_movement(node):
         node, moves = node.args[0], moves + 1  # type: ignore[assignment]
     return node if moves and node.target is DEQUANTIZE else None
 
 
-def _is_movement(node: fx.Node) -> bool:
+def _is_data_movement(node: fx.Node) -> bool:
     name = getattr(node.target, "_opname", getattr(node.target, "__name__", ""))
     return (
         node.op == "call_function"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize.graphs import aten, graph_attribute
-from exporter.quantize.recurrent import round_recurrent_weight
+from exporter.quantize.recurrent_weights import round_recurrent_weight
 
 EMBEDDING = aten.embedding.default
 

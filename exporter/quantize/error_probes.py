@@ -34,7 +34,7 @@ class Probe:
         return float((self.gradients @ error.flatten()).square_().mean())
 
 
-def make_probes(
+def make_error_probes(
     module: fx.GraphModule,
     tensors: Collection[fx.Node],
     samples: Sequence[tuple[Tensor, ...]],
@@ -50,18 +50,18 @@ def make_probes(
     for parameter in module.parameters():
         parameter.requires_grad_(True)  # so that a network of token numbers has gradients too
     for sample in samples:
-        yield _make_probe(module, tensors, sample, generator)
+        yield _make_error_probe(module, tensors, sample, generator)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
 
-def _make_probe(
+def _make_error_probe(
     module: fx.GraphModule,
     tensors: Collection[fx.Node],
     sample: tuple[Tensor, ...],
     generator: torch.Generator,
 ) -> dict[fx.Node, Probe]:
-    walk = GraphWalk(module, _probe_past_observers, keep=True)
+    walk = GraphWalk(module, _error_probe_past_observers, keep=True)
     with torch.enable_grad():
         inputs = (x.clone().requires_grad_() if x.is_floating_point() else x for x in sample)
         outputs = [o for o in graph_outputs(walk.run(*inputs)) if o.requires_grad]
@@ -83,7 +83,7 @@ def _make_probe(
     }
 
 
-def _probe_past_observers(walk: GraphWalk, node: fx.Node) -> Any | None:
+def _error_probe_past_observers(walk: GraphWalk, node: fx.Node) -> Any | None:
     if node.op == "call_module" and len(node.args) == 1:
         return walk.env[node.args[0]]  # type: ignore[index]
     return None

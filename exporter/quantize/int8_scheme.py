@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, fx
 
-from exporter.quantize import ranges, sensitivity
+from exporter.quantize import activation_ranges, sensitivity
 from exporter.quantize.graphs import other_graph_samples
-from exporter.records import decibels
+from exporter.records import decibel_value
 
 Way = Literal["static", "dynamic", "weights only"]
 ACTIVATIONS: Mapping[Way, str] = {
@@ -40,7 +40,7 @@ class ChosenScheme(NamedTuple):
 
 def samples_for_scheme(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
     """Return the calibration samples to compare on: those not used for ranges and weights, if any exist."""
-    return other_graph_samples(samples, ranges.MOST_SAMPLES)
+    return other_graph_samples(samples, activation_ranges.MOST_SAMPLES)
 
 
 def sqnr_of_scheme(
@@ -53,7 +53,8 @@ def sqnr_of_scheme(
         module: The quantised program, as a runtime computes it.
         samples: The calls; preferably not those that ranges were chosen on.
     """
-    return decibels(sensitivity.sensitivity_noise(expected, sensitivity.run_for_sensitivity(module, samples)))
+    outputs = sensitivity.run_for_sensitivity(module, samples)
+    return decibel_value(sensitivity.sensitivity_noise(expected, outputs))
 
 
 def all_schemes_lose(sqnr_db: Mapping[Way, float]) -> bool:

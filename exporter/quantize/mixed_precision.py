@@ -31,7 +31,7 @@ class MixedOperator:
     """The kind of operator: "conv2d", "linear", "add", …"""
 
 
-def mixed_operators(module: fx.GraphModule) -> tuple[MixedOperator, ...]:
+def mixed_precision_operators(module: fx.GraphModule) -> tuple[MixedOperator, ...]:
     """List the operators of a quantised program that read dequantised tensors, in running order.
 
     A layer of which only the weight is quantised is one of them.
@@ -39,11 +39,11 @@ def mixed_operators(module: fx.GraphModule) -> tuple[MixedOperator, ...]:
     return tuple(
         MixedOperator(node.name, graphs.graph_module_path(node), str(node.target).split(".")[1])
         for node in module.graph.nodes
-        if _is_quantized_in_mixed(node)
+        if _is_quantized_in_mixed_precision(node)
     )
 
 
-def _is_quantized_in_mixed(node: fx.Node) -> bool:
+def _is_quantized_in_mixed_precision(node: fx.Node) -> bool:
     reads = [n for n in node.all_input_nodes if n.target in DEQUANTIZERS]
     quantizes = node.target in QUANTIZER_OF.values()
     return node.op == "call_function" and not quantizes and bool(reads)
@@ -62,16 +62,16 @@ def keep_float_in_mixed_precision(
     mixed = graphs.copy_graph(module)
     for node in list(mixed.graph.nodes):
         if node.name in names and node.name in weights:
-            _restore_mixed_weight(mixed, node, weights[node.name])
+            _restore_mixed_precision_weight(mixed, node, weights[node.name])
         if (source := graphs.rounded_graph_tensor(node)) is not None:
-            _bypass_in_mixed(node, source, names)
+            _bypass_in_mixed_precision(node, source, names)
     mixed.graph.eliminate_dead_code()
     mixed.recompile()
-    _forget_unused_of_mixed(mixed)
+    _forget_unused_of_mixed_precision(mixed)
     return mixed
 
 
-def _forget_unused_of_mixed(module: fx.GraphModule) -> None:
+def _forget_unused_of_mixed_precision(module: fx.GraphModule) -> None:
     """Remove the integers of layers that are float again, which would be written into the artifact."""
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - used:
@@ -79,7 +79,7 @@ def _forget_unused_of_mixed(module: fx.GraphModule) -> None:
         delattr(module.get_submodule(path), last)
 
 
-def _restore_mixed_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> None:
+def _restore_mixed_precision_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> None:
     dequantize = layer.args[1]
     if not isinstance(dequantize, fx.Node) or dequantize.target not in (DEQUANTIZE, DEQUANTIZE_CHANNELS):
         return
@@ -89,17 +89,17 @@ def _restore_mixed_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor
         layer.replace_input_with(dequantize, module.graph.get_attr(name))
 
 
-def _bypass_in_mixed(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> None:
+def _bypass_in_mixed_precision(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> None:
     """Let the float readers of a float operator's result read it unrounded."""
-    before = writer_in_mixed(source)
-    written_as_integers = dequantize.target is DEQUANTIZE and _is_quantized_in_mixed(before)
+    before = writer_in_mixed_precision(source)
+    written_as_integers = dequantize.target is DEQUANTIZE and _is_quantized_in_mixed_precision(before)
     if written_as_integers and before.name not in names:
         return
     for reader in list(dequantize.users):
-        if reader.name in names or not _is_quantized_in_mixed(reader):
+        if reader.name in names or not _is_quantized_in_mixed_precision(reader):
             reader.replace_input_with(dequantize, source)
 
 
-def writer_in_mixed(tensor: fx.Node) -> fx.Node:
+def writer_in_mixed_precision(tensor: fx.Node) -> fx.Node:
     """Return the operator that computes this result, before its activation."""
     return tensor.all_input_nodes[0] if tensor.target in graphs.ACTIVATIONS else tensor

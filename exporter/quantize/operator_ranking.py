@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.records import decibels
+from exporter.records import decibel_value
 
 if TYPE_CHECKING:
     from torch import Tensor, fx
@@ -60,26 +60,26 @@ def rank_operators(
     every: frozenset[str] = frozenset().union(*(a.operators for a in activations))
     in_float: frozenset[str] = frozenset()
     mixes: list[RankedMix] = []
-    remaining = whole = _noise_for_ranking(activations, in_float)
+    remaining = whole = _noise_for_operator_ranking(activations, in_float)
     while remaining > 0:
         step = max(
             {a.operators for a in activations if not a.operators <= in_float},
             key=lambda more: (
-                (remaining - _noise_for_ranking(activations, in_float | more))
+                (remaining - _noise_for_operator_ranking(activations, in_float | more))
                 / (1e-9 + sum(prices.get(name, 0.0) for name in more - in_float))
             ),
         )
         in_float |= step
         if in_float == every:
             break
-        remaining = _noise_for_ranking(activations, in_float)
-        gain_db = decibels(remaining / whole)
+        remaining = _noise_for_operator_ranking(activations, in_float)
+        gain_db = decibel_value(remaining / whole)
         if gain_db >= STEP_DB + (mixes[-1].gain_db if mixes else 0.0):
             mixes.append(RankedMix(tuple(sorted(in_float)), gain_db))
     return tuple(mixes)
 
 
-def _noise_for_ranking(activations: Sequence[RankedActivation], in_float: frozenset[str]) -> float:
+def _noise_for_operator_ranking(activations: Sequence[RankedActivation], in_float: frozenset[str]) -> float:
     return sum(a.noise for a in activations if not a.operators <= in_float)
 
 
@@ -106,12 +106,14 @@ def measure_for_operator_ranking(
     for source, operators in _touching_ranked_operator(module).items():
         share = sensitivity_noise(expected, _run_for_operator_ranking(module, weights, few, source, {}))
         rounded.append(RankedActivation(share, operators))
-    return tuple(rounded), _prices_for_ranking(
+    return tuple(rounded), _prices_for_operator_ranking(
         seconds, {name: weight.numel() for name, weight in weights.items()}
     )
 
 
-def _prices_for_ranking(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[str, float]:
+def _prices_for_operator_ranking(
+    seconds: Mapping[str, float], sizes: Mapping[str, float]
+) -> dict[str, float]:
     prices: dict[str, float] = {}
     for shares in (seconds, sizes):
         whole = sum(shares.values())
@@ -125,13 +127,13 @@ def _touching_ranked_operator(module: fx.GraphModule) -> dict[fx.Node, frozenset
     from exporter.quantize import mixed_precision
     from exporter.quantize.graphs import DEQUANTIZE, rounded_graph_tensor
 
-    names = {operator.name for operator in mixed_precision.mixed_operators(module)}
+    names = {operator.name for operator in mixed_precision.mixed_precision_operators(module)}
     touching: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
         if (source := rounded_graph_tensor(node)) is not None:
             around = {reader.name for reader in node.users}
             if node.target is DEQUANTIZE:  # with a dynamic range, its writer gives float
-                around.add(mixed_precision.writer_in_mixed(source).name)
+                around.add(mixed_precision.writer_in_mixed_precision(source).name)
             touching.setdefault(source, set()).update(around & names)
     return {source: frozenset(around) for source, around in touching.items() if around}
 
@@ -146,7 +148,7 @@ def _run_for_operator_ranking(
     """Return the outputs with only one tensor rounded; record each operator's shortest time."""
     import torch
 
-    from exporter.quantize.dynamic import dynamic_rounded_rows
+    from exporter.quantize.dynamic_int8 import dynamic_int8_rounded_rows
     from exporter.quantize.graphs import (
         DEQUANTIZE_CHANNELS,
         DEQUANTIZE_DYNAMIC,
@@ -159,7 +161,7 @@ def _run_for_operator_ranking(
         if (source := rounded_graph_tensor(node)) is not None and source is not rounded:
             return walk.env[source]
         if node.target is DEQUANTIZE_DYNAMIC:
-            return dynamic_rounded_rows(walk.env[source])  # type: ignore[index] # it has a source
+            return dynamic_int8_rounded_rows(walk.env[source])  # type: ignore[index] # it has a source
         if node.target is DEQUANTIZE_CHANNELS:
             return next((weights[user.name] for user in node.users if user.name in weights), None)
         begin = time.perf_counter()

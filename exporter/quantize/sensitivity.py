@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize import dynamic
+from exporter.quantize import dynamic_int8
 from exporter.quantize.graphs import graph_outputs, spread_graph_samples
-from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_operators
+from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_precision_operators
 from exporter.records import OperatorCost
 
 MOST_SAMPLES = 4
@@ -30,12 +30,14 @@ def measure_sensitivity(
         The costs in the order in which the operators run.
     """
     few = spread_graph_samples(samples, MOST_SAMPLES)
-    listed = mixed_operators(module)
+    listed = mixed_precision_operators(module)
     names = {operator.name for operator in listed}
     expected = run_for_sensitivity(keep_float_in_mixed_precision(module, weights, names), few)
 
     def alone(name: str) -> fx.GraphModule:
-        return dynamic.dynamic_by_rows(keep_float_in_mixed_precision(module, weights, names - {name}))
+        return dynamic_int8.dynamic_int8_by_rows(
+            keep_float_in_mixed_precision(module, weights, names - {name})
+        )
 
     return tuple(
         OperatorCost(

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, fx
 
-from exporter.quantize import dynamic, rounding
+from exporter.quantize import dynamic_int8, weight_rounding
 from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten
 
 
@@ -25,12 +25,12 @@ def quantize_weights_only(
     """Return a program with the int8 weights of a dynamic one and activations in float.
 
     Args:
-        module: The result of `dynamic.quantize_dynamic`; it is not changed.
+        module: The result of `dynamic_int8.quantize_dynamic_int8`; it is not changed.
         weights: Layer node -> its weight before rounding.
         samples: One call of the model each: weights are rounded anew for them, as activations are others now.
     """
-    copied = dynamic.dynamic_in_float(copy.deepcopy(module))
-    rounding.improve_rounding(copied, weights, samples)
+    copied = dynamic_int8.dynamic_int8_in_float(copy.deepcopy(module))
+    weight_rounding.improve_weight_rounding(copied, weights, samples)
     for node in list(copied.graph.nodes):
         if node.target is aten.linear.default and node.args[1].target is DEQUANTIZE_CHANNELS:
             part_bias_of_weights_only(copied.graph, node)

@@ -16,7 +16,7 @@ from exporter.records.latency import (
     Latency,
 )
 from exporter.records.network import ImageInput, Preprocessing, TensorSpec
-from exporter.records.values import Count, decibels
+from exporter.records.values import Count, decibel_value
 from exporter.records.verdict import Executor, Limits, Status, TaskName, Verdict
 
 
@@ -40,7 +40,7 @@ class OperatorCost:
     @property
     def sqnr_db(self) -> float:
         """The output's SQNR in dB; infinite where the operator costs nothing."""
-        return decibels(self.noise)
+        return decibel_value(self.noise)
 
     @property
     def where(self) -> str:

@@ -26,7 +26,7 @@ DTYPE_PATTERN = r"^(bool|u?int(8|16|32|64)|b?float(16|32|64)|float8_\w+|complex(
 """The dtype names that a manifest or a model card may hold."""
 
 
-def decibels(noise: float) -> float:
+def decibel_value(noise: float) -> float:
     """SQNR by the error's energy as a share of the output's; infinite where there is none."""
     return -10 * math.log10(noise) if noise else math.inf
 

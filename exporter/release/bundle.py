@@ -10,16 +10,16 @@ from pathlib import Path
 from exporter.errors import OutputError
 from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, file_inside
 from exporter.release import (
-    card,
     examples,
-    listing,
     maven,
+    release_card,
+    release_listing,
+    release_snippets,
     repeat,
     sbom,
     serials,
     sha256sums,
     sign,
-    snippets,
     swift,
 )
 from exporter.release import zip as archive
@@ -91,18 +91,22 @@ def build_bundle(planned: Plan, directory: Path, scratch: Path) -> None:
     """Build everything except the signatures. The same plan gives the same bytes anywhere, at any time."""
     directory.mkdir()
     scratch.mkdir()
-    bill, code = sbom.sbom_document(planned), snippets.snippet_files(planned)
-    face = {MODEL_CARD: card.write_model_card(planned), **card.card_caveats(planned), **code}
+    bill, code = sbom.sbom_document(planned), release_snippets.release_snippet_files(planned)
+    face = {
+        MODEL_CARD: release_card.write_release_card(planned),
+        **release_card.release_card_caveats(planned),
+        **code,
+    }
     if planned.request.licence:
         face[LICENCE] = planned.request.licence.read_bytes()
     maven.write_maven(planned, directory, scratch)
     swift.write_swift(planned, directory)
     outer = {
         f"{planned.title}.cdx.json": bill,
-        README: card.card_readme_of_folder(planned, planned.request.key is not None),
+        README: release_card.release_card_readme_of_folder(planned, planned.request.key is not None),
     }
     _write_into_bundle(directory, face | outer)
-    inner = face | {SBOM: bill, README: card.card_readme_of_zip(planned)}
+    inner = face | {SBOM: bill, README: release_card.release_card_readme_of_zip(planned)}
     _bundle_zip(planned, inner, directory, scratch / "zip")
     sha256sums.write_sha256sums(directory)
 
@@ -127,10 +131,10 @@ def _bundle_zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root
     if planned.request.card:
         files[CARD] = planned.request.card.read_bytes()
     _write_into_bundle(root, files)
-    text = listing.manifest_with_listing(
+    text = release_listing.manifest_with_release_listing(
         planned.text,
-        listing.listing_of_folder(directory, planned.title, sign.FOLDER),
-        listing.listing_of_zip(root),
+        release_listing.release_listing_of_folder(directory, planned.title, sign.FOLDER),
+        release_listing.release_listing_of_zip(root),
     )
     _write_into_bundle(root, {MANIFEST: text.encode()})
     sha256sums.write_sha256sums(root)

@@ -14,7 +14,7 @@ from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit
-from exporter.release import libraries, listing, sha256sums, sign
+from exporter.release import release_libraries, release_listing, sha256sums, sign
 from exporter.release import zip as archive
 
 if TYPE_CHECKING:
@@ -78,17 +78,17 @@ def check_release(
         return _check_release_zip(path, key, verify, wanted)
     if is_release_to_check(path):
         return _check_release_folder(path, key, verify, wanted)
-    return _check_export_folder(path, key, verify, wanted)
+    return _check_released_export_folder(path, key, verify, wanted)
 
 
 @contextlib.contextmanager
-def open_to_check(path: Path) -> Iterator[Path]:
+def open_release_to_check(path: Path) -> Iterator[Path]:
     """Give the folder with the manifest: OUT itself, or a release's zip unpacked for as long as the block.
 
     Raises:
         VerificationError: It is a hostile archive, or its hashes are wrong.
     """
-    zipped = zip_of_checked_folder(path) if is_release_to_check(path) else path
+    zipped = zip_of_checked_release(path) if is_release_to_check(path) else path
     if zipped.is_dir():
         yield zipped
         return
@@ -102,11 +102,15 @@ def is_release_to_check(path: Path) -> bool:
     """Return whether a folder is a release, and not an export or an unpacked zip."""
     if not path.is_dir():
         return False
-    signs = ((path / sha256sums.FILE).exists(), (path / sign.FOLDER).exists(), any(_zips_to_check(path)))
+    signs = (
+        (path / sha256sums.FILE).exists(),
+        (path / sign.FOLDER).exists(),
+        any(_release_zips_to_check(path)),
+    )
     return any(signs) and not (path / files.MANIFEST).exists()
 
 
-def _check_export_folder(
+def _check_released_export_folder(
     out: Path,
     key: Path | None,
     verify: Verify,
@@ -123,7 +127,7 @@ def _check_export_folder(
 
     release = manifest.load_manifest(out / files.MANIFEST).release
     if release or (out / sha256sums.FILE).exists():
-        return _check_unpacked_zip(out, verify, wanted)
+        return _check_unpacked_release_zip(out, verify, wanted)
     if wrong := wanted.problems(release):
         return Audit((), None, wrong)
     return verify(out)
@@ -135,28 +139,28 @@ def _check_release_zip(
     verify: Verify,
     wanted: CheckedIdentity,
 ) -> Audit:
-    signature = next((p for p in _signature_places_to_check(path) if p.exists()), None)
+    signature = next((p for p in _signature_places_to_check_release(path) if p.exists()), None)
     if key:
         sign.check_signature(path, signature or path.with_name(f"{path.name}.sig"), key)
-    statement = _check_signed(key, signature is not None)
+    statement = _check_signed_release(key, signature is not None)
     with archive.unpacked_zip(path) as inside:
-        audited = _check_unpacked_zip(inside, verify, wanted, path.name)
+        audited = _check_unpacked_release_zip(inside, verify, wanted, path.name)
         return replace(audited, facts=(*audited.facts, statement))
 
 
-def _signature_places_to_check(path: Path) -> tuple[Path, ...]:
+def _signature_places_to_check_release(path: Path) -> tuple[Path, ...]:
     """Return the places of a zip's signature: next to it, or where `release` puts it."""
     name = f"{path.name}.sig"
     return path.with_name(name), path.parent / sign.FOLDER / name
 
 
-def _check_signed(key: Path | None, signed: bool) -> str:
+def _check_signed_release(key: Path | None, signed: bool) -> str:
     if key:
         return f"Signed with the private half of {key.name}."
     return NOT_CHECKED if signed else UNSIGNED
 
 
-def _check_unpacked_zip(
+def _check_unpacked_release_zip(
     inside: Path,
     verify: Verify,
     wanted: CheckedIdentity,
@@ -181,7 +185,7 @@ def _check_unpacked_zip(
     wrong = (
         wanted.problems(release)
         or _check_release_name(release, file)
-        or listing.listing_problems_in_zip(release, inside)
+        or release_listing.release_listing_problems_in_zip(release, inside)
     )
     if wrong:
         return Audit((), None, wrong, facts)
@@ -205,22 +209,22 @@ def _check_release_folder(
     wrong = sha256sums.sha256sums_problems(path, without=(sign.FOLDER,))
     signatures = path / sign.FOLDER
     signed = signatures.exists() or signatures.is_symlink()
-    zipped = zip_of_checked_folder(path)
+    zipped = zip_of_checked_release(path)
     if signed and not wrong:
-        wrong = _check_signature_folder(signatures, zipped)
+        wrong = _check_release_signature_folder(signatures, zipped)
     if wrong:
         return Audit((), None, wrong)
     if key:
         sign.check_signature(path, signatures / sign.BUNDLE, key)
         sign.check_signature(zipped, signatures / f"{zipped.name}.sig", key)
     with archive.unpacked_zip(zipped) as inside:
-        if problems := _check_contradictions(path, inside):
+        if problems := _check_release_contradictions(path, inside):
             return Audit((), None, problems)
-        audited = _check_unpacked_zip(inside, verify, wanted, zipped.name)
-        return replace(audited, facts=(*audited.facts, _check_signed(key, signed)))
+        audited = _check_unpacked_release_zip(inside, verify, wanted, zipped.name)
+        return replace(audited, facts=(*audited.facts, _check_signed_release(key, signed)))
 
 
-def _check_signature_folder(folder: Path, zipped: Path) -> tuple[str, ...]:
+def _check_release_signature_folder(folder: Path, zipped: Path) -> tuple[str, ...]:
     """Return what is wrong with the folder of signatures, which no signature covers."""
     if folder.is_symlink() or not folder.is_dir():
         return (f"{folder.name} is not a folder.",)
@@ -230,24 +234,24 @@ def _check_signature_folder(folder: Path, zipped: Path) -> tuple[str, ...]:
     return (*problems, *(f"{folder.name}/{name} is not part of the release." for name in more))
 
 
-def _zips_to_check(directory: Path) -> list[Path]:
+def _release_zips_to_check(directory: Path) -> list[Path]:
     """List the zip archives, whatever the case of their names."""
     return sorted(p for p in directory.iterdir() if p.is_file() and p.suffix.lower() == ".zip")
 
 
-def zip_of_checked_folder(directory: Path) -> Path:
+def zip_of_checked_release(directory: Path) -> Path:
     """Return the zip of a release's folder.
 
     Raises:
         VerificationError: There is none, or more than one.
     """
-    zips = _zips_to_check(directory)
+    zips = _release_zips_to_check(directory)
     if len(zips) != 1:
         raise VerificationError(f"{directory} holds {len(zips)} zip archives, a release has one.")
     return zips[0]
 
 
-def _check_contradictions(path: Path, inside: Path) -> tuple[str, ...]:
+def _check_release_contradictions(path: Path, inside: Path) -> tuple[str, ...]:
     """List where a release's folder contradicts the manifest in its zip."""
     from exporter.report import manifest
 
@@ -256,7 +260,7 @@ def _check_contradictions(path: Path, inside: Path) -> tuple[str, ...]:
     listed = manifest.load_manifest(inside / files.MANIFEST)
     if listed.release is None:
         return ()  # the zip's own check says so
-    if wrong := listing.listing_problems_in_folder(listed.release, path, sign.FOLDER):
+    if wrong := release_listing.release_listing_problems_in_folder(listed.release, path, sign.FOLDER):
         return wrong
     with temporary_files.temporary_scratch("libraries") as scratch:
-        return libraries.library_problems(path, listed, listed.release, scratch)
+        return release_libraries.release_library_problems(path, listed, listed.release, scratch)

@@ -95,7 +95,7 @@ def read_for_diff(path: Path) -> Manifest:
         VerificationError: There is none, or the archive is hostile.
     """
     if path.is_dir() and check.is_release_to_check(path):
-        path = check.zip_of_checked_folder(path)
+        path = check.zip_of_checked_release(path)
     if not path.is_file():
         return manifest.load_manifest(path / files.MANIFEST)
     with archive.unpacked_zip(path) as inside:

@@ -35,7 +35,7 @@ def example_files(path: Path, listed: Manifest) -> dict[str, bytes]:
     Raises:
         VerificationError: It is not the evidence of an export.
     """
-    evidence = reference_io.load_reference(path)
+    evidence = reference_io.load_reference_io(path)
     count = _example_count(evidence)
     contents: dict[str, bytes] = {}
     rows = []

@@ -62,23 +62,23 @@ class Plan:
     @property
     def android(self) -> Artifact | None:
         """Return the artifact for the Android library."""
-        return plan_for_android(self.manifest)
+        return plan_android_release(self.manifest)
 
     @property
     def apple(self) -> Artifact | None:
         """Return the artifact for the Swift package."""
-        return plan_for_apple(self.manifest)
+        return plan_apple_release(self.manifest)
 
     def path(self, artifact: Artifact) -> Path:
         return self.request.out / str(artifact.file)
 
 
-def plan_for_android(listed: Manifest) -> Artifact | None:
+def plan_android_release(listed: Manifest) -> Artifact | None:
     """Return the artifact of a bundle that its Android library holds; None when none fits."""
     return next((a for a in listed.artifacts if a.format in ANDROID), None)
 
 
-def plan_for_apple(listed: Manifest) -> Artifact | None:
+def plan_apple_release(listed: Manifest) -> Artifact | None:
     """Return the artifact of a bundle that its Swift package holds: Core ML before ExecuTorch on the CPU."""
     rows = listed.artifacts
     core_ml = next((a for a in rows if a.format == "coreml"), None)
@@ -96,7 +96,7 @@ def plan_release(request: ReleaseRequest) -> Plan:
     """
     _check_planned_words(request)
     listed = manifest.load_manifest(request.out / files.MANIFEST)
-    chosen = _plan_artifacts(request, listed)
+    chosen = _plan_released_artifacts(request, listed)
     not_verified = tuple(
         unproven_sentence(artifact, request)
         for artifact in chosen
@@ -174,7 +174,7 @@ BY_NAME_ONLY: Mapping[str, str] = {
 """Format -> why its artifacts enter a release only where the user names them."""
 
 
-def _plan_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
+def _plan_released_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
     rows = {artifact.name: artifact for artifact in listed.artifacts}
     unknown = [n for n in (*request.artifacts, *request.allow_unverified) if n not in rows]
     if unknown:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import VerificationError
 from exporter.records import FOLDERS, TensorSpec
-from exporter.release import extra
+from exporter.release import release_extra
 from exporter.release.plan import Plan
 from exporter.report.manifest.schema import Artifact
 
@@ -33,7 +33,7 @@ def sbom_document(plan: Plan) -> bytes:
         MissingDependencyError: cyclonedx-python-lib is not installed.
         VerificationError: The result is not valid CycloneDX.
     """
-    extra.need_extra("cyclonedx.validation.json", "A CycloneDX BOM")
+    release_extra.need_release_extra("cyclonedx.validation.json", "A CycloneDX BOM")
     from cyclonedx.output.json import JsonV1Dot6
 
     written: dict[str, Any] = json.loads(JsonV1Dot6(_make_sbom(plan)).output_as_string())
@@ -50,7 +50,7 @@ def validate_sbom(text: str) -> None:
         MissingDependencyError: cyclonedx-python-lib is not installed.
         VerificationError: It is not valid.
     """
-    extra.need_extra("jsonschema", "Checking a CycloneDX BOM")
+    release_extra.need_release_extra("jsonschema", "Checking a CycloneDX BOM")
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 

@@ -17,7 +17,7 @@ from typing import Any
 from exporter import files
 from exporter.bench import device_outputs
 from exporter.errors import VerificationError
-from exporter.pipeline.report import render_report_page
+from exporter.pipeline.report_stage import render_report_stage_page
 from exporter.report import manifest
 from exporter.report.manifest import restore
 from exporter.report.manifest.schema import Manifest
@@ -70,7 +70,7 @@ def page_without_serials(out: Path, renames: Mapping[str, str], sha256: str | No
     path = out / files.MANIFEST
     hidden, _ = _relabel_serials(json.loads(path.read_text("utf-8")), renames)
     report = restore.restore_report(manifest.parse_manifest(json.dumps(hidden).encode(), path))
-    return render_report_page(out, report).encode()
+    return render_report_stage_page(out, report).encode()
 
 
 def _relabel_serials(
@@ -81,7 +81,7 @@ def _relabel_serials(
     for name, item in _latencies_with_serials(hidden):
         item |= {key: _value_without_serials(item[key], renames) for key in WHERE if key in item}
         if file := item.get("samples_file"):
-            item["samples_file"] = renamed[file] = device_outputs.device_samples_file(
+            item["samples_file"] = renamed[file] = device_outputs.samples_file_of_device_outputs(
                 name, item["device"]["serial"]
             )
     return hidden, renamed

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import UsageError, VerificationError
-from exporter.release import extra, sha256sums
+from exporter.release import release_extra, sha256sums
 
 FOLDER = "signatures"
 BUNDLE = "bundle.sig"
@@ -33,7 +33,7 @@ def write_signatures(directory: Path, archive: Path, key: Path) -> None:
         MissingDependencyError: model-signing is not installed.
         UsageError: The key cannot be used.
     """
-    signing = extra.need_extra("model_signing.signing", "Signing")
+    signing = release_extra.need_release_extra("model_signing.signing", "Signing")
     public = _public_half_of_signing_key(key)  # before anything is written
     folder = directory / FOLDER
     folder.mkdir()
@@ -61,7 +61,7 @@ def check_signature(path: Path, signature: Path, key: Path) -> None:
         UsageError: The key cannot be used.
         VerificationError: There is no signature, or it is not this key's signature of these bytes.
     """
-    verifying = extra.need_extra("model_signing.verifying", "Checking a signature")
+    verifying = release_extra.need_release_extra("model_signing.verifying", "Checking a signature")
     if signature.is_symlink() or not signature.is_file() or signature.stat().st_size > MAX_BYTES:
         raise VerificationError(
             f"{path.name} has no signature: {signature.name} is missing.", code="EM-SIGNATURE"
@@ -90,7 +90,7 @@ KINDS = (
 
 def _signature_hashing() -> Any:
     """Hash every file, also those that git ignores; leave out one path."""
-    hashing = extra.need_extra("model_signing.hashing", "Signing")
+    hashing = release_extra.need_release_extra("model_signing.hashing", "Signing")
     return hashing.Config().set_ignored_paths(paths=[FOLDER], ignore_git_paths=False)
 
 

@@ -58,8 +58,8 @@ public enum {module} {{
 }}
 """
 PLATFORMS = {"coreml": ("16", "13"), "executorch": ("17", "12")}
-"""Format -> iOS and macOS: Core ML packages are made for iOS 16 (`formats/coreml/convert.py`), ExecuTorch's
-own package asks for iOS 17."""
+"""Format -> iOS and macOS: Core ML packages are made for iOS 16 (`coreml_convert.py`), ExecuTorch's own
+package asks for iOS 17."""
 
 
 def swift_module(name: str) -> str:

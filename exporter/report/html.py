@@ -9,8 +9,8 @@ from exporter.records import (
     Artifact,
     Report,
 )
-from exporter.report import html_rows, plots, quantization, snippets, templates, text
-from exporter.verify import budget, calibration_sweep
+from exporter.report import html_rows, plots, quantization_cost, snippets, templates, text
+from exporter.verify import budget, sweep_decision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
                 if kind in text.NO_PHONE
             ],
             plots=_html_plots(report, outputs),
-            quantization=quantization.quantization_view(report),
+            quantization=quantization_cost.quantization_cost_view(report),
             accuracy_rows=html_rows.html_rows_of_accuracy(report),
             facts=_html_facts(report),
             snippets=snippets.make_snippets(report),
@@ -136,7 +136,9 @@ def _html_plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tupl
         ),
         (
             "Calibration samples",
-            calibration_sweep.sweep_sentence(report.calibration_sweep) if report.calibration_sweep else "",
+            sweep_decision.sweep_decision_sentence(report.calibration_sweep)
+            if report.calibration_sweep
+            else "",
             plots.plot_calibration(report.calibration_sweep),
         ),
         (

@@ -115,7 +115,7 @@ def html_row_of_device(
         ),
         ("Judged against", text.milliseconds_text(latency.budget_ms) if latency.budget_ms else ""),
         ("Interval", _html_row_coverage(latency)),
-        ("Beside its estimate", estimate_verdicts.estimate_compared(latency, estimated)),
+        ("Beside its estimate", estimate_verdicts.estimate_verdict_compared(latency, estimated)),
         ("First call", text.milliseconds_text(latency.first_ms)),
         ("Load", text.milliseconds_text(latency.load_ms)),
         ("Peak memory", text.scaled_text(latency.peak_bytes, "B")),
@@ -227,7 +227,7 @@ def _html_row_shares(measured: Accuracy) -> tuple[tuple[str, str], ...]:
 
 
 def _html_row_no_proof(latency: DeviceLatency) -> str:
-    return " ".join(instability_flags.group_flag_reasons(latency.why))
+    return " ".join(instability_flags.group_instability_flag_reasons(latency.why))
 
 
 def html_row_of_artifact(artifact: Artifact, report: Report) -> Row:
@@ -270,8 +270,8 @@ def _html_rows_show_estimates(report: Report) -> bool:
 
 
 def _html_row_estimate(artifact: Artifact) -> str:
-    best = estimate_verdicts.best_estimate(artifact)
-    return estimate_verdicts.estimate_text(best) if best else text.NONE
+    best = estimate_verdicts.best_estimate_verdict(artifact)
+    return estimate_verdicts.estimate_verdict_text(best) if best else text.NONE
 
 
 def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
@@ -280,8 +280,8 @@ def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
     facts = [
         (
             f"Estimated on {item.threads} {'thread' if item.threads == 1 else 'threads'}",
-            f"{estimate_verdicts.estimate_text(item)}, from {bases[item.basis]}; "
-            f"{estimate_verdicts.estimate_bound(item)}",
+            f"{estimate_verdicts.estimate_verdict_text(item)}, from {bases[item.basis]}; "
+            f"{estimate_verdicts.estimate_verdict_bound(item)}",
         )
         for item in artifact.estimates
     ]

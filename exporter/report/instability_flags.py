@@ -22,33 +22,33 @@ def group_instability_flags(flags: Iterable[str]) -> tuple[str, ...]:
     kinds: dict[str, list[tuple[str, str]]] = {}
     for flag in flags:
         match = OF_A_LAUNCH.fullmatch(flag)
-        kind = _flag_skeleton(match["name"], match["words"]) if match else flag
+        kind = _instability_flag_skeleton(match["name"], match["words"]) if match else flag
         kinds.setdefault(kind, []).append((match["launch"], match["words"]) if match else ("", flag))
-    return tuple(_flag_line(kind.partition(":")[0], seen) for kind, seen in kinds.items())
+    return tuple(_instability_flag_line(kind.partition(":")[0], seen) for kind, seen in kinds.items())
 
 
-def group_flag_reasons(why: Iterable[str]) -> tuple[str, ...]:
+def group_instability_flag_reasons(why: Iterable[str]) -> tuple[str, ...]:
     """Group the reasons why something is no proof: "Launches 0, 1: the runner sees a 'x86_64' machine."."""
     kinds: dict[str, list[str]] = {}
     for reason in why:
         match = REASON_OF_A_LAUNCH.fullmatch(reason)
         kinds.setdefault(match["words"] if match else reason, []).extend([match["launch"]] if match else [])
-    return tuple(f"{_flagged_launches(of)}{words}" for words, of in kinds.items())
+    return tuple(f"{_launches_of_instability_flag(of)}{words}" for words, of in kinds.items())
 
 
-def _flagged_launches(numbers: Sequence[str]) -> str:
+def _launches_of_instability_flag(numbers: Sequence[str]) -> str:
     return f"Launch{'es' if len(numbers) > 1 else ''} {', '.join(numbers)}: " if numbers else ""
 
 
-def _flag_skeleton(name: str, words: str) -> str:
+def _instability_flag_skeleton(name: str, words: str) -> str:
     """Return what flags of one kind share: all but their figures. Other cores are another kind."""
     cores = " ".join(CORES.findall(words))
     return f"{name}:{NUMBER.sub('#', CORES.sub('cores', words))}{cores}"
 
 
-def _flag_line(name: str, seen: Sequence[tuple[str, str]]) -> str:
+def _instability_flag_line(name: str, seen: Sequence[tuple[str, str]]) -> str:
     launches = [launch for launch, _ in seen]
-    words = _merge_flags([words for _, words in seen]) if len(seen) > 1 else seen[0][1]
+    words = _merge_instability_flags([words for _, words in seen]) if len(seen) > 1 else seen[0][1]
     if not launches[0]:
         return words
     if len(launches) == 1:
@@ -58,20 +58,20 @@ def _flag_line(name: str, seen: Sequence[tuple[str, str]]) -> str:
     return f"{name}: launches {', '.join(launches)}{words}"
 
 
-def _merge_flags(texts: Sequence[str]) -> str:
+def _merge_instability_flags(texts: Sequence[str]) -> str:
     """Merge texts into one, with each figure as the range over the texts."""
-    columns = zip(*(_flag_figures(text) for text in texts), strict=True)
-    ranges = iter([_flag_range(column) for column in columns])
+    columns = zip(*(_instability_flag_figures(text) for text in texts), strict=True)
+    ranges = iter([_instability_flag_range(column) for column in columns])
     cores = CORES.search(texts[0])
     bare = CORES.sub("\0", texts[0])
     return NUMBER.sub(lambda _: next(ranges), bare).replace("\0", cores[0] if cores else "")
 
 
-def _flag_figures(text: str) -> list[str]:
+def _instability_flag_figures(text: str) -> list[str]:
     return NUMBER.findall(CORES.sub("\0", text))
 
 
-def _flag_range(figures: Sequence[str]) -> str:
+def _instability_flag_range(figures: Sequence[str]) -> str:
     low, high = min(figures, key=float), max(figures, key=float)
     if low == high:
         return low

@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter.records import Artifact, CurvePoint, DeviceLatency, Evaluation, Latency, Status
 from exporter.verify.accuracy import accuracy_drop, accuracy_drop_interval
-from exporter.verify.calibration_sweep import enough_in_sweep
+from exporter.verify.sweep_decision import enough_by_sweep_decision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,7 +212,7 @@ def plot_calibration(points: Sequence[CurvePoint]) -> str | None:
     shown = [point for point in points if math.isfinite(point.sqnr_db)]
     if len(shown) < 2:
         return None
-    least = enough_in_sweep(shown)
+    least = enough_by_sweep_decision(shown)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.14, 0.18, 0.72, 0.74))

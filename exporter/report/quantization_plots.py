@@ -23,7 +23,7 @@ SERIES = ((ACCENT, "o"), (STATUS_COLOURS["not_run"], "s"), (STATUS_COLOURS["erro
 """Colour and marker of the first, second, … runtime."""
 
 
-def costliest_to_plot(costs: Sequence[OperatorCost]) -> list[OperatorCost]:
+def costliest_for_quantization_plot(costs: Sequence[OperatorCost]) -> list[OperatorCost]:
     """Sort operators by noise, most first; those that are not a number come before all others."""
     return sorted(costs, key=lambda cost: (not math.isnan(cost.noise), -cost.noise))
 
@@ -39,7 +39,7 @@ def plot_quantization_by_operator(costs: Sequence[OperatorCost]) -> str | None:
         for place, cost in enumerate(costs, 1)
         if cost.sqnr_db > -math.inf  # neither -inf nor NaN
     ]
-    worst = costliest_to_plot([cost for cost, _, _ in points])[:NAMED]
+    worst = costliest_for_quantization_plot([cost for cost, _, _ in points])[:NAMED]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.12, 0.16, 0.5, 0.8))
@@ -51,13 +51,17 @@ def plot_quantization_by_operator(costs: Sequence[OperatorCost]) -> str | None:
             axes.plot((place,), (db,), marker=marker, markersize=4, color=colour, clip_on=False)
         axes.set_ylim(top=top)
         axes.margins(x=0.03)
-        labels = [(_short_plot_layer(cost.where), place, db) for cost, place, db in points if cost in worst]
+        labels = [
+            (_short_layer_of_quantization_plot(cost.where), place, db)
+            for cost, place, db in points
+            if cost in worst
+        ]
         plots.name_plotted_points(axes, labels, None)
 
     return plots.plot_svg("sensitivity", 3.2, draw)
 
 
-def _short_plot_layer(path: str) -> str:
+def _short_layer_of_quantization_plot(path: str) -> str:
     """Shorten a module path to its end, which distinguishes it from others."""
     return plots.literal_plot_text(path if len(path) <= 26 else "…" + path[-25:])
 
@@ -78,8 +82,10 @@ def plot_quantization_mixes(points: Sequence[MixedPoint]) -> str | None:
             axes.plot([p.p50_ms for p in front], [p.sqnr_db for p in front], color=colour, linewidth=1)
             axes.plot([], [], color=colour, marker=marker, label=name)
             for point in own:
-                _mark_plot_point(axes, point, colour, marker, 25 + 90 * (point.size_bytes / largest) ** 2)
-                _name_plot_point(axes, point, left=index % 2 == 1)
+                _mark_quantization_plot_point(
+                    axes, point, colour, marker, 25 + 90 * (point.size_bytes / largest) ** 2
+                )
+                _name_quantization_plot_point(axes, point, left=index % 2 == 1)
         axes.margins(0.12)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, fontsize=9,
                     borderaxespad=0.2)  # fmt: skip
@@ -87,7 +93,9 @@ def plot_quantization_mixes(points: Sequence[MixedPoint]) -> str | None:
     return plots.plot_svg("mixed", 3.4, draw)
 
 
-def _mark_plot_point(axes: Axes, point: MixedPoint, colour: str, marker: str, area: float) -> None:
+def _mark_quantization_plot_point(
+    axes: Axes, point: MixedPoint, colour: str, marker: str, area: float
+) -> None:
     """Draw a mark: filled when it passed, hollow when not; ringed when it was emitted."""
     x, y = point.p50_ms, point.sqnr_db
     face = colour if point.passed else "none"
@@ -97,7 +105,7 @@ def _mark_plot_point(axes: Axes, point: MixedPoint, colour: str, marker: str, ar
         axes.scatter(x, y, s=area * 2.6, marker="o", facecolor="none", edgecolor=ring, linewidth=2, zorder=4)
 
 
-def _name_plot_point(axes: Axes, point: MixedPoint, *, left: bool) -> None:
+def _name_quantization_plot_point(axes: Axes, point: MixedPoint, *, left: bool) -> None:
     """Write how many operators a point keeps in float; left of the point for every second runtime."""
     words = f"+{len(point.float_ops)}" if point.float_ops else "int8"
     axes.annotate(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exporter.records import Artifact, Report, Status
-from exporter.report import quantization, text
-from exporter.verify import calibration_sweep
+from exporter.report import quantization_cost, text
+from exporter.verify import sweep_decision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,13 +49,13 @@ def print_terminal_report(report: Report, console: Console) -> None:
     if report.task_evaluation:
         _print_terminal_line(console, text.scored_text(report.task_evaluation))
     if report.calibration_sweep:
-        _print_terminal_line(console, calibration_sweep.sweep_sentence(report.calibration_sweep))
+        _print_terminal_line(console, sweep_decision.sweep_decision_sentence(report.calibration_sweep))
     _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")
     if line := text.estimate_line(report):
         _print_terminal_line(console, line)
     if interpreted := text.executor_text(report.artifacts):
         _print_terminal_line(console, interpreted)
-    if hint := quantization.quantization_hint(report):
+    if hint := quantization_cost.quantization_cost_hint(report):
         _print_terminal_line(console, hint)
     _print_terminal_reasons(report, console)
     for warning in report.warnings:

@@ -341,13 +341,14 @@ def share_text(right: int, measured: Accuracy) -> str:
 def estimate_line(report: Report) -> str:
     """Return the chosen artifact's estimate and its words on the budget; empty where there is none."""
     chosen = choice_text(report)
-    estimate = chosen and estimate_verdicts.best_estimate(chosen)
+    estimate = chosen and estimate_verdicts.best_estimate_verdict(chosen)
     if not estimate:
         return ""
     threads = "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
     verdict = estimate_verdicts.estimate_verdict(estimate, report.budget_ms)
     return (
-        f"On {report.target_name}'s CPU, {threads}: {estimate_verdicts.estimate_text(estimate)}: {verdict} "
+        f"On {report.target_name}'s CPU, {threads}: "
+        f"{estimate_verdicts.estimate_verdict_text(estimate)}: {verdict} "
         f"{milliseconds_text(report.budget_ms)}; only a phone's measurement meets a budget."
     )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from exporter.sandbox import landlock, resource_limits, seccomp, system_calls
 from exporter.sandbox.confinement import Confinement, confinement_memory, confinement_seconds
-from exporter.sandbox.resource_limits import limit_seconds_anew
+from exporter.sandbox.resource_limits import resource_limit_of_seconds_anew
 
 __all__ = [
     "Confinement",
@@ -23,7 +23,7 @@ __all__ = [
     "confinement_memory",
     "confinement_seconds",
     "enter_sandbox",
-    "limit_seconds_anew",
+    "resource_limit_of_seconds_anew",
     "sandbox_support",
     "tighten_sandbox",
 ]
@@ -81,12 +81,12 @@ def enter_sandbox(confinement: Confinement) -> None:
     global _entered
     _entered = confinement
     available = sandbox_support()
-    resource_limits.enter_limits(confinement)
+    resource_limits.enter_resource_limits(confinement)
     if confinement.writes:
         tempfile.tempdir = os.environ["TMPDIR"] = str(confinement.writes[0])
     if not available.confines:
         return
-    system_calls.forbid_privileges_by_call()
+    system_calls.forbid_privileges_by_system_call()
     if available.landlock:
         landlock.enter_landlock(confinement, available.landlock)
     if available.seccomp:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exporter.sandbox.confinement import Confinement
-from exporter.sandbox.system_calls import check_system_call, prctl_call
+from exporter.sandbox.system_calls import check_system_call, prctl_system_call
 
 _PR_GET_SECCOMP, _PR_SET_SECCOMP, _MODE_FILTER = 21, 22, 2
 
@@ -73,7 +73,7 @@ Instruction = tuple[int, int, int, int]
 
 def seccomp_available() -> bool:
     """Whether the kernel filters system calls, and the filter is written for this processor."""
-    return platform.machine() in _MACHINES and prctl_call(_PR_GET_SECCOMP) >= 0
+    return platform.machine() in _MACHINES and prctl_system_call(_PR_GET_SECCOMP) >= 0
 
 
 def enter_seccomp(confinement: Confinement) -> None:
@@ -86,7 +86,7 @@ def enter_seccomp(confinement: Confinement) -> None:
     packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(packed, len(packed))
     header = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-    check_system_call(prctl_call(_PR_SET_SECCOMP, _MODE_FILTER, header), "seccomp")
+    check_system_call(prctl_system_call(_PR_SET_SECCOMP, _MODE_FILTER, header), "seccomp")
 
 
 def _seccomp_program(confinement: Confinement, process: int) -> list[Instruction]:

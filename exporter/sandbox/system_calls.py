@@ -14,8 +14,8 @@ def system_call(number: int, *arguments: object) -> int:
     return int(_libc.syscall(ctypes.c_long(number), *arguments))
 
 
-def prctl_call(operation: int, *arguments: object) -> int:
-    """Make the system call `prctl_call`; missing arguments are zero."""
+def prctl_system_call(operation: int, *arguments: object) -> int:
+    """Make the system call `prctl_system_call`; missing arguments are zero."""
     words = [a if isinstance(a, bytes) else ctypes.c_ulong(int(str(a))) for a in arguments]
     words += [ctypes.c_ulong(0)] * (4 - len(words))
     return int(_libc.prctl(operation, *words))
@@ -33,6 +33,6 @@ def check_system_call(result: int, action: str) -> int:
     return result
 
 
-def forbid_privileges_by_call() -> None:
+def forbid_privileges_by_system_call() -> None:
     """Give up what set-user-ID programs could add: the kernel asks for it before it confines."""
-    check_system_call(prctl_call(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
+    check_system_call(prctl_system_call(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")

@@ -2,7 +2,8 @@
 
 The noise of a group excuses its quiet channels, so that a channel must be shown to be like its group: its
 range is near the group's median. Every other channel is a group of its own, judged by its own variation.
-The outputs of activations that rest near zero are not grouped: `exporter.capture.activations` knows them.
+The outputs of activations that rest near zero are not grouped:
+`exporter.capture.resting_activations` knows them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.noise_by_chance import quiet_by_chance
+from exporter.verify.noise_by_chance import quiet_noise_by_chance
 
 GAP = 4.0
 """Sorted by their ranges, channels whose range is so many times smaller than the next belong elsewhere. What
@@ -41,9 +42,9 @@ def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
     Returns:
         A group number for each channel.
     """
-    numbers = _groups_by_range(high - low, samples)
-    _join_groups(numbers, high - low, idle)
-    probabilities = _probability_groups(low, high)
+    numbers = _channel_groups_by_range(high - low, samples)
+    _join_channel_groups(numbers, high - low, idle)
+    probabilities = _probability_channel_groups(low, high)
     pure = [n for n in np.unique(numbers) if probabilities[numbers == n].all()]
     scores = np.isin(numbers, pure)
     if scores.sum() > FEW_PROBABILITIES:
@@ -55,23 +56,23 @@ def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
     return numbers
 
 
-def _probability_groups(low: Array, high: Array) -> Array:
+def _probability_channel_groups(low: Array, high: Array) -> Array:
     within: Array = (low >= 0) & (high <= 1)
     return within
 
 
-def rare_classes_of_groups(low: Array, high: Array) -> Array:
+def rare_classes_of_channel_groups(low: Array, high: Array) -> Array:
     """Return which channels are scores of one kind whose range is but a few steps of the largest score's."""
-    probabilities, ranges = _probability_groups(low, high), high - low
+    probabilities, ranges = _probability_channel_groups(low, high), high - low
     if probabilities.sum() <= FEW_PROBABILITIES:
         return np.zeros(len(low), bool)
     rare: Array = probabilities & (ranges * RARE <= ranges[probabilities].max())
     return rare
 
 
-def _groups_by_range(ranges: Array, samples: int) -> Array:
+def _channel_groups_by_range(ranges: Array, samples: int) -> Array:
     """Number the groups by range alone; the group of the largest ranges is first."""
-    luck = quiet_by_chance(samples, len(ranges))
+    luck = quiet_noise_by_chance(samples, len(ranges))
     gap, reach = GAP * math.sqrt(luck), max(REACH, GAP * luck)
     order = np.argsort(-ranges, kind="stable")
     smaller = ranges[order[1:]] * gap < ranges[order[:-1]]
@@ -86,7 +87,7 @@ def _groups_by_range(ranges: Array, samples: int) -> Array:
     return numbers
 
 
-def _join_groups(numbers: Array, ranges: Array, idle: Array) -> None:
+def _join_channel_groups(numbers: Array, ranges: Array, idle: Array) -> None:
     """Move idle channels, where they are few, into the largest group."""
     largest = np.bincount(numbers).argmax()
     below = (numbers != largest) & (ranges < np.median(ranges[numbers == largest]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.channel_groups import group_channels, rare_classes_of_groups
+from exporter.verify.channel_groups import group_channels, rare_classes_of_channel_groups
 from exporter.verify.reference_io import Stacks
 
 CONSTANT = 20.0
@@ -103,7 +103,7 @@ def _channels_of_output(output: int, y: Array, a: Array, floors: Array, rests: b
             yield replace(channels, small_by_nature=np.ones(len(low), bool))
         else:
             groups = group_channels(low, high, channels.samples, channels.constant)
-            yield replace(channels, groups=groups, small_by_nature=rare_classes_of_groups(low, high))
+            yield replace(channels, groups=groups, small_by_nature=rare_classes_of_channel_groups(low, high))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ TIED = 0.5
 EstimateVerdict = Literal["estimated within", "estimated over", "uncertain"]
 
 
-def best_estimate(artifact: Artifact) -> EstimatedLatency | None:
+def best_estimate_verdict(artifact: Artifact) -> EstimatedLatency | None:
     """Return the estimate on the number of threads that is faster; None without any."""
     return min(artifact.estimates, key=lambda item: item.p50_ms, default=None)
 
@@ -24,7 +24,7 @@ def estimate_verdict(estimate: EstimatedLatency, budget_ms: float) -> EstimateVe
     return "estimated over" if estimate.low_ms > budget_ms else "uncertain"
 
 
-def estimate_overlap(first: EstimatedLatency, second: EstimatedLatency) -> float:
+def estimate_verdicts_overlap(first: EstimatedLatency, second: EstimatedLatency) -> float:
     """Return which share of the narrower of two intervals lies in the other: 0 where they are apart."""
     low, high = max(first.low_ms, second.low_ms), min(first.high_ms, second.high_ms)
     narrower = min(first.high_ms - first.low_ms, second.high_ms - second.low_ms)
@@ -33,53 +33,57 @@ def estimate_overlap(first: EstimatedLatency, second: EstimatedLatency) -> float
     return max(0.0, high - low) / narrower
 
 
-def estimate_text(estimate: EstimatedLatency) -> str:
+def estimate_verdict_text(estimate: EstimatedLatency) -> str:
     """Format an estimate: "9.1 ms, 7.4 to 11.2 (estimated)"."""
     p50, low, high = (f"{value:.3g}" for value in (estimate.p50_ms, estimate.low_ms, estimate.high_ms))
     return f"{p50} ms, {low} to {high} (estimated)"
 
 
-def tied_estimates(best: Artifact, estimated: Sequence[Artifact]) -> list[Artifact]:
+def tied_estimate_verdicts(best: Artifact, estimated: Sequence[Artifact]) -> list[Artifact]:
     """Return the artifacts whose estimates cannot be told from the best one's, and that one.
 
     FLOPs are the network's: they do not tell what each runtime's kernels execute. Counted instructions do.
     """
-    return [item for item in estimated if item is best or _is_estimate_tied(best, item)]
+    return [item for item in estimated if item is best or _is_estimate_verdict_tied(best, item)]
 
 
-def _is_estimate_tied(best: Artifact, item: Artifact) -> bool:
-    first, other = best_estimate(best), best_estimate(item)
+def _is_estimate_verdict_tied(best: Artifact, item: Artifact) -> bool:
+    first, other = best_estimate_verdict(best), best_estimate_verdict(item)
     if not first or not other or item.executor != best.executor:
         return False
-    return "graph" in {first.basis, other.basis} and estimate_overlap(first, other) >= TIED
+    return "graph" in {first.basis, other.basis} and estimate_verdicts_overlap(first, other) >= TIED
 
 
-def estimate_tie_reason(best: Artifact, tied: Sequence[Artifact]) -> str:
+def estimate_verdict_tie_reason(best: Artifact, tied: Sequence[Artifact]) -> str:
     """Say why an artifact is chosen whose estimate cannot be told from others'."""
-    estimate = best_estimate(best)
+    estimate = best_estimate_verdict(best)
     assert estimate is not None
     return (
         f"The target's first choice of {len(tied)} passed artifacts whose estimates cannot be told apart "
-        f"({estimate_text(estimate)}, {_estimate_threads_text(estimate)}; without counted instructions)"
+        f"({estimate_verdict_text(estimate)}, "
+        f"{_estimate_verdict_threads_text(estimate)}; without counted instructions)"
     )
 
 
-def _estimate_threads_text(estimate: EstimatedLatency) -> str:
+def _estimate_verdict_threads_text(estimate: EstimatedLatency) -> str:
     return "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
 
 
-def estimate_choice_reason(best: Artifact, candidates: Sequence[Artifact]) -> str:
+def estimate_verdict_choice_reason(best: Artifact, candidates: Sequence[Artifact]) -> str:
     """Say why an artifact is chosen by its estimate, and by how much the next one's interval overlaps."""
-    estimate = best_estimate(best)
+    estimate = best_estimate_verdict(best)
     assert estimate is not None
-    others = [(item, other) for item in candidates if item is not best and (other := best_estimate(item))]
+    others = [
+        (item, other) for item in candidates if item is not best and (other := best_estimate_verdict(item))
+    ]
     reason = (
-        f"The fastest on the phone's CPU by estimate ({estimate_text(estimate)}, "
-        f"{_estimate_threads_text(estimate)}) of {len(others) + 1} passed artifacts that the target runs"
+        f"The fastest on the phone's CPU by estimate ({estimate_verdict_text(estimate)}, "
+        f"{_estimate_verdict_threads_text(estimate)}) of {len(others) + 1} passed "
+        "artifacts that the target runs"
     )
     if others:
         second, other = min(others, key=lambda pair: pair[1].p50_ms)
-        share = estimate_overlap(estimate, other)
+        share = estimate_verdicts_overlap(estimate, other)
         name = f"{second.variant.name} ({other.p50_ms:.3g} ms)"
         reason += f"; its interval overlaps by {share:.0%} with that of {name}"
     if left := len(candidates) - len(others) - 1:
@@ -87,13 +91,13 @@ def estimate_choice_reason(best: Artifact, candidates: Sequence[Artifact]) -> st
     return reason
 
 
-def estimate_bound(estimate: EstimatedLatency) -> str:
+def estimate_verdict_bound(estimate: EstimatedLatency) -> str:
     """Return what takes most of the time, with its share: "arithmetic 55 %, loads 30 %"."""
     largest = sorted(estimate.shares.items(), key=lambda item: -item[1])[:2]
     return ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in largest)
 
 
-def estimate_compared(latency: DeviceLatency, estimates: Sequence[EstimatedLatency]) -> str:
+def estimate_verdict_compared(latency: DeviceLatency, estimates: Sequence[EstimatedLatency]) -> str:
     """Compare a real phone's measurement with the estimate on as many threads; empty where there is none."""
     same = [item for item in estimates if item.threads == latency.device.get("threads")]
     if latency.evidence != "measured" or not same:
@@ -102,7 +106,7 @@ def estimate_compared(latency: DeviceLatency, estimates: Sequence[EstimatedLaten
     inside = estimate.low_ms <= latency.p50_ms <= estimate.high_ms
     change = latency.p50_ms / estimate.p50_ms - 1 if estimate.p50_ms else 0.0
     direction = "more" if change >= 0 else "less"
-    interval = estimate_text(estimate).removesuffix(" (estimated)")
+    interval = estimate_verdict_text(estimate).removesuffix(" (estimated)")
     return (
         f"measured {latency.p50_ms:.3g} ms p50, {abs(change):.0%} {direction} than the estimate of {interval}"
         f", {'inside' if inside else 'outside'} its interval"

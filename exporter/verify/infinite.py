@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, named_reference_output
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, named_reference_io_output
 from exporter.verify.simulation_io import Simulation
 
 NAMES = {1.0: "Inf", -1.0: "-Inf"}
@@ -98,12 +98,13 @@ def different_infinite(evidence: ReferenceIO, outputs: Stacks, edge_outputs: Sta
                 first = np.argwhere(lacking)[0]
                 value, given = y[tuple(first)], a[tuple(first)]
                 return (
-                    f"Its {_name(evidence, index)} lacks {int(lacking.sum())} of the model's infinite values"
+                    f"Its {_infinite_name(evidence, index)} lacks "
+                    f"{int(lacking.sum())} of the model's infinite values"
                     f"{where}: it has {given:g} for {NAMES[float(np.sign(value))]}."
                 )
     return ""
 
 
-def _name(evidence: ReferenceIO, index: int) -> str:
+def _infinite_name(evidence: ReferenceIO, index: int) -> str:
     names = evidence.output_names
-    return named_reference_output(names[index] if index < len(names) else str(index))
+    return named_reference_io_output(names[index] if index < len(names) else str(index))

@@ -144,7 +144,7 @@ def scenes_for_decibel_interval(estimate: float, limit: float, scenes: int, boun
     return count if count <= MOST_SCENES else None
 
 
-def more_to_decide(estimate: float, limit: float, count: int, bounds: Bounds, noun: str) -> str:
+def more_scenes_for_interval(estimate: float, limit: float, count: int, bounds: Bounds, noun: str) -> str:
     """Say how many more scenes or samples would decide whether a figure keeps its limit.
 
     The interval narrows with the root of their number.

@@ -48,7 +48,9 @@ def unproven_labelled_loss(figures: LabelledFigures, max_drop: float) -> str:
     score = labelled_loss(figures)
     if score.lost > max_drop or score.interval[1] <= max_drop:
         return ""
-    more = intervals.more_to_decide(score.lost, max_drop, figures.count, score.interval, "labelled sample")
+    more = intervals.more_scenes_for_interval(
+        score.lost, max_drop, figures.count, score.interval, "labelled sample"
+    )
     return (
         f"{figures.count} labelled samples cannot decide: it loses {score.lost:.2g} "
         f"{compare_scores.score_unit(score)} of {score.name} (95 % interval {_labelled_loss_range(score)}); "

@@ -16,19 +16,19 @@ def noise_by_chance(samples: int, channels: int) -> float:
     for the loudest of all channels (Wilson and Hilferty's approximation).
     """
     spread = 2 / (9 * samples)
-    return float((1 - spread + _chance_quantile(channels) * math.sqrt(spread)) ** 3)
+    return float((1 - spread + _noise_by_chance_quantile(channels) * math.sqrt(spread)) ** 3)
 
 
-def ratio_by_chance(samples: int, channels: int) -> float:
+def noise_ratio_by_chance(samples: int, channels: int) -> float:
     """Return the same for the noise as a share of the channel's own variation, which is a sample as well.
 
     The ratio of two such energies has an F distribution; its logarithm is nearly normal (Fisher's z).
     """
     spread = math.sqrt(2 / samples + 2 / (samples - 1))
-    return math.exp(_chance_quantile(channels) * spread)
+    return math.exp(_noise_by_chance_quantile(channels) * spread)
 
 
-def quiet_by_chance(samples: int, channels: int) -> float:
+def quiet_noise_by_chance(samples: int, channels: int) -> float:
     """Return how many times less than expected the quietest of alike channels varies, in amplitude.
 
     Its variation's energy is a chi-squared variable; this is the quantile of its lower tail, by the first
@@ -39,5 +39,5 @@ def quiet_by_chance(samples: int, channels: int) -> float:
     return math.sqrt(freedom / 2) * math.exp(-logarithm / freedom)
 
 
-def _chance_quantile(channels: int) -> float:
+def _noise_by_chance_quantile(channels: int) -> float:
     return NormalDist().inv_cdf(1 - FALSE_ALARMS / channels)

@@ -28,7 +28,7 @@ class TogetherVerdict:
     """Sum of the parts' medians on this host; None where one was not timed."""
 
 
-def judge_outputs_of_parts(
+def judge_outputs_of_parts_together(
     name: str, precision: Precision, what: str, expected: Array, actual: Array, limits: Limits
 ) -> TogetherVerdict:
     """Compare an output of the whole network, over all samples, with that of the parts."""
@@ -50,11 +50,11 @@ def judge_outputs_of_parts(
     return TogetherVerdict(name, "failed", measure, f"{measure}, at least {least:g} dB expected.")
 
 
-def judge_tokens_of_parts(
+def judge_tokens_of_parts_together(
     name: str, expected: Sequence[Sequence[int]], actual: Sequence[Sequence[int]]
 ) -> TogetherVerdict:
     """Compare the tokens that the whole network writes, always the likeliest, with those of the parts."""
-    equal = [_equal_tokens_of_parts(one, other) for one, other in zip(expected, actual, strict=True)]
+    equal = [_equal_tokens_of_parts_together(one, other) for one, other in zip(expected, actual, strict=True)]
     least, steps = min(equal), min(map(len, expected))
     measure = f"greedy tokens: {least} of {steps} equal, in the worst of {len(equal)} texts"
     if least >= steps:
@@ -62,7 +62,7 @@ def judge_tokens_of_parts(
     return TogetherVerdict(name, "failed", measure, f"After {least} tokens it writes another one.")
 
 
-def _equal_tokens_of_parts(expected: Sequence[int], actual: Sequence[int]) -> int:
+def _equal_tokens_of_parts_together(expected: Sequence[int], actual: Sequence[int]) -> int:
     """Return how many tokens are equal before the first that is not."""
     pairs = zip(expected, actual, strict=False)
     shorter = min(len(expected), len(actual))

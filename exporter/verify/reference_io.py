@@ -52,9 +52,9 @@ class ReferenceIO:
     edge_floors: tuple[float, ...] = ()
     """Eager float32's own max_error on each edge input."""
     eager_errors: Stacks = ()
-    """What rounding does to each output (`exporter.capture.rounding`). Of a float output: eager float32's
-    largest absolute error per element, shaped as one output. Of any other: a boolean per value, stacked as
-    the reference, whether rounding changes it. Empty in files of older versions."""
+    """What rounding does to each output (`exporter.capture.rounding_errors`). Of a float output: eager
+    float32's largest absolute error per element, shaped as one output. Of any other: a boolean per value,
+    stacked as the reference, whether rounding changes it. Empty in files of older versions."""
     edge_unstable: Stacks = ()
     """The same on the edge inputs."""
     shapes: Stacks = ()
@@ -67,7 +67,8 @@ class ReferenceIO:
     """Buffers that a call changes for the next one: samples and edges are one sequence of calls each."""
     output_names: tuple[str, ...] = ()
     resting: tuple[bool, ...] = ()
-    """Per output, whether its units rest near zero (`exporter.capture.activations`); empty: not known."""
+    """Per output, whether its units rest near zero
+    (`exporter.capture.resting_activations`). Empty: not known."""
     epsilons: tuple[float, ...] | None = None
     """The program's own (`exporter.capture.epsilons`); None where it has no graph, or in older files."""
     scenes: Stacks = ()
@@ -80,27 +81,27 @@ class ReferenceIO:
 
     def output_name(self, index: int) -> str:
         """Return an output as a reason calls it: "output logits", or "output 1" without a name."""
-        return named_reference_output(
+        return named_reference_io_output(
             self.output_names[index] if index < len(self.output_names) else str(index)
         )
 
     def samples(self) -> list[Sample]:
-        return unstack_reference(self.inputs)
+        return unstack_reference_io(self.inputs)
 
     def edges(self) -> list[Sample]:
-        return unstack_reference(self.edge_inputs)
+        return unstack_reference_io(self.edge_inputs)
 
 
-def named_reference_output(name: str) -> str:
+def named_reference_io_output(name: str) -> str:
     """Return a name after the word "output", unless it is that word and a number: "output_1"."""
     return name if re.match(r"output([_ ]?\d+)?(?!\w)", name) else f"output {name}"
 
 
-def stack_reference(samples: Sequence[Sample]) -> Stacks:
+def stack_reference_io(samples: Sequence[Sample]) -> Stacks:
     return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
 
 
-def largest_reference_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
+def largest_reference_io_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
     """Return, for each output, the largest size of each dimension over all samples."""
     return tuple(
         tuple(max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
@@ -108,7 +109,7 @@ def largest_reference_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, ...]
     )
 
 
-def padded_reference(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
+def padded_reference_io(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
     """Pad outputs with zeros to the given shapes.
 
     Raises:
@@ -122,7 +123,7 @@ def padded_reference(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Samp
     )
 
 
-def reference_shapes(samples: Sequence[Sample], always: bool = False) -> Stacks:
+def reference_io_shapes(samples: Sequence[Sample], always: bool = False) -> Stacks:
     """Return every output's shape in every sample; empty when no shape changes, unless `always`."""
     each = [[array.shape for array in arrays] for arrays in zip(*samples, strict=True)]
     if not always and all(len(set(shapes)) == 1 for shapes in each):
@@ -130,7 +131,7 @@ def reference_shapes(samples: Sequence[Sample], always: bool = False) -> Stacks:
     return tuple(np.array(shapes, np.int64).reshape(len(samples), -1) for shapes in each)
 
 
-def stack_like_reference(
+def stack_like_reference_io(
     outputs: Sequence[Sample],
     reference: Stacks,
     shapes: Stacks = (),
@@ -160,31 +161,31 @@ def stack_like_reference(
             if array.shape != size:
                 call_name = f"the edge input {edges[index]!r}" if edges else f"sample {index}"
                 return (), (
-                    f"Its {named_reference_output(name)} has shape {list(array.shape)} on {call_name}, "
+                    f"Its {named_reference_io_output(name)} has shape {list(array.shape)} on {call_name}, "
                     f"the model's has {[int(s) for s in size]}."
                 )
     largest = [whole.shape[1:] for whole in reference]
-    return stack_reference([padded_reference(call, largest) for call in outputs]), ""
+    return stack_reference_io([padded_reference_io(call, largest) for call in outputs]), ""
 
 
-def first_reference_rows(stacks: Stacks, count: int | None) -> Stacks:
+def first_reference_io_rows(stacks: Stacks, count: int | None) -> Stacks:
     """Return the first entries of each stack; all where `count` is None."""
     return tuple(stack[:count] for stack in stacks)
 
 
-def first_of_reference(evidence: ReferenceIO, count: int | None) -> ReferenceIO:
+def first_of_reference_io(evidence: ReferenceIO, count: int | None) -> ReferenceIO:
     """Return the evidence of the first samples alone, with every edge input; all where `count` is None."""
     return replace(
         evidence,
-        inputs=first_reference_rows(evidence.inputs, count),
-        reference=first_reference_rows(evidence.reference, count),
-        shapes=first_reference_rows(evidence.shapes, count),
-        scenes=first_reference_rows(evidence.scenes, count),
+        inputs=first_reference_io_rows(evidence.inputs, count),
+        reference=first_reference_io_rows(evidence.reference, count),
+        shapes=first_reference_io_rows(evidence.shapes, count),
+        scenes=first_reference_io_rows(evidence.scenes, count),
         eager_errors=tuple(a[:count] if a.dtype == np.bool_ else a for a in evidence.eager_errors),
     )
 
 
-def pictures_of_reference(evidence: ReferenceIO, image: ImageInput) -> ReferenceIO:
+def pictures_of_reference_io(evidence: ReferenceIO, image: ImageInput) -> ReferenceIO:
     """Return the evidence without the edge inputs that are no picture of 8 bits."""
     rows = [i for i, (array,) in enumerate(evidence.edges()) if image.shows(array)]
 
@@ -202,12 +203,12 @@ def pictures_of_reference(evidence: ReferenceIO, image: ImageInput) -> Reference
     )
 
 
-def unstack_reference(stacks: Stacks) -> list[Sample]:
+def unstack_reference_io(stacks: Stacks) -> list[Sample]:
     count = len(stacks[0]) if stacks else 0
     return [tuple(np.ascontiguousarray(s[i]) for s in stacks) for i in range(count)]
 
 
-def save_reference(evidence: ReferenceIO, path: Path) -> None:
+def save_reference_io(evidence: ReferenceIO, path: Path) -> None:
     """Write the evidence as one compressed .npz without pickles."""
     arrays: dict[str, np.ndarray] = {
         "edge_names": np.array(evidence.edge_names, dtype=np.str_),
@@ -228,16 +229,16 @@ def save_reference(evidence: ReferenceIO, path: Path) -> None:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
-def load_reference(path: Path) -> ReferenceIO:
-    """Read what `save_reference` wrote.
+def load_reference_io(path: Path) -> ReferenceIO:
+    """Read what `save_reference_io` wrote.
 
     Raises:
         VerificationError: It is not such a file.
     """
-    contents = read_reference_arrays(path)
+    contents = read_reference_io_arrays(path)
     try:
         return ReferenceIO(
-            **{group: _reference_group(contents, group) for group in STACKS},
+            **{group: _reference_io_group(contents, group) for group in STACKS},
             state=tuple(str(name) for name in contents.get("state", ())),
             edge_names=tuple(str(name) for name in contents["edge_names"]),
             floor=float(contents["floor"]),
@@ -266,7 +267,7 @@ class Lowering:
     """Its outputs on each edge input that it accepts, by name; empty in files of older versions."""
 
 
-def save_reference_lowering(lowering: Lowering, path: Path) -> None:
+def save_reference_io_lowering(lowering: Lowering, path: Path) -> None:
     arrays = {f"outputs/{i}": a for i, a in enumerate(lowering.outputs)}
     for name, outputs in lowering.edges.items():
         arrays |= {f"edges/{name}/{i}": a for i, a in enumerate(outputs)}
@@ -275,29 +276,29 @@ def save_reference_lowering(lowering: Lowering, path: Path) -> None:
         np.savez_compressed(stream, rounding_floor_db=floor, **arrays)  # type: ignore[arg-type]
 
 
-def _reference_edges(arrays: Mapping[str, Array]) -> dict[str, Sample]:
+def _reference_io_edges(arrays: Mapping[str, Array]) -> dict[str, Sample]:
     names = dict.fromkeys(key.split("/")[1] for key in arrays if key.startswith("edges/"))
-    return {name: _reference_group(dict(arrays), f"edges/{name}") for name in names}
+    return {name: _reference_io_group(dict(arrays), f"edges/{name}") for name in names}
 
 
-def load_reference_lowering(path: Path) -> Lowering:
-    """Read what `save_reference_lowering` wrote.
+def load_reference_io_lowering(path: Path) -> Lowering:
+    """Read what `save_reference_io_lowering` wrote.
 
     Raises:
         VerificationError: It is not such a file.
     """
-    contents = read_reference_arrays(path)
+    contents = read_reference_io_arrays(path)
     try:
         return Lowering(
-            _reference_group(contents, "outputs"),
+            _reference_io_group(contents, "outputs"),
             float(contents["rounding_floor_db"]),
-            _reference_edges(contents),
+            _reference_io_edges(contents),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not a quantised program's outputs: {error!r}.") from None
 
 
-def read_reference_arrays(path: Path) -> dict[str, Array]:
+def read_reference_io_arrays(path: Path) -> dict[str, Array]:
     """Read an .npz without pickles.
 
     Raises:
@@ -309,6 +310,6 @@ def read_reference_arrays(path: Path) -> dict[str, Array]:
         raise VerificationError(f"{path.name} cannot be read. {error}", "Export again.") from None
 
 
-def _reference_group(arrays: dict[str, Array], group: str) -> Stacks:
+def _reference_io_group(arrays: dict[str, Array], group: str) -> Stacks:
     count = sum(1 for key in arrays if key.startswith(f"{group}/"))
     return tuple(arrays[f"{group}/{i}"] for i in range(count))

@@ -11,7 +11,7 @@ import numpy as np
 
 from exporter.errors import VerificationError
 from exporter.records import Array
-from exporter.verify.reference_io import Stacks, first_reference_rows, read_reference_arrays
+from exporter.verify.reference_io import Stacks, first_reference_io_rows, read_reference_io_arrays
 
 EDGE, LOOKALIKE = "edge/", "lookalike/"
 """What the names of an edge input's, and of a similar network's, outputs begin with in the file."""
@@ -38,9 +38,9 @@ def first_of_simulation(simulation: Simulation, count: int | None) -> Simulation
     """Return the simulation of the first samples alone, with every edge input; all where `count` is None."""
     return replace(
         simulation,
-        outputs=first_reference_rows(simulation.outputs, count),
+        outputs=first_reference_io_rows(simulation.outputs, count),
         lookalikes={
-            name: first_reference_rows(stacks, count) for name, stacks in simulation.lookalikes.items()
+            name: first_reference_io_rows(stacks, count) for name, stacks in simulation.lookalikes.items()
         },
     )
 
@@ -63,7 +63,7 @@ def load_simulation(path: Path) -> Simulation:
     Raises:
         VerificationError: It is not such a file.
     """
-    contents = read_reference_arrays(path)
+    contents = read_reference_io_arrays(path)
     groups: dict[str, list[Array]] = {}
     for index, key in sorted(
         (int(key.rpartition("/")[2]), key) for key in contents if _is_simulation_entry(key)

@@ -18,8 +18,8 @@ from exporter.records import (
     Verdict,
 )
 from exporter.verify.contract import check_outputs_by_contract
-from exporter.verify.judge import judge_artifact
-from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, stack_like_reference
+from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, stack_like_reference_io
 from exporter.verify.simulation_io import Simulation
 
 
@@ -95,8 +95,8 @@ def stack_by_standard(
     """Stack an artifact's outputs; the problem says where number, sizes or types are not the model's."""
     evidence, names = standard.evidence, [spec.name for spec in standard.outputs]
     shapes = tuple(sizes[: len(calls)] for sizes in evidence.shapes)
-    samples, problem = stack_like_reference(calls, evidence.reference, shapes, names)
-    edges, edge_problem = stack_like_reference(
+    samples, problem = stack_like_reference_io(calls, evidence.reference, shapes, names)
+    edges, edge_problem = stack_like_reference_io(
         edge_calls, evidence.edge_reference, evidence.edge_shapes, names, evidence.edge_names
     )
     problem = problem or edge_problem or check_outputs_by_contract(samples, standard.outputs, variant.format)

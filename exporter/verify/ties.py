@@ -29,7 +29,7 @@ def undo_ties_of_outputs(reference: Stacks, actual: Stacks, tolerances: Sequence
     for index, scores in enumerate(reference):
         if _is_tie_sorted(scores):
             partners = [i for i, y in enumerate(reference) if _has_tied_rows_of(y, scores)]
-            blocks = list(_tied_blocks(scores, tolerances[index]))
+            blocks = list(_tied_row_blocks(scores, tolerances[index]))
             if blocks and len(partners) > 1:
                 actual = _reorder_ties(reference, actual, partners, blocks)
     return actual
@@ -46,7 +46,7 @@ def _has_tied_rows_of(output: Array, scores: Array) -> bool:
     return output.shape[: SORTED_AXIS + 1] == scores.shape
 
 
-def _tied_blocks(scores: Array, tolerance: float) -> Iterator[tuple[int, int, slice]]:
+def _tied_row_blocks(scores: Array, tolerance: float) -> Iterator[tuple[int, int, slice]]:
     """Yield (sample, batch, rows) of each run of equal scores."""
     tied = np.abs(np.diff(scores, axis=SORTED_AXIS)) <= tolerance
     for sample, batch in zip(*np.nonzero(tied.any(axis=SORTED_AXIS)), strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter.records import Array
 from exporter.verify.channels import Channels
-from exporter.verify.noise_by_chance import noise_by_chance, ratio_by_chance
+from exporter.verify.noise_by_chance import noise_by_chance, noise_ratio_by_chance
 
 UNLIKE = 4.0
 """Noise energy by which alike channels differ: four times, as their weights' norms do (MobileNetV2: 3.4)."""
@@ -81,7 +81,7 @@ def _tolerance_by_chance(channels: Channels) -> Array:
     """Return what chance makes of the noise and, where no group excuses it, of the variation."""
     counts = channels.samples, channels.error.size
     excused = _has_others_to_tolerate(channels) & ~channels.small_by_nature
-    chance: Array = np.where(excused, noise_by_chance(*counts), ratio_by_chance(*counts))
+    chance: Array = np.where(excused, noise_by_chance(*counts), noise_ratio_by_chance(*counts))
     return chance
 
 

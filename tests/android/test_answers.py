@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.android import elf, packages, stock
-from exporter.android.libraries import answer_for_libraries, names_wanted_in_libraries, problems_of_libraries
+from exporter.android import elf, stock, stock_packages
+from exporter.android.app_libraries import (
+    answer_for_app_libraries,
+    names_wanted_in_app_libraries,
+    problems_of_app_libraries,
+)
 from exporter.android.records import Check, Container, Needs, Operator
 from tests.android import libraries
 
@@ -30,7 +34,7 @@ ORT = replace(ONNX, ir_version=0, opsets=(), ort_format=6)
 
 def given(needs: Needs, *files: bytes) -> Container:
     """Return a container of libraries, read for an artifact."""
-    wanted = names_wanted_in_libraries([needs])
+    wanted = names_wanted_in_app_libraries([needs])
     return Container(
         "app.aar", tuple(elf.read_elf(f"lib{i}.so", data, wanted) for i, data in enumerate(files))
     )
@@ -97,18 +101,23 @@ class TestStockPackages:
 
     def test_the_version_of_the_export_is_asked(self) -> None:
         """A version that the table lacks is answered by the newest before it."""
-        known = packages.onnxruntime_packages()
+        known = stock_packages.onnxruntime_stock_packages()
         assert stock.package_of_stock_version(known, "1.23.5").version == "1.23.2"
         assert stock.package_of_stock_version(known, "99.0").version == known[-1].version
         assert stock.package_of_stock_version(known, "0.1").version == known[0].version
 
     def test_an_older_package_may_lack_what_a_newer_one_has(self) -> None:
         """`since` is the oldest package that loads the file: the newer opset needs the newer runtime."""
-        oldest, newest = packages.onnxruntime_packages()[0], packages.onnxruntime_packages()[-1]
+        oldest, newest = (
+            stock_packages.onnxruntime_stock_packages()[0],
+            stock_packages.onnxruntime_stock_packages()[-1],
+        )
         newer = replace(ONNX, operators=(Operator("Relu", "", 14),), opsets=(("", newest.opset),))
         item = stock.answer_for_stock("a", newer, newest.version)
         assert item.loads == "yes"
-        assert packages.package_version_numbers(item.since) > packages.package_version_numbers(oldest.version)
+        assert stock_packages.stock_package_version_numbers(
+            item.since
+        ) > stock_packages.stock_package_version_numbers(oldest.version)
 
 
 class TestLibraries:
@@ -117,7 +126,7 @@ class TestLibraries:
     def test_kernels_and_backends_may_be_in_several_libraries(self) -> None:
         """Libraries of one app register with one runtime."""
         parts = executorch(backends=(), nodes=()), executorch(operators=())
-        item = answer_for_libraries("a", PTE, [given(PTE, *parts)])
+        item = answer_for_app_libraries("a", PTE, [given(PTE, *parts)])
         assert item is not None
         assert (item.loads, item.problems, item.unknown) == ("yes", (), ())
 
@@ -133,14 +142,14 @@ class TestLibraries:
     )
     def test_what_executorch_lacks_is_named(self, library: bytes, problem: str) -> None:
         """A missing kernel, backend or node, and an older runtime, each keep the file from loading."""
-        item = answer_for_libraries("a", PTE, [given(PTE, library)])
+        item = answer_for_app_libraries("a", PTE, [given(PTE, library)])
         assert item is not None
         assert (item.loads, item.problems) == ("no", (problem,))
 
     @pytest.mark.parametrize("needs", [ONNX, ORT])
     def test_onnx_runtime_loads_the_usual_files(self, needs: Needs) -> None:
         """The library's version and the names in it are enough."""
-        item = answer_for_libraries("a", needs, [given(needs, libraries.onnxruntime(["Conv", "QGemm"]))])
+        item = answer_for_app_libraries("a", needs, [given(needs, libraries.onnxruntime(["Conv", "QGemm"]))])
         assert item is not None
         assert (item.loads, item.place) == ("yes", "lib0.so (1.32.0)")
 
@@ -169,7 +178,7 @@ class TestLibraries:
     )
     def test_what_onnx_runtime_lacks_is_named(self, needs: Needs, library: bytes, problem: str) -> None:
         """A missing operator, a minimal build and a version that is too old are each found."""
-        item = answer_for_libraries("a", needs, [given(needs, library)])
+        item = answer_for_app_libraries("a", needs, [given(needs, library)])
         assert item is not None
         assert item.loads == "no"
         assert any(problem in reason for reason in item.problems)
@@ -177,7 +186,7 @@ class TestLibraries:
     @pytest.mark.parametrize("version", ["", "1.15.0"])
     def test_a_version_that_is_not_described_is_no_yes(self, version: str) -> None:
         """What it reads is not known, so the answer is not certain."""
-        item = answer_for_libraries(
+        item = answer_for_app_libraries(
             "a", ONNX, [given(ONNX, libraries.onnxruntime(["Conv", "QGemm"], version))]
         )
         assert item is not None
@@ -187,18 +196,18 @@ class TestLibraries:
         """A minimal build may have the longer operator only."""
         needs = replace(ORT, operators=(Operator("Conv", "", 11),))
         library = libraries.onnxruntime(["FusedConv"], reads_onnx=False)
-        item = answer_for_libraries("a", needs, [given(needs, library)])
+        item = answer_for_app_libraries("a", needs, [given(needs, library)])
         assert item is not None
         assert item.loads == "unknown"
 
     def test_a_library_of_another_runtime_gives_no_answer(self) -> None:
         """ONNX Runtime cannot load a program of ExecuTorch."""
-        assert answer_for_libraries("a", PTE, [given(PTE, libraries.onnxruntime(["Conv"]))]) is None
+        assert answer_for_app_libraries("a", PTE, [given(PTE, libraries.onnxruntime(["Conv"]))]) is None
 
     def test_a_library_with_a_problem_gives_no_answer(self) -> None:
         """A phone does not load it."""
         broken = executorch()[:-1]
-        assert answer_for_libraries("a", PTE, [given(PTE, broken)]) is None
+        assert answer_for_app_libraries("a", PTE, [given(PTE, broken)]) is None
 
 
 class TestProblems:
@@ -216,21 +225,23 @@ class TestProblems:
     )
     def test_a_fault_is_named(self, library: bytes, problem: str) -> None:
         """4 KB pages, another ABI, a file that is cut short and a newer Android are each found."""
-        (sentence,) = problems_of_libraries([given(PTE, library)], min_sdk=24)
+        (sentence,) = problems_of_app_libraries([given(PTE, library)], min_sdk=24)
         assert problem in sentence
 
     def test_a_good_library_has_none(self) -> None:
         """A library without the NDK's note is no fault: its API level is only unknown."""
         assert (
-            problems_of_libraries([given(PTE, libraries.library([]), libraries.library([], api=None))], 24)
+            problems_of_app_libraries(
+                [given(PTE, libraries.library([]), libraries.library([], api=None))], 24
+            )
             == ()
         )
 
     def test_the_archive_s_own_minimum_sdk_counts(self) -> None:
         """An AAR that promises an older Android than its library was built for breaks there."""
         container = replace(given(PTE, libraries.library([], api=26)), min_sdk=21)
-        assert "but the minimum SDK is 21" in problems_of_libraries([container], None)[0]
-        assert problems_of_libraries([container], 26) == ()
+        assert "but the minimum SDK is 21" in problems_of_app_libraries([container], None)[0]
+        assert problems_of_app_libraries([container], 26) == ()
 
 
 def test_only_a_yes_for_all_holds() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import index, skeleton
+from exporter.architectures import network_index, skeleton
 
 if TYPE_CHECKING:
     import torch
@@ -135,4 +135,4 @@ def _recipe(weights: Any, task: str) -> dict[str, Any]:
 
 def packaged() -> Path:
     """Return the path of the index in the source tree."""
-    return Path(index.__file__).with_name(index.FILE)
+    return Path(network_index.__file__).with_name(network_index.FILE)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.architectures.dictionary_inputs import with_dictionary_inputs
-from exporter.architectures.inputs import forward_input_names, resolve_inputs
-from exporter.capture import program
+from exporter.architectures.network_inputs import forward_network_input_names, resolve_network_inputs
+from exporter.capture import captured_program
 from exporter.config.options import parse_shapes_option
 from exporter.errors import UsageError
 from exporter.records import Model
@@ -35,12 +35,12 @@ def test_each_tensor_within_is_an_input() -> None:
     """Names are the keys, or whole paths where two keys are equal; outputs are the network's own."""
     own = Batches().eval()
     module, asked = with_dictionary_inputs(own, parse_shapes_option(SHAPES))
-    specs = resolve_inputs(module, None, None, asked)
+    specs = resolve_network_inputs(module, None, None, asked)
     assert [spec.name for spec in specs] == ["batch_image", "offset", "extra_inner_image", "bias"]
     sample = tuple(np.random.default_rng(0).random(spec.shape, np.float32) for spec in specs)
     image, offset, inner, bias = (torch.from_numpy(array) for array in sample)
     expected = own({"image": image, "offset": offset}, {"inner": {"image": inner}}, bias)["logits"]
-    captured = program.capture_program(Model(module, "own", specs, None, 0), sample)
+    captured = captured_program.capture_program(Model(module, "own", specs, None, 0), sample)
     assert captured.program is not None
     assert [spec.name for spec in captured.outputs] == ["logits"]
     for run in (captured.module, captured.program.module()):
@@ -59,6 +59,6 @@ def test_a_key_is_not_given_twice() -> None:
     module, asked = with_dictionary_inputs(
         Batches(), parse_shapes_option(["batch.image=1x4", "batch.image=1x4"])
     )
-    assert forward_input_names(module)[0] == ("batch_image", "batch_image")
+    assert forward_network_input_names(module)[0] == ("batch_image", "batch_image")
     with pytest.raises(UsageError, match="Name each input once"):
-        resolve_inputs(module, None, None, asked)
+        resolve_network_inputs(module, None, None, asked)

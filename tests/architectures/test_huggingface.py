@@ -19,8 +19,8 @@ import torch
 from exporter import checkpoints, data
 from exporter.architectures import build_architecture, families
 from exporter.architectures.huggingface import text_and_sound_samples as huggingface_samples
-from exporter.capture import program
-from exporter.checkpoints import folder
+from exporter.capture import captured_program
+from exporter.checkpoints import checkpoint_folder
 from exporter.data import photo_preprocessing, synthetic
 from exporter.errors import (
     ArchitectureError,
@@ -122,7 +122,7 @@ def test_a_folder_is_enough(tmp_path: Path, name: str) -> None:
             actual = model.module(*call)
         assert list(actual) == ["logits"]
         torch.testing.assert_close(actual["logits"], expected, atol=1e-5, rtol=1e-4)
-    captured = program.capture_program(model, tuple(tensor.numpy() for tensor in calls(model)[0]))
+    captured = captured_program.capture_program(model, tuple(tensor.numpy() for tensor in calls(model)[0]))
     assert captured.program is not None, captured.program_error
     assert [output.name for output in captured.outputs] == ["logits"]
 
@@ -141,8 +141,8 @@ def test_any_file_stands_for_its_folder(tmp_path: Path, member: str, options: Ma
     """The folder, its config, its weights, their index and one shard all give the same network."""
     path, own = saved(tmp_path, "BertForSequenceClassification", TEXT, **options)
     assert (path / member).exists()
-    assert folder.find_checkpoint_folder(path / member) == path
-    model = read(folder.find_checkpoint_folder(path / member))
+    assert checkpoint_folder.find_checkpoint_folder(path / member) == path
+    model = read(checkpoint_folder.find_checkpoint_folder(path / member))
     assert model.parameters == sum(p.numel() for p in own.parameters())
 
 
@@ -152,8 +152,8 @@ def test_files_beside_no_network_stand_for_themselves(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"lr": 0.1}')
     (tmp_path / "other.pt").write_bytes(b"x")
     for name in ("model.safetensors", "config.json", "other.pt", "absent.bin"):
-        assert folder.find_checkpoint_folder(tmp_path / name) == tmp_path / name
-    assert folder.find_checkpoint_folder(tmp_path) == tmp_path
+        assert checkpoint_folder.find_checkpoint_folder(tmp_path / name) == tmp_path / name
+    assert checkpoint_folder.find_checkpoint_folder(tmp_path) == tmp_path
 
 
 def test_a_pickle_of_weights_is_read_without_running_it(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_class_names_of_another_type_name_no_class(tmp_path: Path, classes: obje
 def test_a_pipe_as_settings_blocks_nothing(tmp_path: Path) -> None:
     """A folder whose config.json is a named pipe is no folder of a network."""
     os.mkfifo(tmp_path / "config.json")
-    assert folder.find_checkpoint_folder(tmp_path) == tmp_path
+    assert checkpoint_folder.find_checkpoint_folder(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["pipeline", "AutoModel", "BertConfig", "__doc__", "os.system", "Absent"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from exporter.architectures.input_values import with_input_values
-from exporter.architectures.inputs import forward_input_names
-from exporter.capture import program
+from exporter.architectures.network_inputs import forward_network_input_names
+from exporter.capture import captured_program
 from exporter.errors import UsageError
 from exporter.records import Model, TensorSpec
 
@@ -44,7 +44,7 @@ def test_values_are_constants_and_the_rest_are_inputs(scripted: bool, values: di
     """The outputs are those of the network called with the values, and only tensors are asked for."""
     own = Detector().eval()
     given = with_input_values(torch.jit.script(own) if scripted else own, values)
-    names, _ = forward_input_names(given)
+    names, _ = forward_network_input_names(given)
     assert names is not None
     assert names == ("x", "h") if scripted else names[:2] == ("x", "h")
     x, h = torch.rand(1, 8), torch.rand(1, 2)
@@ -57,7 +57,7 @@ def test_a_network_with_a_value_is_captured() -> None:
     specs = (TensorSpec("x", (1, 8)), TensorSpec("h", (1, 2)))
     model = Model(with_input_values(own, {"sr": 16000}), "own", specs, None, 1)
     x, h = torch.rand(1, 8), torch.rand(1, 2)
-    captured = program.capture_program(model, (x.numpy(), h.numpy()))
+    captured = captured_program.capture_program(model, (x.numpy(), h.numpy()))
     assert captured.program is not None, captured.program_error
     assert torch.allclose(captured.program.module()(x, h), own(x, 16000, h))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.architectures.inputs import resolve_inputs
+from exporter.architectures.network_inputs import resolve_network_inputs
 from exporter.errors import CalibrationError, UsageError
 from exporter.records import TensorSpec
 
@@ -69,7 +69,7 @@ def test_rows_have_the_shapes(
     tmp_path: Path, network: nn.Module, arrays: dict[str, Any], expected: list[tuple[str, Any, str]]
 ) -> None:
     """Rows with and without the batch axis give the inputs' shapes, types and order."""
-    specs = resolve_inputs(network, None, None, (), rows(tmp_path, **arrays))
+    specs = resolve_network_inputs(network, None, None, (), rows(tmp_path, **arrays))
     assert specs == tuple(TensorSpec(*spec) for spec in expected)
 
 
@@ -90,13 +90,13 @@ def test_rows_that_the_network_does_not_take_leave_the_shape_open(
 ) -> None:
     """The user is asked for the shape where the arrays are not the network's inputs."""
     with pytest.raises(UsageError, match="does not say what shape"):
-        resolve_inputs(network, None, None, (), rows(tmp_path, **arrays))
+        resolve_network_inputs(network, None, None, (), rows(tmp_path, **arrays))
 
 
 def test_what_was_asked_for_comes_before_the_rows(tmp_path: Path) -> None:
     """`--input-shape` decides where it is given, and the file is not read."""
     asked = (TensorSpec("", (1, 8)),)
-    (spec,) = resolve_inputs(nn.Linear(8, 3), None, None, asked, tmp_path / "absent.npz")
+    (spec,) = resolve_network_inputs(nn.Linear(8, 3), None, None, asked, tmp_path / "absent.npz")
     assert spec.shape == (1, 8)
 
 
@@ -104,11 +104,11 @@ def test_a_file_that_is_no_npz_is_named(tmp_path: Path) -> None:
     """A damaged file of rows is refused as such, and not as a missing shape."""
     (tmp_path / "rows.npz").write_bytes(b"rows")
     with pytest.raises(CalibrationError, match=r"rows\.npz cannot be used"):
-        resolve_inputs(nn.Linear(8, 3), None, None, (), tmp_path / "rows.npz")
+        resolve_network_inputs(nn.Linear(8, 3), None, None, (), tmp_path / "rows.npz")
 
 
 def test_trying_a_row_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     """Buffers that a call changes are the checkpoint's afterwards."""
     network = Counting()
-    resolve_inputs(network, None, None, (), rows(tmp_path, x=np.ones((5, 8), np.float32)))
+    resolve_network_inputs(network, None, None, (), rows(tmp_path, x=np.ones((5, 8), np.float32)))
     assert network.calls.item() == 0

@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from exporter.architectures import index, skeleton
+from exporter.architectures import network_index, skeleton
 from tests.architectures import survey
 
 
 @pytest.mark.slow
 def test_packaged_index_is_the_installed_torchvisions(tmp_path: Path) -> None:
     """Building the index again gives what is packaged: run scripts/build-architecture-index if not."""
-    survey.write(tmp_path / index.FILE)
-    packaged = resources.files("exporter.architectures").joinpath(index.FILE).read_bytes()
-    rebuilt = (tmp_path / index.FILE).read_bytes()
+    survey.write(tmp_path / network_index.FILE)
+    packaged = resources.files("exporter.architectures").joinpath(network_index.FILE).read_bytes()
+    rebuilt = (tmp_path / network_index.FILE).read_bytes()
     assert json.loads(gzip.decompress(rebuilt)) == json.loads(gzip.decompress(packaged))
 
 
 def test_every_builder_is_indexed() -> None:
     """All of torchvision's classifiers, segmenters and quantisable networks are in the index."""
-    names = {entry.name for entry in index.index_entries()}
-    twins = {entry.quantizable for entry in index.index_entries() if entry.quantizable}
+    names = {entry.name for entry in network_index.network_index_entries()}
+    twins = {entry.quantizable for entry in network_index.network_index_entries() if entry.quantizable}
     assert names == set(survey.names()) | set(survey.names("segmentation"))
     assert twins == set(survey.names("quantization"))
 

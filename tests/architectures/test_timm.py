@@ -17,7 +17,7 @@ from PIL import Image
 
 from exporter import checkpoints
 from exporter.architectures import build_architecture, families
-from exporter.checkpoints import folder
+from exporter.checkpoints import checkpoint_folder
 from exporter.data import photo_preprocessing
 from exporter.errors import ArchitectureError, MissingDependencyError, UsageError
 from exporter.records import Model, TensorSpec
@@ -51,7 +51,9 @@ def trained(tmp_path: Path, own: Any, name: str = SMALL, **args: Any) -> Path:
 
 
 def read(path: Path, **options: Any) -> Model:
-    return build_architecture(checkpoints.read_checkpoint(folder.find_checkpoint_folder(path)), **options)
+    return build_architecture(
+        checkpoints.read_checkpoint(checkpoint_folder.find_checkpoint_folder(path)), **options
+    )
 
 
 def check_equal(model: Model, own: Any) -> None:

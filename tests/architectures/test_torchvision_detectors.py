@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.architectures import build_architecture, loading, skeleton
+from exporter.architectures import build_architecture, skeleton, weight_loading
 from exporter.architectures.detector_heads import DetectorHeads
-from exporter.architectures.torchvision_detectors import KnownDetector, find_published_detector
+from exporter.architectures.torchvision_detectors import KnownDetector, find_published_torchvision_detector
 from exporter.checkpoints import read_checkpoint
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint, TensorSpec
@@ -118,7 +118,7 @@ def ssdlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     known = KnownDetector("ssdlite320_mobilenet_v3_large", 6, full_tail=True)
-    network = torchvision_detectors._construct_detector(known).to_empty(device="cpu")
+    network = torchvision_detectors._construct_torchvision_detector(known).to_empty(device="cpu")
     state = {f"module.{key}": torch.full(value.shape, 0.01) for key, value in network.state_dict().items()}
     path = tmp_path_factory.mktemp("ssdlite") / "model.pth"
     torch.save(state, path)
@@ -154,7 +154,7 @@ def test_a_detector_of_two_stages_is_refused_by_its_name() -> None:
 
 def test_a_pyramid_takes_multiples_of_32_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """RetinaNet on a size that torchvision would pad is refused before anything runs."""
-    monkeypatch.setattr(loading, "load_weights", lambda *_, **__: ())
+    monkeypatch.setattr(weight_loading, "load_weights", lambda *_, **__: ())
     with pytest.raises(UsageError, match="multiples of 32"):
         build_architecture(
             checkpoint_of_detector("retinanet_resnet50_fpn_v2", 7),
@@ -164,6 +164,6 @@ def test_a_pyramid_takes_multiples_of_32_only(monkeypatch: pytest.MonkeyPatch) -
 
 def test_torchvision_s_own_file_is_known_by_its_hash() -> None:
     """The hash in the published name tells torchvision's own weights, whose epsilon differs."""
-    weights = find_published_detector("retinanet_resnet50_fpn", "eeacb38b" + "0" * 56)
+    weights = find_published_torchvision_detector("retinanet_resnet50_fpn", "eeacb38b" + "0" * 56)
     assert str(weights).endswith("COCO_V1")
-    assert find_published_detector("retinanet_resnet50_fpn", "0" * 64) is None
+    assert find_published_torchvision_detector("retinanet_resnet50_fpn", "0" * 64) is None

@@ -15,7 +15,7 @@ import torch
 
 from exporter import checkpoints
 from exporter.architectures import build_architecture, families
-from exporter.capture import program
+from exporter.capture import captured_program
 from exporter.errors import ArchitectureError, CheckpointError, MissingDependencyError, UsageError
 from exporter.records import Model, TensorSpec
 
@@ -78,7 +78,7 @@ def test_a_file_goes_to_its_network_without_trust(tmp_path: Path, kind: str, des
         expected, actual = reference(x), model.module(x)
     for ours, theirs in zip(_flat(actual), _flat(expected), strict=True):
         torch.testing.assert_close(ours, theirs)
-    captured = program.capture_program(model, (x.numpy(),))
+    captured = captured_program.capture_program(model, (x.numpy(),))
     assert captured.program is not None, captured.program_error
     if kind == "DetectionModel":
         assert [spec.shape for spec in captured.outputs] == [(1, 7, 84)]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from android_harness import build
 from android_harness import errors as harness
+from android_harness import runner_build
 from exporter import bench
-from exporter.bench import artifacts, device_outputs
+from exporter.bench import bench_artifacts, device_outputs
 from exporter.cli import main
 from exporter.errors import UsageError, VerificationError
 from exporter.files import digest_file
@@ -33,7 +33,7 @@ from exporter.records import (
 )
 from exporter.report import html, manifest
 from exporter.report.manifest import restore
-from exporter.verify import budget, reference_io, select, simulation_io
+from exporter.verify import budget, reference_io, select_artifact, simulation_io
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.simulation_io import Simulation
 from exporter.verify.standard import Standard
@@ -67,7 +67,7 @@ LOWERING, SIMULATED_FILE = "int8.lowering.npz", "fp16.simulated.npz"
 def measured(**latencies: DeviceLatency) -> Report:
     """Return the sample export with latencies, by artifact (dashes as underscores)."""
     by_name = {name.replace("_", "-"): (item,) for name, item in latencies.items()}
-    return bench.add_latencies_to_stored(sample.report(), by_name, {}, 15.0)
+    return bench.add_latencies_to_stored_bench(sample.report(), by_name, {}, 15.0)
 
 
 def written(report: Report, folder: Path) -> Report:
@@ -181,7 +181,7 @@ class TestVerdict:
         """Other devices' latencies stay."""
         once = measured(executorch_xnnpack_int8=SLOW)
         name = "executorch-xnnpack-int8"
-        again = bench.add_latencies_to_stored(once, {name: (latency(), SIMULATED)}, {}, 15.0)
+        again = bench.add_latencies_to_stored_bench(once, {name: (latency(), SIMULATED)}, {}, 15.0)
         row = next(a for a in again.artifacts if a.variant.name == name)
         assert row.device_latencies == (latency(), SIMULATED)
         assert again.budget == "pass"
@@ -204,8 +204,8 @@ class TestChoice:
 
     def test_one_that_was_not_measured_leaves_the_choice(self) -> None:
         """The choice stays, but its reason no longer says that no device measured it."""
-        report = replace(sample.report(), selection_reason=f"Fastest here; {select.UNMEASURED}.")
-        now = bench.add_latencies_to_stored(report, {"executorch-xnnpack-int8": (latency(),)}, {}, 15.0)
+        report = replace(sample.report(), selection_reason=f"Fastest here; {select_artifact.UNMEASURED}.")
+        now = bench.add_latencies_to_stored_bench(report, {"executorch-xnnpack-int8": (latency(),)}, {}, 15.0)
         assert now.selected == report.selected
         assert "a device measured it (12 ms p90)" in now.selection_reason
 
@@ -241,32 +241,34 @@ class TestSelection:
     @pytest.fixture(autouse=True)
     def without_vulkan(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Pretend that no runner has the Vulkan backend, whatever this machine has built."""
-        monkeypatch.setattr(build, "find_build_of_runner", built_runners("executorch", "onnxruntime"))
+        monkeypatch.setattr(runner_build, "find_runner_build", built_runners("executorch", "onnxruntime"))
 
     def test_vulkan_is_measured_where_the_runner_has_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A Vulkan artifact did not run where it was exported: the device's outputs are its first proof."""
         finds = built_runners("executorch", "onnxruntime", "android-arm64 vulkan")
-        monkeypatch.setattr(build, "find_build_of_runner", finds)
+        monkeypatch.setattr(runner_build, "find_runner_build", finds)
         name = "executorch-vulkan-fp16"
-        selection = artifacts.select_bench_artifacts(sample.report(), name)
+        selection = bench_artifacts.select_bench_artifacts(sample.report(), name)
         assert [(a.variant.name, a.status) for a in selection.artifacts] == [(name, "not_run")]
-        everything = artifacts.select_bench_artifacts(sample.report(), every=True)
-        assert name not in artifacts.artifacts_without_unbuilt(everything, False).skipped
-        assert "host: vulkan" in artifacts.artifacts_without_unbuilt(everything, True).skipped[name]
+        everything = bench_artifacts.select_bench_artifacts(sample.report(), every=True)
+        assert name not in bench_artifacts.bench_artifacts_without_unbuilt(everything, False).skipped
+        assert (
+            "host: vulkan" in bench_artifacts.bench_artifacts_without_unbuilt(everything, True).skipped[name]
+        )
 
     def test_the_chosen_one_by_default(self) -> None:
         """The default measures only the chosen artifact."""
-        selection = artifacts.select_bench_artifacts(sample.report())
+        selection = bench_artifacts.select_bench_artifacts(sample.report())
         assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-int8"]
 
     def test_the_first_that_passed_when_nothing_was_chosen(self) -> None:
         """The first passed artifact is measured when none was chosen."""
-        selection = artifacts.select_bench_artifacts(replace(sample.report(), selected=None))
+        selection = bench_artifacts.select_bench_artifacts(replace(sample.report(), selected=None))
         assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-fp32"]
 
     def test_all_that_can_be_run_and_why_not_the_rest(self) -> None:
         """Every artifact is measured or skipped with a reason."""
-        selection = artifacts.select_bench_artifacts(sample.report(), every=True)
+        selection = bench_artifacts.select_bench_artifacts(sample.report(), every=True)
         assert {a.variant.name for a in selection.artifacts} == set(TestChoice.RUNNABLE)
         reason = selection.skipped["executorch-vulkan-fp16"]
         assert "For android-arm64: build it" in reason
@@ -279,12 +281,12 @@ class TestSelection:
     def test_one_that_cannot_be_measured_is_a_usage_error(self, name: str) -> None:
         """The message says which artifacts can be measured."""
         with pytest.raises(UsageError, match="These can: executorch-xnnpack-fp32"):
-            artifacts.select_bench_artifacts(sample.report(), name)
+            bench_artifacts.select_bench_artifacts(sample.report(), name)
 
     def test_an_export_of_which_nothing_passed(self) -> None:
         """An export without a passed artifact is refused."""
         with pytest.raises(UsageError, match="Nothing of this export"):
-            artifacts.select_bench_artifacts(sample.nothing_passed())
+            bench_artifacts.select_bench_artifacts(sample.nothing_passed())
 
 
 def evidence() -> ReferenceIO:
@@ -423,7 +425,7 @@ class TestFiles:
     def test_hostile_serials_become_plain_names_that_differ(self) -> None:
         """Hostile serials become plain and distinct file names."""
         names = [
-            device_outputs.device_samples_file("onnx-fp32", s)
+            device_outputs.samples_file_of_device_outputs("onnx-fp32", s)
             for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
         ]
         assert len({n.casefold() for n in names}) == len(names)
@@ -433,15 +435,15 @@ class TestFiles:
         """Only the exported file is measured."""
         (tmp_path / str(FP32.file)).write_bytes(b"other")
         with pytest.raises(VerificationError, match="sha256 differs"):
-            artifacts.bench_tasks_of_artifacts(tmp_path, [FP32], evidence())
+            bench_artifacts.tasks_of_bench_artifacts(tmp_path, [FP32], evidence())
 
     def test_a_changed_simulation_is_not_judged_by(self, tmp_path: Path) -> None:
         """What outputs are judged by is the manifest's, or the bench ends before anything is measured."""
-        reference_io.save_reference_lowering(Lowering(evidence().reference, 40.0), tmp_path / LOWERING)
+        reference_io.save_reference_io_lowering(Lowering(evidence().reference, 40.0), tmp_path / LOWERING)
         simulation_io.save_simulation(Simulation(evidence().reference, {}), tmp_path / SIMULATED_FILE)
         listed = {name: digest_file(tmp_path / name) for name in (LOWERING, SIMULATED_FILE)}
         report = replace(sample.report(), evidence_files=listed)
-        by = artifacts.load_artifact_standards(tmp_path, report, [FP32, FP16, INT8], evidence())
+        by = bench_artifacts.load_bench_artifact_standards(tmp_path, report, [FP32, FP16, INT8], evidence())
         assert by["executorch-xnnpack-int8"].lowering is not None
         assert by["onnx-fp16"].simulation is not None
         float32 = by["executorch-xnnpack-fp32"]
@@ -450,7 +452,9 @@ class TestFiles:
         for name in listed:
             changed = replace(report, evidence_files={**listed, name: "0" * 64})
             with pytest.raises(VerificationError, match=rf"{name} is not the file that was exported"):
-                artifacts.load_artifact_standards(tmp_path, changed, [FP32, FP16, INT8], evidence())
+                bench_artifacts.load_bench_artifact_standards(
+                    tmp_path, changed, [FP32, FP16, INT8], evidence()
+                )
 
 
 def test_simulated_is_all_over_the_page() -> None:
@@ -471,9 +475,9 @@ def test_the_budget_figure_follows_the_phone() -> None:
 @pytest.mark.slow
 def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The real runner exits with 19, outputs match, labels appear everywhere, and OUT still verifies."""
-    build = pytest.importorskip("android_harness.build")
+    build = pytest.importorskip("android_harness.runner_build")
     try:
-        build.find_build_of_runner("host", "executorch")
+        build.find_runner_build("host", "executorch")
     except harness.SetupError:
         build.build_runners("host")
     out = tmp_path / "out"

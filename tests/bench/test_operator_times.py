@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from android_harness import protocol, results
+from android_harness import protocol, runner_results
 from android_harness.records import BenchTask
 from exporter.bench import operator_times
 from exporter.records import OperatorTime
@@ -97,7 +97,7 @@ def test_two_delegates_operators_of_one_name_are_two(tmp_path: Path) -> None:
     assert ran.result is not None, ran.stderr
     assert {len(item.durations_ns) for item in ran.result.operators} == {protocol.PROFILED_CALLS}
     task = BenchTask("cnn", tmp_path, "", "executorch", ())
-    times = results.read_profile_result((tmp_path / "result.json").read_bytes(), task)
+    times = runner_results.read_profile_runner_result((tmp_path / "result.json").read_bytes(), task)
     rows = [OperatorTime(item.name, item.kind, item.ms) for item in times]
     modules = [
         item.module for item in operator_times.name_modules_of_operator_times(rows, out, out / "x.pte")

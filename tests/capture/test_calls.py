@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import calls, program
-from exporter.capture.reference import run_reference
+from exporter.capture import calls, captured_program
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.errors import CaptureError
 from exporter.records import Model, Sample, TensorSpec
 
@@ -56,8 +56,8 @@ def test_a_network_that_writes_to_its_inputs_leaves_ours_alone(how: str) -> None
     samples = samples_of()
     before = copy.deepcopy(samples)
     edges = {"zeros": (np.zeros((1, 6), np.float32),)}
-    captured = program.capture_program(model(InPlace(how)), samples[0], others=samples[1:])
-    evidence, _ = run_reference(captured, samples, edges)
+    captured = captured_program.capture_program(model(InPlace(how)), samples[0], others=samples[1:])
+    evidence, _ = run_float64_reference(captured, samples, edges)
     for (array,), (original,), stored in zip(samples, before, evidence.inputs[0], strict=True):
         np.testing.assert_array_equal(array, original)
         np.testing.assert_array_equal(stored, original)
@@ -71,7 +71,7 @@ def test_a_network_that_writes_to_its_inputs_leaves_ours_alone(how: str) -> None
 @pytest.mark.parametrize("how", HOW)
 def test_the_graph_of_such_a_network_writes_to_no_input(how: str) -> None:
     """Calibration and lowering call the graph on tensors of their own again and again."""
-    captured = program.capture_program(model(InPlace(how)), samples_of()[0])
+    captured = captured_program.capture_program(model(InPlace(how)), samples_of()[0])
     assert captured.program is not None
     assert captured.program.graph_signature.user_inputs_to_mutate == {}
     x = torch.ones(1, 6)
@@ -205,8 +205,8 @@ def test_an_edge_that_rounding_alone_decides_is_left_out() -> None:
         "flat": (np.full((1, 6), 0.1, np.float32) * np.arange(1, 7, dtype=np.float32) / 3,),
         "steep": (np.arange(6, dtype=np.float32)[None],),
     }
-    captured = program.capture_program(model(Cancels()), samples_of()[0])
-    evidence, notes = run_reference(captured, samples_of(), edges)
+    captured = captured_program.capture_program(model(Cancels()), samples_of()[0])
+    evidence, notes = run_float64_reference(captured, samples_of(), edges)
     assert evidence.edge_names == ("steep",)
     assert "The edge input 'flat' is left out" in notes[0]
 

@@ -12,25 +12,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import program
+from exporter.capture import captured_program
 from exporter.capture.dynamic_shapes import (
-    dynamic_sizes_of_pixels,
-    resolve_dynamic_sizes,
-    run_dynamic_reference,
+    dynamic_shapes_of_pixels,
+    resolve_dynamic_shapes,
+    run_reference_of_dynamic_shapes,
     torch_dynamic_shapes,
 )
-from exporter.capture.reference import run_reference
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.config.options import parse_dynamic_options
 from exporter.errors import CaptureError, LoweringError, UsageError
 from exporter.files import EVIDENCE, SIZES
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.build import refuse_to_build_sizes
-from exporter.pipeline.results import ExpectedResult
-from exporter.pipeline.verify import verify_artifact
-from exporter.quantize import int8
+from exporter.pipeline.build_stage import build_stage_refuses_sizes
+from exporter.pipeline.stage_results import ExpectedResult
+from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.quantize import int8_recipe
 from exporter.records import Captured, DynamicSize, Limits, Model, Sample, SizeRange, TensorSpec, Verdict
 from exporter.verify import reference_io
-from exporter.verify.sizes import save_sizes
+from exporter.verify.several_sizes import save_several_sizes
 
 
 class Pictures(nn.Module):
@@ -111,11 +111,11 @@ def captured(kind: str) -> tuple[Captured, Path]:
     torch.manual_seed(0)
     samples = pictures() if kind == "pictures" else texts()
     net = model(Pictures(), samples) if kind == "pictures" else model(Texts(), samples, ("ids", "mask"))
-    sizes = resolve_dynamic_sizes(parse_dynamic_options(DYNAMIC[kind]), net.inputs)
-    made = program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
+    sizes = resolve_dynamic_shapes(parse_dynamic_options(DYNAMIC[kind]), net.inputs)
+    made = captured_program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-tests-"))
-    reference_io.save_reference(run_reference(made, samples, {})[0], folder / EVIDENCE)
-    save_sizes(run_dynamic_reference(made, samples), folder / SIZES)
+    reference_io.save_reference_io(run_float64_reference(made, samples, {})[0], folder / EVIDENCE)
+    save_several_sizes(run_reference_of_dynamic_shapes(made, samples), folder / SIZES)
     return made, folder
 
 
@@ -124,16 +124,22 @@ def emitted(kind: str, name: str) -> Path:
     """Make an artifact from the program that workers read from a file."""
     made, _ = captured(kind)
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-tests-"))
-    program.save_program(made, folder)
-    return FORMATS[VARIANTS[name].format].emit(program.load_program(folder), VARIANTS[name], folder).path
+    captured_program.save_captured_program(made, folder)
+    return (
+        FORMATS[VARIANTS[name].format]
+        .emit(captured_program.load_captured_program(folder), VARIANTS[name], folder)
+        .path
+    )
 
 
 def proven(made: Captured, folder: Path, name: str, path: Path | None = None) -> Verdict:
     variant = VARIANTS[name]
     path = path or FORMATS[variant.format].emit(made, variant, folder).path
     limits = Limits(min_delegated=0.0)
-    expected = ExpectedResult(made.inputs, made.outputs, program.program_matrix_weights(made), limits)
-    return verify_artifact(path, variant, folder / EVIDENCE, None, expected).verdict
+    expected = ExpectedResult(
+        made.inputs, made.outputs, captured_program.captured_program_matrix_weights(made), limits
+    )
+    return verify_stage_of_artifact(path, variant, folder / EVIDENCE, None, expected).verdict
 
 
 @pytest.mark.parametrize(
@@ -202,10 +208,10 @@ def test_a_size_that_a_trace_holds_fails(tmp_path: Path) -> None:
     """An artifact that computes with the example's size is right there, and wrong elsewhere."""
     samples = pictures()
     net = model(Scaled(), samples)
-    sizes = resolve_dynamic_sizes(parse_dynamic_options(DYNAMIC["pictures"]), net.inputs)
-    made = program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
-    reference_io.save_reference(run_reference(made, samples, {})[0], tmp_path / EVIDENCE)
-    save_sizes(run_dynamic_reference(made, samples), tmp_path / SIZES)
+    sizes = resolve_dynamic_shapes(parse_dynamic_options(DYNAMIC["pictures"]), net.inputs)
+    made = captured_program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
+    reference_io.save_reference_io(run_float64_reference(made, samples, {})[0], tmp_path / EVIDENCE)
+    save_several_sizes(run_reference_of_dynamic_shapes(made, samples), tmp_path / SIZES)
     verdict = proven(replace(made, module=Scaled(48)), tmp_path, "torchscript-lite-fp32")
     assert verdict.status == "failed"
     assert verdict.reason is not None
@@ -216,10 +222,10 @@ def test_int8_keeps_the_ranges(tmp_path: Path) -> None:
     """The quantised program takes every size, and its file's outputs are near the network's."""
     made, folder = captured("pictures")
     assert made.program is not None
-    quantized = int8.quantize_int8(made.program, pictures())
+    quantized = int8_recipe.quantize_by_int8_recipe(made.program, pictures())
     shapes = torch_dynamic_shapes(quantized.module, made.dynamic, 1)
-    int8.save_int8(replace(quantized, dynamic_shapes=shapes), tmp_path)
-    low = replace(made, program=int8.load_int8_program(tmp_path))
+    int8_recipe.save_int8_recipe(replace(quantized, dynamic_shapes=shapes), tmp_path)
+    low = replace(made, program=int8_recipe.load_int8_recipe_program(tmp_path))
     variant = VARIANTS["onnx-int8"]
     path = FORMATS["onnx"].emit(low, variant, tmp_path).path
     run, _ = FORMATS["onnx"].load(path, variant, 1)
@@ -234,9 +240,9 @@ def test_int8_keeps_the_ranges(tmp_path: Path) -> None:
 def test_a_network_of_one_size_is_refused() -> None:
     """The message has the way out: an export for each size."""
     net = model(Fixed(), [(np.zeros((1, 3, 16, 16), np.float32),)])
-    sizes = resolve_dynamic_sizes(parse_dynamic_options(["1x3x{8..16}x16"]), net.inputs)
+    sizes = resolve_dynamic_shapes(parse_dynamic_options(["1x3x{8..16}x16"]), net.inputs)
     with pytest.raises(CaptureError, match="cannot have the sizes of --dynamic") as caught:
-        program.capture_program(net, (np.zeros((1, 3, 16, 16), np.float32),), sizes=sizes)
+        captured_program.capture_program(net, (np.zeros((1, 3, 16, 16), np.float32),), sizes=sizes)
     assert caught.value.code == "EM-DYNAMIC"
 
 
@@ -257,13 +263,13 @@ SPECS = (TensorSpec("x", (1, 3, 32, 32)), TensorSpec("y", (1,)))
 def test_ranges_must_fit_the_example(options: list[str], words: str) -> None:
     """The example that everything else is measured at is one of the sizes."""
     with pytest.raises(UsageError, match=words):
-        resolve_dynamic_sizes(parse_dynamic_options(options), SPECS)
+        resolve_dynamic_shapes(parse_dynamic_options(options), SPECS)
 
 
 def test_pixels_have_the_planes_ranges() -> None:
     """Height and width are the axes before the channels, with the preprocessing embedded."""
     planes = (DynamicSize(SizeRange("h", 1, 2), ((0, 2),)), DynamicSize(SizeRange("w", 1, 2), ((0, 3),)))
-    assert [size.places for size in dynamic_sizes_of_pixels(planes)] == [((0, 1),), ((0, 2),)]
+    assert [size.places for size in dynamic_shapes_of_pixels(planes)] == [((0, 1),), ((0, 2),)]
 
 
 @pytest.mark.parametrize("name", ["coreml-fp16", "executorch-vulkan-fp16"])
@@ -271,5 +277,5 @@ def test_formats_of_one_size_are_refused(name: str) -> None:
     """What cannot have ranges says why, and the others are made."""
     made, _ = captured("pictures")
     with pytest.raises(LoweringError, match="export one for each size with --input-shape"):
-        refuse_to_build_sizes(made, VARIANTS[name])
-    refuse_to_build_sizes(replace(made, dynamic=()), VARIANTS[name])
+        build_stage_refuses_sizes(made, VARIANTS[name])
+    build_stage_refuses_sizes(replace(made, dynamic=()), VARIANTS[name])

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from exporter.architectures.preprocessing import PRESETS
-from exporter.capture import program
+from exporter.capture import captured_program
 from exporter.capture.embedded_preprocessing import EmbeddedPreprocessing, embed_preprocessing
 from exporter.data import synthetic
-from exporter.data.edges import edge_inputs
+from exporter.data.edge_inputs import edge_inputs
 from exporter.data.photo_preprocessing import preprocess_photo
 from exporter.errors import LoweringError, UsageError
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.build import refuse_to_build_pixels
-from exporter.quantize import int8
+from exporter.pipeline.build_stage import build_stage_refuses_pixels
+from exporter.quantize import int8_recipe
 from exporter.records import Captured, Model, Preprocessing, Sample, TensorSpec
 
 SIZE = 16
@@ -126,7 +126,7 @@ def test_bytes_give_what_prepared_photos_give(
     assert embedded.preprocessing is not None
     taken = prepared(photo(mode), embedded.preprocessing)
     assert (tuple(taken.shape), taken.dtype) == (shape, torch.uint8)
-    captured = program.capture_program(embedded, (taken.numpy(),))
+    captured = captured_program.capture_program(embedded, (taken.numpy(),))
     assert captured.folded
     assert captured.program is not None
     for run in (captured.module, captured.program.module()):
@@ -163,7 +163,7 @@ def test_the_normalisation_is_folded_where_that_is_exact(
     net = model(first, how(preset))
     embedded = embed_preprocessing(net, "rgb")
     taken = prepared(photo("RGB"), embedded.preprocessing)
-    captured = program.capture_program(embedded, (taken.numpy(),))
+    captured = captured_program.capture_program(embedded, (taken.numpy(),))
     assert captured.program is not None
     names = {str(node.target) for node in captured.program.graph.nodes}
     divides, subtracts = ("aten.div.Tensor" in names, "aten.sub.Tensor" in names)
@@ -197,7 +197,7 @@ def captured_net() -> tuple[Model, Captured, tuple[Sample, ...]]:
     net = model(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU()), how())
     embedded = embed_preprocessing(net, "rgba")
     taken = tuple((prepared(photo("RGB", seed), embedded.preprocessing).numpy(),) for seed in range(8))
-    return net, program.capture_program(embedded, taken[0]), taken
+    return net, captured_program.capture_program(embedded, taken[0]), taken
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_artifacts_take_bytes(name: str, most: float, tmp_path: Path) -> None:
     variant = VARIANTS[name]
     assert captured.program is not None
     if variant.precision == "int8":
-        quantized = int8.quantize_int8(captured.program, taken)
+        quantized = int8_recipe.quantize_by_int8_recipe(captured.program, taken)
         captured = replace(captured, program=quantized.program())
     path = FORMATS[variant.format].emit(captured, variant, tmp_path).path
     (read,) = FORMATS[variant.format].structure(path, variant).inputs
@@ -232,8 +232,8 @@ def test_core_ml_is_refused_with_its_own_option() -> None:
     """Core ML packages take photos in another way, which the message names."""
     _, captured, _ = captured_net()
     with pytest.raises(LoweringError, match="--image-input"):
-        refuse_to_build_pixels(captured, VARIANTS["coreml-fp16"])
-    refuse_to_build_pixels(captured, VARIANTS["onnx-fp32"])
+        build_stage_refuses_pixels(captured, VARIANTS["coreml-fp16"])
+    build_stage_refuses_pixels(captured, VARIANTS["onnx-fp32"])
 
 
 def test_made_up_and_extreme_pixels_are_photos() -> None:

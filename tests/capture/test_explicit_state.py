@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import explicit_state, program
-from exporter.capture.reference import run_reference
+from exporter.capture import captured_program, explicit_state
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.errors import CaptureError
 from exporter.records import Model, Sample, TensorSpec
 from tests.capture.test_state import STATE, Keeps, model, samples
@@ -27,7 +27,7 @@ def test_a_sequence_of_calls_is_the_same(how: str) -> None:
     given = samples()
     expected = by_itself(Keeps(how).eval(), given)
     explicit = explicit_state.make_state_explicit(model(how), given, given)
-    captured = program.capture_program(
+    captured = captured_program.capture_program(
         explicit.model, explicit.verification[0], others=explicit.verification[1:]
     )
     assert captured.state == ()
@@ -46,10 +46,10 @@ def test_samples_hold_the_state_that_each_call_meets(how: str) -> None:
     given = samples()
     explicit = explicit_state.make_state_explicit(model(how), given[:3], given)
     assert [len(explicit.calibration), len(explicit.verification)] == [3, 6]
-    captured = program.capture_program(
+    captured = captured_program.capture_program(
         explicit.model, explicit.verification[0], others=explicit.verification[1:]
     )
-    evidence, _ = run_reference(captured, explicit.verification, {})
+    evidence, _ = run_float64_reference(captured, explicit.verification, {})
     np.testing.assert_allclose(evidence.reference[0], by_itself(Keeps(how).eval(), given), atol=1e-6)
     for before, after in zip(explicit.verification[1:], evidence.reference[1], strict=False):
         np.testing.assert_allclose(before[1], after, atol=1e-6)
@@ -58,7 +58,7 @@ def test_samples_hold_the_state_that_each_call_meets(how: str) -> None:
 def test_names_are_the_buffers() -> None:
     """State inputs are named after their buffers, outputs with "_out" after that."""
     explicit = explicit_state.make_state_explicit(model("a running mean"), samples(), samples())
-    captured = program.capture_program(explicit.model, explicit.verification[0])
+    captured = captured_program.capture_program(explicit.model, explicit.verification[0])
     assert [spec.name for spec in captured.inputs] == ["x", "cache"]
     assert [spec.name for spec in captured.outputs] == ["logits", "cache_out"]
     assert "cache [1, 4]" in explicit.model.notes[-1]

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 
-from exporter.capture import program
+from exporter.capture import captured_program
 from exporter.capture.folded_weights import with_folded_weights
 from exporter.formats import FORMATS, VARIANTS
 from exporter.records import Model, TensorSpec
@@ -62,7 +62,7 @@ def test_the_graph_holds_the_weight_itself(name: str) -> None:
     net = Net(name).eval()
     before, answer = set(net.state_dict()), net(torch.from_numpy(ROWS[0][0]))
     model = Model(net, "tests:Net", (TensorSpec("x", (1, 8, 32)),), None, 0)
-    captured = program.capture_program(model, ROWS[0])
+    captured = captured_program.capture_program(model, ROWS[0])
     assert captured.program is not None
     assert {"conv.weight", "conv.bias", "head.weight", "head.bias"} == set(captured.program.state_dict)
     torch.testing.assert_close(captured.program.module()(torch.from_numpy(ROWS[0][0])), answer)

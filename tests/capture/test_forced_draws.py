@@ -132,7 +132,7 @@ def test_heavier_categories_are_drawn_first_from_either_end() -> None:
 
 def test_patterns_cover_ends_levels_and_mixtures() -> None:
     """Ramps first, then every level, both ends in turn, and mixtures within draws and from draw to draw."""
-    patterns = forced_draws.draw_patterns()
+    patterns = forced_draws.forced_draw_patterns()
     assert len(patterns) == 2 + 9 + 2 + 8
     first = [pattern(0, 3).tolist() for pattern in patterns]
     assert first[0] == pytest.approx([LOW, 0.5, HIGH])
@@ -200,5 +200,5 @@ def test_draws_are_numbered_by_their_position() -> None:
 
 def test_operators_are_named_as_torch_names_them() -> None:
     """The overload is no part of the name."""
-    assert forced_draws.draw_name(torch.ops.aten.rand.default) == "aten.rand"
+    assert forced_draws.forced_draw_name(torch.ops.aten.rand.default) == "aten.rand"
     assert set(DISTRIBUTIONS) >= {"rand", "randn", "multinomial", "normal"}

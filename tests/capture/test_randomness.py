@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture import program, randomness
+from exporter.capture import captured_program, randomness
 from exporter.errors import CaptureError
 from exporter.records import Model, TensorSpec
 from tests.odd_nets import Does
@@ -386,7 +386,7 @@ QUIET: dict[str, Callable[[Tensor], Tensor]] = {
 def test_what_draws_nothing_is_captured(case: str) -> None:
     """A random operator that no output depends on is accepted."""
     net = Does(QUIET[case]).eval()
-    captured = program.capture_program(
+    captured = captured_program.capture_program(
         Model(net, "tests:net", (TensorSpec("x", (1, 4)),), None, 0), (np.ones((1, 4), np.float32),)
     )
     assert captured.outputs[0].shape == (1, 4)
@@ -404,7 +404,7 @@ def test_a_branch_that_the_example_does_not_take_is_refused() -> None:
     """A branch that the example does not take is found in the graph."""
     model = Model(Does(rare).eval(), "tests:net", (TensorSpec("x", (1, 4)),), None, 0)
     with pytest.raises(CaptureError, match="draws random numbers") as caught:
-        program.capture_program(model, (np.ones((1, 4), np.float32),))
+        captured_program.capture_program(model, (np.ones((1, 4), np.float32),))
     assert "odd_nets.py" in caught.value.message
 
 
@@ -427,5 +427,5 @@ def test_a_network_that_draws_is_not_taken_for_one_with_state(draw: Callable[[Te
     model = Model(Does(draw).eval(), "net", (TensorSpec("x", (1, 4)),), None, 20)
     samples = [(np.full((1, 4), value, np.float32),) for value in (1.0, 2.0, 3.0)]
     with pytest.raises(CaptureError) as caught:
-        program.capture_program(model, samples[0], others=samples[1:])
+        captured_program.capture_program(model, samples[0], others=samples[1:])
     assert caught.value.code == "EM-RANDOM"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from exporter.capture import reference
+from exporter.capture import float64_reference
 from exporter.capture.digest import UnknownValueError, _Digest
 from exporter.errors import CaptureError
 from exporter.records import Sample, TensorSpec
@@ -28,15 +28,17 @@ def test_the_floor_is_the_worst_float_outputs() -> None:
     """Errors are shares of the largest value; whole numbers do not count, and nothing is no error."""
     expected = [(np.array([1.0, 4.0]), np.array([1, 2])), (np.array([2.0, 2.0]), np.array([1, 2]))]
     actual = [(np.array([1.0, 4.4]), np.array([9, 9])), (np.array([2.0, 2.0]), np.array([1, 2]))]
-    assert reference._reference_floor(expected, actual) == pytest.approx(0.1)
-    assert reference._reference_floor([one(1, dtype=int)], [one(5, dtype=int)]) == 0.0
-    assert reference._reference_floor([one(1j, dtype=complex)], [one(-1j, dtype=complex)]) == 2.0
+    assert float64_reference._float64_reference_floor(expected, actual) == pytest.approx(0.1)
+    assert float64_reference._float64_reference_floor([one(1, dtype=int)], [one(5, dtype=int)]) == 0.0
+    assert (
+        float64_reference._float64_reference_floor([one(1j, dtype=complex)], [one(-1j, dtype=complex)]) == 2.0
+    )
 
 
 @pytest.mark.parametrize(("floor", "noted"), [(1e-3, False), (1.1e-3, True), (math.inf, True)])
 def test_a_large_floor_is_noted(floor: float, noted: bool) -> None:
     """The note gives the figure."""
-    notes = reference._reference_floor_note(floor)
+    notes = float64_reference._float64_reference_floor_note(floor)
     assert len(notes) == noted
     assert not noted or f"Eager float32 itself is {floor:.1e}" in notes[0]
 
@@ -56,7 +58,7 @@ def test_a_large_floor_is_noted(floor: float, noted: bool) -> None:
 )
 def test_an_edge_that_says_nothing_is_named(expected: Sample, actual: Sample, says: str) -> None:
     """Values that are not finite, and outputs that float32 cannot compute; sizes are another matter."""
-    reason = reference._unusable_reference(expected, actual)
+    reason = float64_reference._unusable_float64_reference(expected, actual)
     assert says in reason
     assert bool(reason) is bool(says)
 
@@ -67,41 +69,41 @@ def test_samples_whose_size_rounding_decides_are_left_out() -> None:
     expected = [one(1.0), one(1.0, 2.0), one(1.0), one(5.0)]
     actual = [one(1.0), one(1.0), one(1.0), one(5.0)]
     trials = [[one(1.0), one(1.0), one(1.0, 1.0), one(5.0)]]
-    kept = reference._reference_of_equal_sizes(samples, expected, actual, trials)
+    kept = float64_reference._float64_reference_of_equal_sizes(samples, expected, actual, trials)
     assert [s[0].tolist() for s in kept[0]] == [[0], [3]]
     assert [e[0].tolist() for e in kept[1]] == [[1.0], [5.0]]
     assert [a[0].tolist() for a in kept[2]] == [[1.0], [5.0]]
     assert kept[3] == (
         "2 verification sample(s) are left out: rounding alone decides the size of an output there.",
     )
-    assert reference._reference_of_equal_sizes(samples, actual, actual, [])[3] == ()
+    assert float64_reference._float64_reference_of_equal_sizes(samples, actual, actual, [])[3] == ()
     with pytest.raises(CaptureError, match="on every sample"):
-        reference._reference_of_equal_sizes(samples[1:2], expected[1:2], actual[1:2], [])
+        float64_reference._float64_reference_of_equal_sizes(samples[1:2], expected[1:2], actual[1:2], [])
 
 
 def test_outputs_keep_their_number_of_dimensions() -> None:
     """An output that has one or two dimensions is refused by its name."""
     captured: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,)), TensorSpec("b", (1,))])
     flat, deep = np.zeros(2), np.zeros((2, 2))
-    reference._check_reference_ranks(captured, [(flat, deep), (np.zeros(3), deep)])
+    float64_reference._check_float64_reference_ranks(captured, [(flat, deep), (np.zeros(3), deep)])
     with pytest.raises(CaptureError, match="output 'b' has 1 or 2 dimensions"):
-        reference._check_reference_ranks(captured, [(flat, deep), (flat, flat)])
+        float64_reference._check_float64_reference_ranks(captured, [(flat, deep), (flat, flat)])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
 def test_real_and_complex_outputs_need_no_other_roundings(dtype: str) -> None:
     """Only a discrete output can change by rounding alone, so that the network is not run again."""
     captured: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,), dtype)])
-    assert reference._run_nudged_references(captured, [(1,)], [one(1.0)]) == []
+    assert float64_reference._run_nudged_float64_references(captured, [(1,)], [one(1.0)]) == []
     discrete: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,), dtype), TensorSpec("b", (1,), "int64")])
-    assert reference._run_nudged_references(discrete, [(1,), (1,)], []) == []
+    assert float64_reference._run_nudged_float64_references(discrete, [(1,), (1,)], []) == []
     with pytest.raises(AttributeError):  # it has no network to run
-        reference._run_nudged_references(discrete, [(1,), (1,)], [one(1.0)])
+        float64_reference._run_nudged_float64_references(discrete, [(1,), (1,)], [one(1.0)])
 
 
 def test_no_samples_have_the_shape_of_one() -> None:
     """An empty stack keeps the samples' type."""
-    (empty,) = reference._empty_reference((np.zeros((2, 3), np.int32),))
+    (empty,) = float64_reference._empty_float64_reference((np.zeros((2, 3), np.int32),))
     assert empty.shape == (0, 2, 3)
     assert empty.dtype == np.int32
 
@@ -109,10 +111,12 @@ def test_no_samples_have_the_shape_of_one() -> None:
 def test_scenes_follow_the_samples_that_are_left() -> None:
     """The scene of a sample that was left out goes with it; without scenes there are none."""
     samples = [one(i) for i in range(4)]
-    (scenes,) = reference._scenes_of_reference([samples[1], samples[3]], samples, [7, 7, 8, 9])
+    (scenes,) = float64_reference._scenes_of_float64_reference(
+        [samples[1], samples[3]], samples, [7, 7, 8, 9]
+    )
     assert scenes.tolist() == [7, 9]
     assert scenes.dtype == np.int64
-    assert reference._scenes_of_reference(samples, samples, ()) == ()
+    assert float64_reference._scenes_of_float64_reference(samples, samples, ()) == ()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,9 @@ def test_sizes_are_tried_with_different_roundings(
 ) -> None:
     """Where sizes depend on the data, or are seen to differ, five networks are rounded differently."""
     captured: Any = SimpleNamespace(variable=variable, inputs=(TensorSpec("x", (1,)),))
-    networks = reference._reference_size_trials(captured, [(np.zeros(size),) for size in sizes])
+    networks = float64_reference._float64_reference_size_trials(
+        captured, [(np.zeros(size),) for size in sizes]
+    )
     assert [network.seed for network in networks] == list(range(trials))
     assert not any(network.widen for network in networks)
 
@@ -144,18 +150,18 @@ class Above(nn.Module):
 def test_an_edge_whose_size_rounding_decides_is_left_out() -> None:
     """Values at the limit itself are above it in some roundings; the clear edge input stays."""
     captured: Any = SimpleNamespace(module=Above(), inputs=(TensorSpec("x", (1, 8)),), variable=("y",))
-    exact, single = (reference._ReferenceNetwork(captured, widen) for widen in (True, False))
+    exact, single = (float64_reference._ReferenceNetwork(captured, widen) for widen in (True, False))
     edges = {
         "at the limit": (np.full((1, 8), 0.5, np.float32),),
         "clear": (np.arange(8, dtype=np.float32)[None],),
     }
-    trials = reference._reference_size_trials(captured, [])
-    expected, actual, notes = reference._reference_on_edges(exact, single, edges, trials)
+    trials = float64_reference._float64_reference_size_trials(captured, [])
+    expected, actual, notes = float64_reference._float64_reference_on_edges(exact, single, edges, trials)
     assert list(expected) == ["clear"]
     assert [outputs[0].tolist() for outputs in actual] == [list(range(1, 8))]
     assert len(notes) == 1
     assert "'at the limit' is left out: rounding alone" in notes[0]
-    assert list(reference._reference_on_edges(exact, single, edges)[0]) == list(edges)
+    assert list(float64_reference._float64_reference_on_edges(exact, single, edges)[0]) == list(edges)
 
 
 class Way(enum.Enum):

@@ -69,7 +69,7 @@ def test_a_detector_that_is_not_trained_passes(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     samples = [(random.normal(size=(1, 16)).astype(np.float32),) for _ in range(16)]
     captured = proof.capture(Detector(), samples, tmp_path)
-    evidence = reference_io.load_reference(tmp_path / proof.EVIDENCE)
+    evidence = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
     assert evidence.eager_errors[0].min() >= ERROR
     verdict = proof.prove(captured, "onnx-fp32", tmp_path)
     assert (verdict.status, verdict.reason) == ("passed", None)

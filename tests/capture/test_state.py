@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import program
-from exporter.capture.reference import run_reference
+from exporter.capture import captured_program
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.capture.state import state_changed_by_calls
 from exporter.errors import CaptureError
 from exporter.records import Model, Sample, TensorSpec
@@ -117,7 +117,7 @@ def test_state_of_torchscript_is_named() -> None:
 @pytest.mark.parametrize("how", [how for how, names in STATE.items() if names == ("cache",)])
 def test_what_is_captured_holds_the_checkpoints_state(how: str) -> None:
     """No call of ours, such as the example, leaves state in the module or in the graph."""
-    captured = program.capture_program(model(how), samples()[0], others=samples()[1:])
+    captured = captured_program.capture_program(model(how), samples()[0], others=samples()[1:])
     assert captured.state == ("cache",)
     assert captured.module.get_buffer("cache").tolist() == [[0.5] * 4]
     assert captured.program is not None
@@ -128,8 +128,8 @@ def test_what_is_captured_holds_the_checkpoints_state(how: str) -> None:
 def test_the_reference_is_a_sequence_from_the_checkpoints_state(how: str) -> None:
     """The reference calls the samples one after the other, and the edges again from the start."""
     given = samples()
-    captured = program.capture_program(model(how), given[0], others=given[1:])
-    evidence, _ = run_reference(captured, given, {"first": given[0]})
+    captured = captured_program.capture_program(model(how), given[0], others=given[1:])
+    evidence, _ = run_float64_reference(captured, given, {"first": given[0]})
     assert evidence.state == STATE[how]
     net = Keeps(how).eval()
     with torch.no_grad():
@@ -140,6 +140,6 @@ def test_the_reference_is_a_sequence_from_the_checkpoints_state(how: str) -> Non
 
 def test_a_network_without_state_is_exported_as_it_is_warmed() -> None:
     """A table that the first call makes would stop torch.export, which allows no assignments."""
-    captured = program.capture_program(model("a table"), samples()[0], others=samples()[1:])
+    captured = captured_program.capture_program(model("a table"), samples()[0], others=samples()[1:])
     assert captured.state == ()
     assert captured.program is not None

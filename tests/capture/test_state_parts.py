@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from exporter.capture import state
+from exporter.capture.captured_program import _captured_program_output_kind
 from exporter.capture.other_ties import TiesFromOneEnd
-from exporter.capture.program import _program_output_kind
 
 NAN = math.nan
 
@@ -110,9 +110,14 @@ def test_attributes_are_no_buffers() -> None:
 
 def test_kinds_of_tensors_have_names() -> None:
     """As a message calls them."""
-    assert _program_output_kind(torch.eye(2).to_sparse()) == "sparse_coo"
-    assert _program_output_kind(torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])) == "nested"
-    assert _program_output_kind(torch.quantize_per_tensor(torch.ones(1), 1.0, 0, torch.qint8)) == "quantised"
+    assert _captured_program_output_kind(torch.eye(2).to_sparse()) == "sparse_coo"
+    assert (
+        _captured_program_output_kind(torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])) == "nested"
+    )
+    assert (
+        _captured_program_output_kind(torch.quantize_per_tensor(torch.ones(1), 1.0, 0, torch.qint8))
+        == "quantised"
+    )
 
 
 X = torch.tensor([[1.0, 2, 2], [3, 3, 3]])

@@ -19,7 +19,7 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from exporter import checkpoints
-from exporter.checkpoints import choose_weights, contents, exported_program_json, inert_values
+from exporter.checkpoints import checkpoint_contents, choose_weights, exported_program_json, inert_values
 from exporter.config import toml_file
 from exporter.errors import BoundsError, CheckpointError, ExportError, UsageError, brief_error
 from tests.checkpoints import makers
@@ -236,7 +236,7 @@ def test_expressions(name: str) -> None:
     """A size's expression that sympy would work on for ever is refused before sympy sees it."""
     began = time.process_time()
     with pytest.raises(CheckpointError):
-        exported_program_json._json_expression(TOWERS[name])
+        exported_program_json._exported_program_json_expression(TOWERS[name])
     assert time.process_time() - began < SECONDS
 
 
@@ -244,13 +244,15 @@ def test_expressions(name: str) -> None:
 def test_honest_expressions(height: int) -> None:
     """What a network of strided convolutions makes of a free size passes."""
     honest = tower("Add(FloorDiv(Add({0}, Integer(-1)), Integer(2)), Integer(1))", height)
-    assert exported_program_json._json_expression(honest) == honest
+    assert exported_program_json._exported_program_json_expression(honest) == honest
 
 
 def test_a_long_listing_is_cut() -> None:
     """A million entries are not a million lines."""
-    listed = contents.describe_contents({f"k{i}": i for i in range(contents.MAX_ENTRIES + 5)})
-    assert len(listed) == contents.MAX_ENTRIES + 1
+    listed = checkpoint_contents.describe_checkpoint_contents(
+        {f"k{i}": i for i in range(checkpoint_contents.MAX_ENTRIES + 5)}
+    )
+    assert len(listed) == checkpoint_contents.MAX_ENTRIES + 1
     assert listed[-1] == ("…", "and 5 entries more")
 
 

@@ -15,7 +15,7 @@ from exporter.checkpoints import is_folder, read_checkpoint
 from exporter.checkpoints.lora import find_lora_weights, merge_lora
 from exporter.config.request import ModelRequest
 from exporter.errors import CheckpointError
-from exporter.pipeline import read
+from exporter.pipeline import read_stage
 from exporter.records import Checkpoint
 
 RANK, ALPHA = 2, 6.0
@@ -201,5 +201,5 @@ def test_a_request_with_a_base_reads_both(tmp_path: Path) -> None:
     base = base_tensors()
     torch.save(base, tmp_path / "base.pt")
     for path in (folder, folder / "adapter_model.safetensors"):
-        checkpoint = read.read_checkpoint(ModelRequest(path, base=tmp_path / "base.pt"))
+        checkpoint = read_stage.read_stage_checkpoint(ModelRequest(path, base=tmp_path / "base.pt"))
         assert list(changed(checkpoint, base)) == ["encoder.query.weight"]

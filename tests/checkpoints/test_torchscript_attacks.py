@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter import checkpoints, sandbox
-from exporter.checkpoints import torchscript, torchscript_operators
+from exporter.checkpoints import torchscript_checkpoint, torchscript_operators
 from exporter.errors import CheckpointError
 from tests.checkpoints import hostile_scripts as hostile
 from tests.checkpoints.makers import torchscript_bytes, written
@@ -40,7 +40,7 @@ def test_archives_that_do_more_than_compute_are_refused(
 ) -> None:
     """Reading such an archive writes no file, says nothing, and ends in one message."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torchscript, "CHECK_SECONDS", 5.0)
+    monkeypatch.setattr(torchscript_checkpoint, "CHECK_SECONDS", 5.0)
     path = written(tmp_path, ARCHIVES[name]())
     capfd.readouterr()
     with pytest.raises(CheckpointError):
@@ -52,7 +52,7 @@ def test_archives_that_do_more_than_compute_are_refused(
 @pytest.mark.parametrize("lines", [*hostile.HANGS.values()], ids=[*hostile.HANGS])
 def test_endless_code_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
     """Code that never ends, or ends with the memory, is cut off and the message says so."""
-    monkeypatch.setattr(torchscript, "CHECK_SECONDS", 1.0)
+    monkeypatch.setattr(torchscript_checkpoint, "CHECK_SECONDS", 1.0)
     path = written(tmp_path, hostile.with_statements(lines))
     began = time.monotonic()
     with pytest.raises(CheckpointError, match=r"more than 1 s|memory|crashes"):
@@ -141,9 +141,14 @@ def test_no_allowed_operator_names_a_file() -> None:
         if takes_text and (takes_values or len(kinds) == kinds.count("str")):
             suspicious.add(schema.name)
     of_texts = {name for name in suspicious if name.startswith(("aten::linalg_", "aten::fft_"))}
-    unknown = (suspicious & torchscript_operators.allowed_operators()) - FREE_TEXT - of_texts - TEXT_FUNCTIONS
+    unknown = (
+        (suspicious & torchscript_operators.allowed_torchscript_operators())
+        - FREE_TEXT
+        - of_texts
+        - TEXT_FUNCTIONS
+    )
     assert not unknown
-    assert not set(NAMES_FILES) & torchscript_operators.allowed_operators()
+    assert not set(NAMES_FILES) & torchscript_operators.allowed_torchscript_operators()
 
 
 TEXT_METHODS = (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from android_harness import all_devices, build, parse
+from android_harness import all_devices, parse, runner_build
 from android_harness import errors as harness
 from android_harness.all_devices import Outcome
 from android_harness.records import BenchConfig, BenchTask, Launch, Session
@@ -21,7 +21,7 @@ from exporter import bench
 from exporter.cli import main
 from exporter.cli.console import bench as tables
 from exporter.config import targets
-from exporter.pipeline import estimates
+from exporter.pipeline import estimate_stage
 from exporter.pipeline.audit import verify_export
 from exporter.records import DeviceLatency, EstimatedLatency, Report
 from exporter.report import manifest, text
@@ -229,7 +229,7 @@ class TestLearning:
         target = targets.get_target("snapdragon865")
 
         def estimated(report: Report) -> Report:
-            rows = estimates.add_estimates(report.artifacts, {}, target, 600_000_000)
+            rows = estimate_stage.run_estimate_stage(report.artifacts, {}, target, 600_000_000)
             return replace(report, artifacts=rows)
 
         def of_chosen(report: Report) -> EstimatedLatency:
@@ -358,9 +358,9 @@ def test_export_and_bench_in_one_command(
     """`export CKPT … --bench --device host` runs the real runner and exits with 19."""
     monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)  # other tests' load is no reason to wait
     try:
-        build.find_build_of_runner("host", "executorch")
+        runner_build.find_runner_build("host", "executorch")
     except harness.SetupError:
-        build.build_runners("host")
+        runner_build.build_runners("host")
     export = [str(exports.checkpoint("cnn")), "--target", "snapdragon865", "-o", str(tmp_path / "out")]
     net = ["--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8", "--formats", "executorch"]
     with pytest.raises(SystemExit) as caught:

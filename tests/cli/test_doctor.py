@@ -17,7 +17,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
-from android_harness import build
+from android_harness import runner_build
 from android_harness.errors import SetupError
 from exporter.cli import inspect_and_verify, prepare
 from exporter.cli.app import app
@@ -357,11 +357,11 @@ def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
             raise SetupError("It is not built.", f"Build it: build --for {target}")
         return Path("runner")
 
-    monkeypatch.setattr(build, "find_build_of_runner", find)
+    monkeypatch.setattr(runner_build, "find_runner_build", find)
     finding = phone_findings()["Runner, android-arm64"]
     assert finding.detail == "built for executorch, onnxruntime, vulkan, not for torchscript"
     assert finding.fix == "build --for android-arm64"
-    monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: Path("runner"))
+    monkeypatch.setattr(runner_build, "find_runner_build", lambda target, backend: Path("runner"))
     assert phone_findings()["Runner, host"].state == "ok"
 
 

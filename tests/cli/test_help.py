@@ -11,7 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import exporter.cli  # noqa: F401 - registers the commands
-from exporter.cli.app import app, help_paragraphs
+from exporter.cli.app import app, app_help_paragraphs
 
 
 def commands(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -47,4 +47,4 @@ def test_a_default_of_zero_is_explained(names: tuple[str, ...]) -> None:
 
 def test_paragraphs_stay_apart() -> None:
     """Only the line breaks within a paragraph go."""
-    assert help_paragraphs("one\ntwo\n\nthree") == "one two\n\nthree"
+    assert app_help_paragraphs("one\ntwo\n\nthree") == "one two\n\nthree"

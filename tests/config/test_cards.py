@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from exporter.architectures import index, preprocessing
+from exporter.architectures import network_index, preprocessing
 from exporter.cli import main
 from exporter.config import cards
 from exporter.config.request import Request
@@ -45,7 +45,9 @@ class TestShipped:
         """Each loads, names an existing architecture, and has its weights' preprocessing."""
         card = cards.load_card(MODELS / name)
         known = str(card.listed.architecture.name).removeprefix("torchvision/")
-        recipes = [recipe for entry in index.index_entries_by_name(known) for recipe in entry.recipes]
+        recipes = [
+            recipe for entry in network_index.network_index_entries_by_name(known) for recipe in entry.recipes
+        ]
         (recipe,) = {r for r in recipes if card.listed.checkpoint.sha256.startswith(r.sha256_prefix)}
         assert card.listed.preprocessing is not None
         assert card.listed.preprocessing.record() == recipe.preprocessing

@@ -47,7 +47,7 @@ def test_the_nearest_set_is_named(installed: dict[str, str], text: str) -> None:
 def test_an_untested_set_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     """The warning names the package, its version and the tested one; a tested set has none."""
     versions = dict(TOOLCHAIN_SETS[0].versions)
-    monkeypatch.setattr(toolchains, "_installed_version", versions.__getitem__)
+    monkeypatch.setattr(toolchains, "_installed_toolchain_version", versions.__getitem__)
     assert toolchain_warnings() == ()
     versions["torch"] = "9.9.9"
     (warning,) = toolchain_warnings()

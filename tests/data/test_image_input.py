@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.config.request import Request
-from exporter.data.image_input import image_input_of, images_of_data
+from exporter.data.image_input import image_input_of, image_inputs_of_data
 from exporter.data.sample_sets import Data
 from exporter.errors import CalibrationError, UsageError
 from exporter.formats import VARIANTS
@@ -77,9 +77,9 @@ def test_photos_stay_as_they_are_and_others_become_the_nearest_picture() -> None
     """A picture is not touched; between two levels the nearest one is taken, for every purpose."""
     image = image_input_of([SPEC], HOW)
     picture = prepared(np.full((3, 4, 6), 7), HOW)
-    assert images_of_data(data(picture), image).verification[0][0] is picture
+    assert image_inputs_of_data(data(picture), image).verification[0][0] is picture
     between = prepared(np.full((3, 4, 6), 7.4), HOW)
-    moved = images_of_data(replace(data(between), choice=((between,),)), image)
+    moved = image_inputs_of_data(replace(data(between), choice=((between,),)), image)
     for samples in (moved.calibration, moved.verification, moved.choice):
         np.testing.assert_allclose(samples[0][0], picture, rtol=0, atol=1e-6)
         assert samples[0][0].dtype == np.float32
@@ -90,8 +90,8 @@ def test_rows_that_are_no_picture_are_refused() -> None:
     image = image_input_of([SPEC], HOW)
     beyond = prepared(np.full((3, 4, 6), 400), HOW)
     with pytest.raises(CalibrationError, match="pixels of 400 to 400"):
-        images_of_data(data(beyond), image)
-    (clipped,) = images_of_data(data(beyond, "synthetic"), image).verification[0]
+        image_inputs_of_data(data(beyond), image)
+    (clipped,) = image_inputs_of_data(data(beyond, "synthetic"), image).verification[0]
     np.testing.assert_allclose(image.levels(clipped), 255, atol=1e-3)
 
 

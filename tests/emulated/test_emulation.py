@@ -21,7 +21,7 @@ from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError, MissingDependencyError
 from exporter.estimate import qemu_plugin
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline import audit, emulation, estimates
+from exporter.pipeline import audit, emulation_stage, estimate_stage
 from exporter.records import Array, Emulation, Limits, Sample
 from exporter.report import manifest
 from tests.exports import exported
@@ -44,7 +44,7 @@ def on_planted_arm(name: str, change: Callable[[Array], Array]) -> Emulation:
 
     with mock.patch.object(emulated, "run_emulated", run):
         nothing = ArmTools(Path(), Path())
-        return emulation.emulate_artifact(
+        return emulation_stage.emulation_stage_of_artifact(
             path, variant, out / "verification.npz", Limits(), PHONE, nothing, Path()
         )
 
@@ -57,7 +57,7 @@ class TestPlantedFaults:
         """What computes the same on Arm passes, and the difference is zero."""
         result = on_planted_arm(name, lambda array: array)
         assert (result.status, result.reason, result.difference) == ("passed", "", 0)
-        assert (result.core, result.samples) == ("cortex-a76", emulation.SAMPLES)
+        assert (result.core, result.samples) == ("cortex-a76", emulation_stage.SAMPLES)
         assert result.max_error is not None
 
     @pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16", "onnx-int8", "executorch-xnnpack-int8"])
@@ -96,7 +96,7 @@ class TestPlantedFaults:
         """A runtime that crashes there is a failure with its reason."""
         with mock.patch.object(emulated, "run_emulated", side_effect=LoweringError("the runtime crashes")):
             out, _ = exported("cnn")
-            result = emulation.emulate_artifact(
+            result = emulation_stage.emulation_stage_of_artifact(
                 out / "onnx-fp32.onnx", VARIANTS["onnx-fp32"], out / "verification.npz", Limits(), PHONE,
                 ArmTools(Path(), Path()), Path(),
             )  # fmt: skip
@@ -152,9 +152,12 @@ class TestQemu:
         if command := qemu_plugin.missing_for_plugin():
             pytest.skip(f"missing: {command}")
         tools = ready, qemu_plugin.make_plugin(ready.folder)
-        monkeypatch.setattr(estimates, "tools_for_estimates", lambda _: tools)
+        monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: tools)
         first, second = (
-            {a.variant.name: a.estimates for a in estimates.estimate_export(out, 2, cached=False).artifacts}
+            {
+                a.variant.name: a.estimates
+                for a in estimate_stage.estimate_stage_for_command(out, 2, cached=False).artifacts
+            }
             for _ in range(2)
         )
         assert first == second

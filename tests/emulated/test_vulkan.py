@@ -13,13 +13,13 @@ from torch import nn
 
 import exporter.formats.executorch as executorch
 from exporter import sandbox
-from exporter.capture.program import program_matrix_weights
-from exporter.capture.reference import run_reference
+from exporter.capture.captured_program import captured_program_matrix_weights
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.emulated.vulkan import bionic, vulkan_tools
 from exporter.errors import CannotRunHere, LoweringError, MissingDependencyError
 from exporter.formats import VARIANTS
-from exporter.pipeline.results import ExpectedResult
-from exporter.pipeline.verify import verify_artifact
+from exporter.pipeline.stage_results import ExpectedResult
+from exporter.pipeline.verify_stage import verify_stage_of_artifact
 from exporter.records import Captured, Limits
 from exporter.sandbox.child import call_in_child
 from exporter.verify import reference_io
@@ -58,12 +58,12 @@ def verdict(net: nn.Module, folder: Path, ready: Path) -> list[str]:
         net, torch.export.export(net, model.example), "", model.example, model.inputs, model.outputs
     )
     path = executorch.emit(lowered, VARIANT, folder).path
-    evidence, _ = run_reference(model, samples("cnn", 1400, 8), {})
-    reference_io.save_reference(evidence, folder / "verification.npz")
-    expected = ExpectedResult(model.inputs, model.outputs, program_matrix_weights(model), Limits())
+    evidence, _ = run_float64_reference(model, samples("cnn", 1400, 8), {})
+    reference_io.save_reference_io(evidence, folder / "verification.npz")
+    expected = ExpectedResult(model.inputs, model.outputs, captured_program_matrix_weights(model), Limits())
 
     def judge() -> list[str]:
-        judged = verify_artifact(path, VARIANT, folder / "verification.npz", None, expected).verdict
+        judged = verify_stage_of_artifact(path, VARIANT, folder / "verification.npz", None, expected).verdict
         return [judged.status, str(judged.reason), judged.runtime]
 
     scratch = folder / "scratch"

@@ -16,8 +16,8 @@ from exporter.capture.control_flow import control_flow_of_program
 from exporter.data import Data
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
-from exporter.pipeline import int8, results
-from exporter.pipeline.build import refuse_to_build_batch_statistics
+from exporter.pipeline import int8_stage, stage_results
+from exporter.pipeline.build_stage import refuse_to_build_batch_statistics
 from exporter.records import Captured, Sample
 from tests import proof
 
@@ -66,16 +66,16 @@ def test_float16_has_one_level_of_branches(
 
 def test_int8_names_what_it_cannot_quantise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The quantiser's own message is about a graph that the user never wrote."""
-    from exporter.capture import program
+    from exporter.capture import captured_program
 
     network = captured(branch_in_branch, tmp_path)
     assert network.program is not None
     assert control_flow_of_program(network.program) == ("torch.cond",)
-    program.save_program(network, tmp_path)
+    captured_program.save_captured_program(network, tmp_path)
     samples = tuple(rows(4))
-    monkeypatch.setattr(results, "load_data_result", lambda _: Data(samples, samples, "arrays"))
+    monkeypatch.setattr(stage_results, "load_stage_data", lambda _: Data(samples, samples, "arrays"))
     with pytest.raises(LoweringError, match=r"does not know what is within torch\.cond"):
-        int8.quantize_to_int8(tmp_path, 0.9)
+        int8_stage.quantize_in_int8_stage(tmp_path, 0.9)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 import exporter.formats.coreai as coreai
-from exporter.capture.program import program_matrix_weights
-from exporter.capture.reference import run_reference
+from exporter.capture.captured_program import captured_program_matrix_weights
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.config.targets import get_target
 from exporter.errors import CannotRunHere, LoweringError, MissingDependencyError
-from exporter.formats.coreai import asset
-from exporter.pipeline.results import ExpectedResult
+from exporter.formats.coreai import coreai_asset
+from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.variants import check_variant_extras, plan_variants
-from exporter.pipeline.verify import verify_artifact
+from exporter.pipeline.verify_stage import verify_stage_of_artifact
 from exporter.records import Captured, Limits, Precision, Variant, Verdict
 from exporter.verify import reference_io
 from tests import exports
@@ -35,8 +35,8 @@ VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in coreai
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the inputs and the float64 outputs that artifacts of "cnn" are judged by."""
     path = tmp_path_factory.mktemp("evidence") / "verification.npz"
-    given, _ = run_reference(captured("cnn"), samples("cnn", 1400, 16), {})
-    reference_io.save_reference(given, path)
+    given, _ = run_float64_reference(captured("cnn"), samples("cnn", 1400, 16), {})
+    reference_io.save_reference_io(given, path)
     return path
 
 
@@ -44,8 +44,8 @@ def verdict(net: Captured, precision: Precision, evidence: Path, folder: Path) -
     """Return the verdict on the asset of a network that claims to be "cnn"."""
     model = captured("cnn")
     path = coreai.emit(net, VARIANTS[precision], folder).path
-    expected = ExpectedResult(model.inputs, model.outputs, program_matrix_weights(model), Limits())
-    return verify_artifact(path, VARIANTS[precision], evidence, None, expected).verdict
+    expected = ExpectedResult(model.inputs, model.outputs, captured_program_matrix_weights(model), Limits())
+    return verify_stage_of_artifact(path, VARIANTS[precision], evidence, None, expected).verdict
 
 
 def changed(change: nn.Module) -> Captured:
@@ -62,7 +62,7 @@ def test_files_hold_and_compute_the_model(name: str, precision: str, stored: str
     path = coreai.emit(net, variant, tmp_path).path
     contents = coreai.structure(path, variant)
     assert (contents.inputs, contents.outputs) == (net.inputs, net.outputs)
-    assert contents.weight_elements == {stored: program_matrix_weights(net)}
+    assert contents.weight_elements == {stored: captured_program_matrix_weights(net)}
     run, runtime = coreai.load(path, variant, 1)
     assert runtime.startswith("coreai 1.")
     outputs = net.module(*net.example)
@@ -162,27 +162,27 @@ def test_the_same_model_gives_the_same_bytes(written: Path, tmp_path: Path) -> N
     folder = tmp_path / "again"
     folder.mkdir()
     again = coreai.emit(captured("two_in_two_out"), VARIANTS["fp32"], folder).path
-    assert {n: (written / n).read_bytes() for n in asset.FILES} == {
-        n: (again / n).read_bytes() for n in asset.FILES
+    assert {n: (written / n).read_bytes() for n in coreai_asset.FILES} == {
+        n: (again / n).read_bytes() for n in coreai_asset.FILES
     }
 
 
 def cut(path: Path) -> None:
-    program = path / asset.PROGRAM
+    program = path / coreai_asset.PROGRAM
     program.write_bytes(program.read_bytes()[:-100])
 
 
 def linked(path: Path) -> None:
-    program = path / asset.PROGRAM
-    program.rename(path.parent / asset.PROGRAM)
-    program.symlink_to(path.parent / asset.PROGRAM)
+    program = path / coreai_asset.PROGRAM
+    program.rename(path.parent / coreai_asset.PROGRAM)
+    program.symlink_to(path.parent / coreai_asset.PROGRAM)
 
 
 DAMAGES = {
     "cut": (cut, "is damaged"),
     "a link": (linked, "is not a Core AI asset"),
     "one file too many": (lambda path: (path / "more.bin").touch(), "is not a Core AI asset"),
-    "one file too few": (lambda path: (path / asset.METADATA).unlink(), "is not a Core AI asset"),
+    "one file too few": (lambda path: (path / coreai_asset.METADATA).unlink(), "is not a Core AI asset"),
 }
 
 

@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.coreml as coreml
-from exporter.capture.program import program_matrix_weights
+from exporter.capture.captured_program import captured_program_matrix_weights
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
-from exporter.formats.coreml.convert import convert_to_coreml
-from exporter.formats.coreml.description import check_package_description
-from exporter.formats.coreml.interpreter import program, table
-from exporter.formats.coreml.package import (
+from exporter.formats.coreml.coreml_compress import (
+    coreml_operations_to_compress,
+    load_coreml_program_to_compress,
+)
+from exporter.formats.coreml.coreml_convert import convert_to_coreml
+from exporter.formats.coreml.coreml_package import (
     NAMES_KEY,
     coremltools_quietly_for_package,
-    read_package,
-    write_package,
+    read_coreml_package,
+    write_coreml_package,
 )
+from exporter.formats.coreml.interpreter import mil_program, table
+from exporter.formats.coreml.package_description import check_package_description
 from exporter.records import About, Captured, TensorSpec, Variant
 from tests.nets import NETS, captured, samples
 
@@ -64,7 +67,7 @@ def test_weights_are_stored_as_said(name: str, precision: str, stored: str, tmp_
     net = captured(name)
     contents = coreml.structure(coreml.emit(net, VARIANTS[precision], tmp_path).path, VARIANTS[precision])
     assert (contents.inputs, contents.outputs) == (net.inputs, net.outputs)
-    total = program_matrix_weights(net)
+    total = captured_program_matrix_weights(net)
     assert sum(contents.weight_elements.values()) == total
     assert contents.weight_elements[stored] >= 0.94 * total
     assert contents.quantized_weight_fraction == (0 if precision == "fp16" else 1)
@@ -90,7 +93,9 @@ def test_weights_stay_close(precision: str, limit_db: float, packages: dict[str,
     exact = {tuple(p.shape): p.detach().numpy() for p in captured("attention").module.parameters()}
     unpacked = [
         operation.materialized_val_inference()
-        for operation in operations_to_compress(load_program_to_compress(read_package(packages[precision])))
+        for operation in coreml_operations_to_compress(
+            load_coreml_program_to_compress(read_coreml_package(packages[precision]))
+        )
         if operation.op_type.startswith("constexpr_")
     ]
     assert len(unpacked) == 5
@@ -138,7 +143,7 @@ def test_odd_names_map_back(tmp_path: Path) -> None:
     """Names that Core ML refuses are changed in the file, noted, and given back by the reader."""
     net = capture(nn.Linear(8, 16), torch.ones(1, 8), names=("0.pixel-values",), out="0_pixel_values")
     emission = coreml.emit(net, VARIANTS["w8"], tmp_path)
-    spec = read_package(emission.path).spec
+    spec = read_coreml_package(emission.path).spec
     assert spec.description.input[0].name == "_0_pixel_values"
     assert "'0.pixel-values' is '_0_pixel_values'" in emission.notes[1]
     contents = coreml.structure(emission.path, VARIANTS["w8"])
@@ -173,7 +178,7 @@ def test_integer_inputs(tmp_path: Path) -> None:
     net = capture(Tokens(), torch.ones(1, 7), torch.ones(1, 7, dtype=torch.int64), names=("tokens", "mask"))
     emission = coreml.emit(net, VARIANTS["fp16"], tmp_path)
     assert "mask: int32, because Core ML has no 64-bit integers." in emission.notes
-    description = read_package(emission.path).spec.description
+    description = read_coreml_package(emission.path).spec.description
     assert [feature.name for feature in description.input] == ["tokens", "mask"]
     assert "TorchExport" in description.metadata.userDefined["com.github.apple.coremltools.source_dialect"]
     inputs = coreml.structure(emission.path, VARIANTS["fp16"]).inputs
@@ -246,7 +251,9 @@ def test_an_operator_that_the_interpreter_does_not_know(
     packages: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package does not run here, and the reason names the operator."""
-    monkeypatch.setattr(program, "OPERATORS", {n: f for n, f in table.OPERATORS.items() if n != "layer_norm"})
+    monkeypatch.setattr(
+        mil_program, "OPERATORS", {n: f for n, f in table.OPERATORS.items() if n != "layer_norm"}
+    )
     with pytest.raises(CannotRunHere, match=r"macOS and iOS only.*operator layer_norm"):
         coreml.load(packages["fp16"], VARIANTS["fp16"], 1)
 
@@ -295,17 +302,17 @@ def _manifest_elsewhere(path: Path) -> None:
 
 
 def _wrong_shape(path: Path) -> None:
-    package = read_package(path)
+    package = read_coreml_package(path)
     package.spec.description.output[0].type.multiArrayType.shape[1] = 11
     shutil.rmtree(path)
-    write_package(package, path)
+    write_coreml_package(package, path)
 
 
 def _missing_name(path: Path) -> None:
-    package = read_package(path)
+    package = read_coreml_package(path)
     package.spec.description.metadata.userDefined[NAMES_KEY] = '{"inputs": []}'
     shutil.rmtree(path)
-    write_package(package, path)
+    write_coreml_package(package, path)
 
 
 def _a_file(path: Path) -> None:
@@ -348,7 +355,7 @@ def test_a_package_tells_people_about_its_model(precision: str, tmp_path: Path) 
     """Author, licence, version, labels and preparation are in the written file, compressed or not."""
     net = dataclasses.replace(captured("cnn"), about=ABOUT)
     path = coreml.emit(net, VARIANTS[precision], tmp_path).path
-    description = read_package(path).spec.description
+    description = read_coreml_package(path).spec.description
     metadata = description.metadata
     assert (metadata.shortDescription, metadata.author) == ("Tells digits apart", "The lab")
     assert (metadata.license, metadata.versionString) == ("BSD-3-Clause", "2.1")
@@ -362,7 +369,9 @@ def test_a_package_tells_people_about_its_model(precision: str, tmp_path: Path) 
 def test_labels_of_other_outputs_are_left_out(tmp_path: Path) -> None:
     """Labels are for an output that has a score for each; nothing said leaves no text."""
     net = dataclasses.replace(captured("cnn"), about=About(labels=("cat", "dog")))
-    metadata = read_package(coreml.emit(net, VARIANTS["fp16"], tmp_path).path).spec.description.metadata
+    metadata = read_coreml_package(
+        coreml.emit(net, VARIANTS["fp16"], tmp_path).path
+    ).spec.description.metadata
     assert "classes" not in metadata.userDefined
     assert (metadata.author, metadata.license, metadata.versionString) == ("", "", "")
 
@@ -379,7 +388,7 @@ def test_labels_of_other_outputs_are_left_out(tmp_path: Path) -> None:
 def test_texts_that_are_not_the_models_are_refused(change: Callable[[Any], object], tmp_path: Path) -> None:
     """What was read back must be what was to be written."""
     net = dataclasses.replace(captured("cnn"), about=ABOUT)
-    spec = read_package(coreml.emit(net, VARIANTS["fp16"], tmp_path).path).spec
+    spec = read_coreml_package(coreml.emit(net, VARIANTS["fp16"], tmp_path).path).spec
     check_package_description(spec, net)
     change(spec.description)
     with pytest.raises(LoweringError, match="the model"):

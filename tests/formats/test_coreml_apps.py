@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.coreml as coreml
-from exporter.capture.program import program_matrix_weights
+from exporter.capture.captured_program import captured_program_matrix_weights
 from exporter.data.image_input import image_input_of
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
-from exporter.formats.coreml.classifier import read_classifier
-from exporter.formats.coreml.contents import tensors_of_contents
-from exporter.formats.coreml.edit import edited_block
-from exporter.formats.coreml.image import pixels_of_image
-from exporter.formats.coreml.interpreter.program import Program
-from exporter.formats.coreml.package import WEIGHTS, Package, read_package, write_package
-from exporter.pipeline.results import ExpectedResult
-from exporter.pipeline.verify import verify_artifact
+from exporter.formats.coreml.coreml_classifier import read_coreml_classifier
+from exporter.formats.coreml.coreml_contents import tensors_of_coreml_contents
+from exporter.formats.coreml.coreml_edit import coreml_edited_block
+from exporter.formats.coreml.coreml_image import pixels_of_coreml_image
+from exporter.formats.coreml.coreml_package import WEIGHTS, Package, read_coreml_package, write_coreml_package
+from exporter.formats.coreml.interpreter.mil_program import Program
+from exporter.pipeline.stage_results import ExpectedResult
+from exporter.pipeline.verify_stage import verify_stage_of_artifact
 from exporter.records import (
     About,
     Captured,
@@ -38,7 +38,7 @@ from exporter.records import (
     TensorSpec,
     Verdict,
 )
-from exporter.verify.reference_io import load_reference, pictures_of_reference
+from exporter.verify.reference_io import load_reference_io, pictures_of_reference_io
 from tests import proof
 
 LABELS = ("tabby cat", "crane", "crane", 'öre, "coin"')
@@ -95,9 +95,11 @@ class Made:
         model = self.captured
         fields = {"labels": model.about.labels, "image": model.image} | changes
         expected = ExpectedResult(
-            model.inputs, model.outputs, program_matrix_weights(model), Limits(), **fields
+            model.inputs, model.outputs, captured_program_matrix_weights(model), Limits(), **fields
         )
-        result = verify_artifact(path or self.path, FP16, self.path.parent / proof.EVIDENCE, None, expected)
+        result = verify_stage_of_artifact(
+            path or self.path, FP16, self.path.parent / proof.EVIDENCE, None, expected
+        )
         return result.structure, result.verdict
 
 
@@ -127,7 +129,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def values_of(path: Path, pixels: np.ndarray) -> dict[str, Any]:
     """Compute every output of a package from what an app gives it."""
-    return Program.of_package(read_package(path), path / WEIGHTS.parent).values([pixels])
+    return Program.of_package(read_coreml_package(path), path / WEIGHTS.parent).values([pixels])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_the_package_prepares_the_picture_itself(
 ) -> None:
     """Given bytes, it computes what the network does with the prepared picture, to half precision."""
     package = made_package(tmp_path, preprocessing, (), channels=channels)
-    picture = read_package(package.path).spec.description.input[0].type.imageType
+    picture = read_coreml_package(package.path).spec.description.input[0].type.imageType
     assert (picture.width, picture.height) == (20, 12)
     structure, verdict = package.judge()
     assert verdict.status == "passed", verdict.reason
@@ -158,7 +160,7 @@ def test_the_package_prepares_the_picture_itself(
         np.broadcast_to(np.array(v), channels).reshape(shape) for v in (preprocessing.mean, preprocessing.std)
     )
     prepared = ((pixels / 255 * preprocessing.scale - mean) / std).astype(np.float32)
-    np.testing.assert_array_equal(pixels_of_image(prepared, image), pixels)
+    np.testing.assert_array_equal(pixels_of_coreml_image(prepared, image), pixels)
     exact = package.captured.module(torch.from_numpy(prepared)).detach().numpy()
     (actual,) = values_of(package.path, pixels).values()
     assert np.abs(actual - exact).max() < 2e-3 * np.abs(exact).max()
@@ -170,7 +172,7 @@ def test_edge_inputs_that_are_no_picture_are_left_out(made: Made) -> None:
     assert image
     scale, bias = (np.array(v, np.float32)[:, None, None] for v in (image.scale, image.bias))
     edges = [np.full((1, 3, 12, 20), level) * scale + bias for level in (100.5, 255.0, 256.0)]
-    evidence = load_reference(made.path.parent / proof.EVIDENCE)
+    evidence = load_reference_io(made.path.parent / proof.EVIDENCE)
     three = dataclasses.replace(
         evidence,
         edge_inputs=(np.stack(edges).astype(np.float32),),
@@ -178,7 +180,7 @@ def test_edge_inputs_that_are_no_picture_are_left_out(made: Made) -> None:
         edge_names=("half", "white", "beyond"),
         edge_floors=(1.0, 2.0, 3.0),
     )
-    pictures = pictures_of_reference(three, image)
+    pictures = pictures_of_reference_io(three, image)
     assert (pictures.edge_names, pictures.edge_floors) == (("white",), (2.0,))
     np.testing.assert_array_equal(pictures.edge_reference[0], evidence.edge_reference[0][1:2])
     np.testing.assert_array_equal(pictures.edges()[0][0], edges[1].astype(np.float32))
@@ -202,13 +204,13 @@ def test_a_classifier_gives_label_and_probabilities(made: Made) -> None:
     """The label is that of the largest score, probabilities are their softmax, the scores stay an output."""
     assert made.captured.image
     sample = pictures(made.captured.image, 1)[0]
-    values = values_of(made.path, pixels_of_image(sample[0], made.captured.image))
+    values = values_of(made.path, pixels_of_coreml_image(sample[0], made.captured.image))
     assert list(values) == ["logits", "classLabel", "classLabel_probs"]
     scores = torch.from_numpy(values["logits"][0]).double()
     assert values["classLabel"] == CLASSES[int(scores.argmax())]
     assert tuple(values["classLabel_probs"]) == CLASSES
     np.testing.assert_allclose(list(values["classLabel_probs"].values()), scores.softmax(0), atol=1e-5)
-    description = read_package(made.path).spec.description
+    description = read_coreml_package(made.path).spec.description
     assert description.predictedFeatureName == "classLabel"
     assert description.predictedProbabilitiesName == "classLabel_probs"
 
@@ -228,7 +230,7 @@ def test_probabilities_are_not_normalised_twice(end: nn.Module, tmp_path: Path) 
 def test_labels_of_another_number_classify_nothing(tmp_path: Path) -> None:
     """A package whose labels are not one for each score has the model's own outputs alone."""
     package = made_package(tmp_path, None, ("one", "two"))
-    assert [f.name for f in read_package(package.path).spec.description.output] == ["logits"]
+    assert [f.name for f in read_coreml_package(package.path).spec.description.output] == ["logits"]
     assert package.judge()[1].status == "passed"
 
 
@@ -239,15 +241,15 @@ def test_a_name_that_is_taken_is_left_alone(tmp_path: Path) -> None:
         made.captured, outputs=(dataclasses.replace(made.captured.outputs[0], name="classLabel"),)
     )
     (tmp_path / "again").mkdir()
-    spec = read_package(coreml.emit(renamed, FP16, tmp_path / "again").path).spec
-    assert [f.name for f in tensors_of_contents(spec)] == ["classLabel"]
-    classifier = read_classifier(spec)
+    spec = read_coreml_package(coreml.emit(renamed, FP16, tmp_path / "again").path).spec
+    assert [f.name for f in tensors_of_coreml_contents(spec)] == ["classLabel"]
+    classifier = read_coreml_classifier(spec)
     assert classifier
     assert classifier.label == "classLabel_"
 
 
 def constant_of(spec: Any, ending: str) -> Any:
-    (found,) = [o for o in edited_block(spec).operations if o.outputs[0].name.endswith(ending)]
+    (found,) = [o for o in coreml_edited_block(spec).operations if o.outputs[0].name.endswith(ending)]
     return found.attributes["val"].immediateValue.tensor.floats.values
 
 
@@ -286,12 +288,12 @@ def turned(spec: Any) -> None:
 
 
 def prepared_otherwise(spec: Any) -> None:
-    (call,) = [o for o in edited_block(spec).operations if o.outputs[0].name.endswith("_prepared")]
+    (call,) = [o for o in coreml_edited_block(spec).operations if o.outputs[0].name.endswith("_prepared")]
     call.type = "maximum"
 
 
 def classes_of(spec: Any) -> Any:
-    (call,) = [o for o in edited_block(spec).operations if o.type == "classify"]
+    (call,) = [o for o in coreml_edited_block(spec).operations if o.type == "classify"]
     return call.inputs["classes"].arguments[0].value.immediateValue.list.values
 
 
@@ -306,18 +308,18 @@ def repeated_label(spec: Any) -> None:
 
 def softmax_over_nothing(spec: Any) -> None:
     """Along the axis of one, every probability is 1, and the label is always the first."""
-    (axis,) = [o for o in edited_block(spec).operations if o.outputs[0].name.endswith("_axis")]
+    (axis,) = [o for o in coreml_edited_block(spec).operations if o.outputs[0].name.endswith("_axis")]
     axis.attributes["val"].immediateValue.tensor.ints.values[0] = 0
 
 
 def of_another_value(spec: Any) -> None:
-    (call,) = [o for o in edited_block(spec).operations if o.type == "softmax"]
+    (call,) = [o for o in coreml_edited_block(spec).operations if o.type == "softmax"]
     call.type = "tanh"
     del call.inputs["axis"]
 
 
 def no_classifier(spec: Any) -> None:
-    block = edited_block(spec)
+    block = coreml_edited_block(spec)
     del block.operations[-1]
     del block.outputs[-2:]
     del spec.description.output[-2:]
@@ -350,10 +352,10 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
 def test_a_planted_fault_fails(name: str, made: Made, tmp_path: Path) -> None:
     """A package that prepares or classifies wrongly fails, and the reason is the fault's."""
     damage, words = FAULTS[name]
-    package = read_package(made.path)
+    package = read_coreml_package(made.path)
     damage(package.spec)
     path = tmp_path / made.path.name
-    write_package(package, path)
+    write_coreml_package(package, path)
     _, verdict = made.judge(path)
     assert verdict.status == "failed", verdict
     assert words in (verdict.reason or ""), verdict.reason
@@ -377,7 +379,7 @@ def exchanged(spec: Any) -> None:
     names = {"logits": "probs", "probs": "logits"}
     for feature in spec.description.output:
         feature.name = names.get(feature.name, feature.name)
-    block = edited_block(spec)
+    block = coreml_edited_block(spec)
     for operation in block.operations:
         for output in operation.outputs:
             output.name = names.get(output.name, output.name)
@@ -407,10 +409,10 @@ def test_names_exchanged_in_description_and_program_fail(tmp_path: Path) -> None
     assert [spec.name for spec in captured.outputs] == ["logits", "probs"]
     path = coreml.emit(captured, FP16, tmp_path).path
     assert proof.judge(captured, path, FP16.name).status == "passed"
-    package = read_package(path)
+    package = read_coreml_package(path)
     exchanged(package.spec)
     shutil.rmtree(path)
-    write_package(Package(package.spec, package.weights), path)
+    write_coreml_package(Package(package.spec, package.weights), path)
     verdict = proof.judge(captured, path, FP16.name)
     assert verdict.status == "failed"
     assert "It names its inputs and outputs x0, probs, logits" in (verdict.reason or "")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import exporter.formats.coreml as coreml
 from benchmarks.zoo import image
 from exporter.formats import VARIANTS
-from exporter.formats.coreml.package import Package, read_package, write_package
+from exporter.formats.coreml.coreml_package import Package, read_coreml_package, write_coreml_package
 from exporter.records import Captured, Sample
 from tests import proof
 
@@ -84,7 +84,7 @@ class Edited:
     """A package whose program and weights can be changed in place."""
 
     def __init__(self, path: Path) -> None:
-        package = read_package(path)
+        package = read_coreml_package(path)
         self.spec, self.weights = package.spec, bytearray(package.weights)
         function = self.spec.mlProgram.functions["main"]
         self.operations = next(iter(function.block_specializations.values())).operations
@@ -216,7 +216,7 @@ def test_a_planted_fault_fails(name: str, made: Made, tmp_path: Path) -> None:
     package = Edited(made.files[variant])
     damage(package)
     path = tmp_path / f"{variant}.mlpackage"
-    write_package(Package(package.spec, bytes(package.weights)), path)
+    write_coreml_package(Package(package.spec, bytes(package.weights)), path)
     assert_fails(made, path, variant, words)
 
 
@@ -257,7 +257,7 @@ def test_an_edit_without_a_fault_passes(made: Made, tmp_path: Path) -> None:
     """Reading, changing nothing and writing gives the same bytes: the faults above are the only change."""
     for variant, original in made.files.items():
         package = Edited(original)
-        write_package(Package(package.spec, bytes(package.weights)), tmp_path / variant)
+        write_coreml_package(Package(package.spec, bytes(package.weights)), tmp_path / variant)
         files = sorted(f.relative_to(original) for f in original.rglob("*") if f.is_file())
         assert [(original / f).read_bytes() for f in files] == [
             (tmp_path / variant / f).read_bytes() for f in files

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.formats.coreml import convert
+from exporter.formats.coreml import coreml_convert
 from exporter.formats.coreml.convertible_graph import convertible_graph
+from exporter.formats.coreml.coreml_package import write_coreml_package
 from exporter.formats.coreml.interpreter import load_interpreter
-from exporter.formats.coreml.package import write_package
 
 FILLED: dict[str, Callable[[Tensor], Tensor]] = {
     "zeros_like": lambda x: torch.zeros_like(x > 0, dtype=torch.float32).masked_fill(x > 0, -3.5),
@@ -38,8 +38,8 @@ def test_filled_tensors_keep_their_type(name: str, tmp_path: Path) -> None:
     """A float mask that is made like a boolean one has numbers in it."""
     x = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (2, 6)).astype(np.float32))
     net = Filled(name)
-    package = convert._convert_from_program(torch.export.export(net, (x,)), [])
-    write_package(package, tmp_path / "filled.mlpackage")
+    package = coreml_convert._coreml_convert_from_program(torch.export.export(net, (x,)), [])
+    write_coreml_package(package, tmp_path / "filled.mlpackage")
     run, _ = load_interpreter(tmp_path / "filled.mlpackage")
     np.testing.assert_allclose(run((x.numpy(),))[0], net(x).numpy(), atol=4e-3)
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import exporter.formats.executorch as executorch
 from exporter.capture.torchvision_ops import prepare_torchvision_ops
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.executorch.parameter_names import with_usable_naming
-from exporter.formats.executorch.work import operator_work
-from exporter.quantize import int8
-from exporter.quantize.int8 import int8_runner
+from exporter.formats.executorch.operator_work import operator_work
+from exporter.formats.executorch.parameter_names import with_usable_parameter_names
+from exporter.quantize import int8_recipe
+from exporter.quantize.int8_recipe import int8_recipe_runner
 from exporter.records import Array, Captured, Emission, Sample, Variant
 from tests.nets import NETS, captured, captured_for, quantized, samples, trained
 
@@ -80,7 +80,7 @@ def test_int8_files_run_like_their_quantized_program(emitted: Emitted, net: str)
     """Lowering keeps every value, but for rounding ties behind the operators that stay float kernels."""
     emission = emitted[net, "int8"]
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=1)
-    program = int8_runner(quantized(net).module)
+    program = int8_recipe_runner(quantized(net).module)
     pairs = [
         (actual, expected)
         for sample in samples(net, 1400, 16)
@@ -250,13 +250,13 @@ def test_parameters_keep_names_that_the_compiler_can_use() -> None:
     """The user's names stay in the file, except those that cannot become identifiers."""
     program = captured("cnn").program
     assert program is not None
-    assert with_usable_naming(program) is program
+    assert with_usable_parameter_names(program) is program
     numbered = captured("numbered").program
     assert numbered is not None
     before = set(numbered.state_dict)
-    names = set(with_usable_naming(numbered).graph_signature.parameters)
+    names = set(with_usable_parameter_names(numbered).graph_signature.parameters)
     assert names == {"p_" + name.replace(".", "_") for name in numbered.graph_signature.parameters}
-    assert names <= set(with_usable_naming(numbered).state_dict)
+    assert names <= set(with_usable_parameter_names(numbered).state_dict)
     assert set(numbered.state_dict) == before
 
 
@@ -297,7 +297,7 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     net.load_state_dict(torch.load(weights / "mobilenet_v2-b0353104.pth", weights_only=True))
     images = _photo_crops()
     example = (torch.from_numpy(images[0][0]),)
-    quantized = int8.quantize_int8(torch.export.export(net, example), images[:4])
+    quantized = int8_recipe.quantize_by_int8_recipe(torch.export.export(net, example), images[:4])
     model = Captured(net, quantized.program(), "", example, (), ())
     emission = executorch.emit(model, VARIANTS["int8"], tmp_path)
     structure = executorch.structure(emission.path, VARIANTS["int8"])
@@ -308,7 +308,7 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(program.execution_plan[0], program))
     assert sum(graph.work.macs for graph in graphs) == 300_774_272
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)
-    expected, actual = int8_runner(quantized.module)(images[4])[0], run(images[4])[0]
+    expected, actual = int8_recipe_runner(quantized.module)(images[4])[0], run(images[4])[0]
     assert np.abs(actual - expected).max() <= 1e-6 * np.abs(expected).max()
 
 

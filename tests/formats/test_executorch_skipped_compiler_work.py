@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.formats.executorch import lowering, skipped_compiler_work
+from exporter.formats.executorch import executorch_lowering, skipped_compiler_work
 from exporter.formats.executorch.skipped_compiler_work import XNNPACK_PATTERNS, skip_compiler_work
 from tests import nets
 from tests.nets import captured
@@ -34,7 +34,7 @@ def _program(net: str, quantized: bool) -> torch.export.ExportedProgram:
 
 
 def _bytes(program: torch.export.ExportedProgram, backend: str) -> bytes:
-    return bytes(lowering.lower_to_executorch(copy.deepcopy(program), backend).buffer)
+    return bytes(executorch_lowering.lower_to_executorch(copy.deepcopy(program), backend).buffer)
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_same_bytes_with_and_without(
     """The file is the same to the last byte, also for networks that have the patterns searched for."""
     program = _program(net, quantized)
     lean = _bytes(program, backend)
-    monkeypatch.setattr(lowering, "skip_compiler_work", contextlib.nullcontext)
+    monkeypatch.setattr(executorch_lowering, "skip_compiler_work", contextlib.nullcontext)
     assert lean == _bytes(program, backend)
 
 

@@ -21,10 +21,13 @@ import exporter.formats.coreml as coreml
 import exporter.formats.onnx as onnx_format
 from exporter import export
 from exporter.formats import half_precision
-from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
-from exporter.formats.coreml.convert import convert_to_coreml
-from exporter.formats.onnx.export import export_fp32_onnx
-from exporter.formats.onnx.float16 import onnx_float16_model
+from exporter.formats.coreml.coreml_compress import (
+    coreml_operations_to_compress,
+    load_coreml_program_to_compress,
+)
+from exporter.formats.coreml.coreml_convert import convert_to_coreml
+from exporter.formats.onnx.onnx_export import export_fp32_onnx
+from exporter.formats.onnx.onnx_float16 import onnx_float16_model
 from exporter.records import Array, Captured, TensorSpec
 from exporter.verify.compare_outputs import compare_agreement, compare_sqnr_db
 from tests import exports, nets
@@ -34,7 +37,9 @@ Node = half_precision.HalfNode
 
 def inside(*nodes: Node, external: tuple[str, ...] = ()) -> str:
     """Return the operators that stay in float32, in order."""
-    return " ".join(nodes[i].operator for i in sorted(half_precision.nodes_not_in_half(nodes, external)))
+    return " ".join(
+        nodes[i].operator for i in sorted(half_precision.nodes_not_in_half_precision(nodes, external))
+    )
 
 
 def chain(*operators: str) -> list[Node]:
@@ -96,9 +101,9 @@ def test_weights_stay_half() -> None:
     """A position embedding that only a norm reads is not brought into float32; a value per channel is."""
     embedding, norm = Node("Add", ("x",), ("y",), weights=True), Node("layer_norm", ("y",), ("z",))
     assert inside(embedding, norm) == "layer_norm"
-    assert [half_precision.is_half_matrix(shape) for shape in ((1, 8, 32), (1, 32, 1, 1), (32,), ())] == [
-        True
-    ] + 3 * [False]
+    assert [
+        half_precision.is_half_precision_matrix(shape) for shape in ((1, 8, 32), (1, 32, 1, 1), (32,), ())
+    ] == [True] + 3 * [False]
 
 
 def test_every_name_of_the_table_is_an_operator() -> None:
@@ -257,8 +262,8 @@ def test_core_ml_keeps_the_loud_networks_norm_in_float32() -> None:
     assert types["linear"] == "fp16"
     casts = [
         op
-        for op in operations_to_compress(
-            load_program_to_compress(convert_to_coreml(nets.captured("loud"))[0])
+        for op in coreml_operations_to_compress(
+            load_coreml_program_to_compress(convert_to_coreml(nets.captured("loud"))[0])
         )
         if op.op_type == "cast"
     ]
@@ -270,7 +275,7 @@ def core_ml_types(captured: Captured) -> dict[str, str]:
     from coremltools.converters.mil.mil.types import builtin_to_string
 
     widest: dict[str, str] = {}
-    for op in operations_to_compress(load_program_to_compress(convert_to_coreml(captured)[0])):
+    for op in coreml_operations_to_compress(load_coreml_program_to_compress(convert_to_coreml(captured)[0])):
         if op.op_type not in {"const", "cast"}:
             kind = builtin_to_string(op.outputs[0].dtype)
             widest[op.op_type] = max(kind, widest.get(op.op_type, ""), key=lambda k: k == "fp32")

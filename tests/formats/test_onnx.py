@@ -20,8 +20,8 @@ from onnx import TensorProto, helper
 
 import exporter.formats.onnx as onnx_format
 from exporter.errors import LoweringError
-from exporter.formats.onnx import export, ort_convert
-from exporter.quantize.int8 import int8_runner
+from exporter.formats.onnx import onnx_export, ort_convert
+from exporter.quantize.int8_recipe import int8_recipe_runner
 from exporter.records import Array, Emission, Sample, TensorSpec
 from tests import nets
 
@@ -121,7 +121,7 @@ def test_int8_files_do_what_their_program_does(net: str, name: str, folders: Cal
     """The artifact and the quantised program, in XNNPACK's rounding, differ by rounding ties only."""
     emission = emitted(net, name, folders(net))
     run, _ = onnx_format.load(emission.path, VARIANTS[name], 1)
-    program = stacked(int8_runner(nets.quantized(net).module), held_out(net))
+    program = stacked(int8_recipe_runner(nets.quantized(net).module), held_out(net))
     for expected, actual in zip(program, stacked(run, held_out(net)), strict=True):
         assert sqnr_db(expected, actual) >= 30
 
@@ -178,7 +178,7 @@ def test_bytes_are_reproducible_and_say_nothing_of_this_machine(
 
 def test_converting_twice_gives_the_same_ort_file() -> None:
     """ONNX Runtime's own writer orders a table at random; ours does not show it."""
-    model = export.export_fp32_onnx(nets.captured("cnn"))
+    model = onnx_export.export_fp32_onnx(nets.captured("cnn"))
     assert len({ort_convert.convert_to_ort(model) for _ in range(4)}) == 1
 
 
@@ -211,7 +211,7 @@ def test_a_model_without_a_program_says_why(tmp_path: Path) -> None:
 
 def test_weights_that_exceed_one_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above protobuf's limit the message gives both sizes."""
-    monkeypatch.setattr(export, "MAX_BYTES", 1000)
+    monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
     with pytest.raises(LoweringError, match="one ONNX file holds up to"):
         onnx_format.emit(replace(nets.captured("cnn")), VARIANTS["onnx-fp32"], tmp_path)
 

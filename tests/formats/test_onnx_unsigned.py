@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.formats.onnx.quantized import unsigned_quantized
+from exporter.formats.onnx.onnx_quantized import unsigned_onnx_quantized
 from exporter.records import Array
 
 
@@ -47,7 +47,7 @@ def outputs(model: bytes, x: Array) -> Array:
 def test_a_quantised_constant_keeps_its_numbers() -> None:
     """A float constant behind a quantiser and a stored int8 one both give the same sums as before."""
     model, x = model_with_a_constant(), np.linspace(-2, 2, 8, dtype=np.float32)
-    unsigned = unsigned_quantized(model)
+    unsigned = unsigned_onnx_quantized(model)
     types = {c.name: c.data_type for c in onnx.load_model_from_string(unsigned).graph.initializer}
     assert TensorProto.INT8 not in types.values()
     assert TensorProto.FLOAT in types.values()

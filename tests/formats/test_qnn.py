@@ -15,14 +15,14 @@ import pytest
 from onnx import helper, numpy_helper
 
 import exporter.formats.qnn as qnn
-from exporter.capture.program import program_matrix_weights
+from exporter.capture.captured_program import captured_program_matrix_weights
 from exporter.config.targets import TARGETS, get_target
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.qnn.contents import CONTEXT, MODEL
+from exporter.formats.qnn.qnn_contents import CONTEXT, MODEL
 from exporter.formats.qnn.session import compile_in_htp_session
-from exporter.pipeline.results import ExpectedResult
+from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.variants import plan_variants
-from exporter.pipeline.verify import verify_artifact
+from exporter.pipeline.verify_stage import verify_stage_of_artifact
 from exporter.records import Limits, Variant, Verdict
 from tests import exports, nets, proof
 
@@ -55,8 +55,8 @@ def verdict(out: Path) -> Verdict:
     captured = nets.captured("cnn")
     specs = (replace(captured.inputs[0], name="x0"),)
     outputs = qnn.structure(artifact(out), VARIANTS["v73"]).outputs
-    expected = ExpectedResult(specs, outputs, program_matrix_weights(captured), Limits())
-    return verify_artifact(
+    expected = ExpectedResult(specs, outputs, captured_program_matrix_weights(captured), Limits())
+    return verify_stage_of_artifact(
         artifact(out), VARIANTS["v73"], out / proof.EVIDENCE, out / proof.LOWERING, expected
     ).verdict
 
@@ -67,7 +67,7 @@ def test_it_passes_on_the_simulator(out: Path) -> None:
     judged = verdict(out)
     assert (judged.status, judged.reason) == ("passed", None)
     assert structure.delegated_fraction == 1.0
-    assert structure.weight_elements == {"int8": program_matrix_weights(nets.captured("cnn"))}
+    assert structure.weight_elements == {"int8": captured_program_matrix_weights(nets.captured("cnn"))}
     assert judged.runtime.startswith("onnxruntime-qnn 2.")
     assert judged.runtime.endswith("(simulator, v73)")
     assert judged.comparison is not None

@@ -15,8 +15,8 @@ from exporter.capture import calls
 from exporter.formats import FORMATS, VARIANTS, simulation
 from exporter.pipeline.simulation import simulate_lookalikes
 from exporter.records import Captured, Limits, Sample, TensorSpec
-from exporter.verify.judge import judge_artifact
-from exporter.verify.reference_io import ReferenceIO, stack_reference
+from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.reference_io import ReferenceIO, stack_reference_io
 from exporter.verify.simulation_io import Simulation
 from tests import nets
 
@@ -80,10 +80,10 @@ def evidence(net: nn.Module, samples: Sequence[Sample]) -> ReferenceIO:
     exact = calls.call_runner(copy.deepcopy(net).double(), widen=True)
     edges = [zeros(samples[0])]
     return ReferenceIO(
-        inputs=stack_reference(samples),
-        reference=stack_reference([exact(sample) for sample in samples]),
-        edge_inputs=stack_reference(edges),
-        edge_reference=stack_reference([exact(sample) for sample in edges]),
+        inputs=stack_reference_io(samples),
+        reference=stack_reference_io([exact(sample) for sample in samples]),
+        edge_inputs=stack_reference_io(edges),
+        edge_reference=stack_reference_io([exact(sample) for sample in edges]),
         edge_names=("zeros",),
         floor=1e-6,
         edge_floor=1e-6,
@@ -100,8 +100,8 @@ def simulated(net: nn.Module, samples: Sequence[Sample]) -> Simulation:
     assert program is not None
     run = simulation.format_simulation_runner(program, "fp16")
     return Simulation(
-        stack_reference([run(sample) for sample in samples]),
-        {"zeros": stack_reference([run(zeros(samples[0]))])},
+        stack_reference_io([run(sample) for sample in samples]),
+        {"zeros": stack_reference_io([run(zeros(samples[0]))])},
         lookalikes=simulate_lookalikes(program, samples),
     )
 
@@ -109,7 +109,7 @@ def simulated(net: nn.Module, samples: Sequence[Sample]) -> Simulation:
 def outputs(net: nn.Module, samples: Sequence[Sample], folder: Path) -> tuple[np.ndarray, ...]:
     emission = FORMATS["onnx"].emit(captured(net, samples[0]), FP16, folder)
     run, _ = FORMATS["onnx"].load(emission.path, FP16, 1)
-    return stack_reference([run(sample) for sample in [*samples, zeros(samples[0])]])
+    return stack_reference_io([run(sample) for sample in [*samples, zeros(samples[0])]])
 
 
 def reason(net: nn.Module, other: nn.Module, samples: Sequence[Sample], folder: Path) -> str:

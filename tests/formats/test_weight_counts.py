@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exporter.capture import matmul_weights
 from exporter.formats import FORMATS, VARIANTS
-from exporter.quantize import int8
+from exporter.quantize import int8_recipe
 from exporter.records import QUANTIZED, Captured, Limits, Structure, TensorSpec, Variant
 from exporter.verify import contract
 
@@ -67,7 +67,7 @@ def captured(net: nn.Module, precision: str = "fp32") -> Captured:
     net = net.eval()
     program = torch.export.export(net, (IMAGE,))
     if precision in QUANTIZED:
-        program = int8.quantize_int8(program, [(IMAGE.numpy(),)] * 2).program()
+        program = int8_recipe.quantize_by_int8_recipe(program, [(IMAGE.numpy(),)] * 2).program()
     inputs, outputs = (TensorSpec("image", tuple(IMAGE.shape)),), (TensorSpec("y", tuple(net(IMAGE).shape)),)
     return Captured(net, program, "", (IMAGE,), inputs, outputs)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from android_harness import build, protocol, wheels
+from android_harness import protocol, runner_build, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Backend, Build
 from android_harness.simulator import base
@@ -52,7 +52,7 @@ def _fetched_wheels(machine: str) -> None:
 @functools.cache
 def host_build() -> tuple[Path, ...]:
     _fetched_wheels(platform.machine())
-    return build.build_runners("host")
+    return runner_build.build_runners("host")
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def arm64_build() -> tuple[Path, ...]:
     if not shutil.which("aarch64-linux-gnu-g++"):
         pytest.skip("there is no aarch64-linux-gnu-g++")
     _fetched_wheels(wheels.ARM64)
-    return build.build_runners("linux-arm64")
+    return runner_build.build_runners("linux-arm64")
 
 
 def host_runner(backend: Backend) -> Path:
@@ -72,7 +72,7 @@ def host_runner(backend: Backend) -> Path:
 
 def find(target: Build, backend: Backend) -> Path | SetupError:
     try:
-        return build.find_build_of_runner(target, backend)
+        return runner_build.find_runner_build(target, backend)
     except SetupError as error:
         return error
 

@@ -45,18 +45,18 @@ def locked(changes: Mapping[str, str], lowest_khz: int = 844800) -> Session:
 )
 def test_clocks_are_locked_only_where_every_moment_shows_it(changes: dict[str, str], expected: str) -> None:
     """One different or unreadable reading is enough to disprove a lock."""
-    assert cpu_clocks.clock_state(locked(changes)) == expected
+    assert cpu_clocks.cpu_clock_state(locked(changes)) == expected
 
 
 def test_a_clock_held_at_its_minimum_is_not_locked() -> None:
     """A clock at its minimum means that the phone is throttled."""
-    assert cpu_clocks.clock_state(locked({}, lowest_khz=2841600)) == "unlocked"
+    assert cpu_clocks.cpu_clock_state(locked({}, lowest_khz=2841600)) == "unlocked"
 
 
 @pytest.mark.parametrize("session", [sessions.session(), sessions.session(launches=())])
 def test_what_is_not_seen_is_unknown(session: Session) -> None:
     """The state is unknown if the current clock was not read, or if nothing ran."""
-    assert cpu_clocks.clock_state(session) == "unknown"
+    assert cpu_clocks.cpu_clock_state(session) == "unknown"
 
 
 def simulated(root: Path, throttling: bool) -> Session:

@@ -123,7 +123,7 @@ def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
 def test_a_simulated_device_never_passes_for_a_phone(phone: adb.AdbDevice) -> None:
     """A simulated device reports its chip and plausible readings, and that it is simulated."""
     who = identity.read_identity(phone)
-    state = identity.read_identified_state(phone, who)
+    state = identity.read_identity_state(phone, who)
     assert (who.soc, who.chip) == ("SM8250", "snapdragon865")
     assert any("simulated" in doubt for doubt in who.doubts)
     assert not [
@@ -139,8 +139,8 @@ def test_a_simulated_device_never_passes_for_a_phone(phone: adb.AdbDevice) -> No
 def test_settings_are_changed_and_restored(phone: adb.AdbDevice) -> None:
     """Settings are changed and restored; one that was unset is unset again."""
     before = phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout
-    with phone_settings.changed_settings(phone) as problems:
+    with phone_settings.changed_phone_settings(phone) as problems:
         assert problems == ()
         assert phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout == "7\n"
     assert phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout == before
-    assert phone_settings.recover_settings(phone) == ()
+    assert phone_settings.recover_phone_settings(phone) == ()

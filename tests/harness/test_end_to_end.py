@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from android_harness import adb, all_devices, device_listing, latency_stats, parse, provenance
-from android_harness.bench import Failed, Programs
 from android_harness.errors import HarnessError, SetupError
+from android_harness.one_device import Failed, Programs
 from android_harness.push import Program
 from android_harness.records import Backend, BenchConfig, BenchTask, Device, Identity, Session
 from exporter.report import manifest
@@ -125,7 +125,7 @@ def check_measured(measured: Session) -> None:
             for expected, array in zip(runners.answers(sample), came, strict=True):
                 np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
     latency = provenance.latency_with_provenance(
-        measured, latency_stats.stats_figures(measured), provenance.ProvenanceCheck(0.0, ""), 15.0
+        measured, latency_stats.latency_stats(measured), provenance.ProvenanceCheck(0.0, ""), 15.0
     )
     assert (latency.evidence, provenance.verdict_by_provenance(latency)) == ("simulated", "not_measured")
 
@@ -418,7 +418,7 @@ def test_gone_in_a_launch(phones: tuple[TestDevice, ...], tmp_path: Path, number
         assert len(left.launches) == 2
         assert any(
             "incomplete: lab phone 1 did not come back" in flag
-            for flag in latency_stats.stats_figures(left).flags
+            for flag in latency_stats.latency_stats(left).flags
         )
     else:
         assert "1 of 3 launches of sleep 1.5 had finished: too few to keep." in failure(outcomes[SICK])
@@ -431,10 +431,10 @@ def test_throttling_is_flagged(phones: tuple[TestDevice, ...]) -> None:
     phones[0].misbehave("throttling")
     config = replace(PLAN, min_seconds=1.5)
     outcomes = benched([tiny("onnxruntime")], SICK, WELL, config=config)
-    flags = latency_stats.stats_figures(session(outcomes[SICK])).flags
+    flags = latency_stats.latency_stats(session(outcomes[SICK])).flags
     assert any(flag.startswith("cap: launch") and "cores 7 were held to" in flag for flag in flags)
     assert "thermal: status 3 after the run" in flags
-    well = latency_stats.stats_figures(session(outcomes[WELL])).flags
+    well = latency_stats.latency_stats(session(outcomes[WELL])).flags
     assert not [flag for flag in well if flag.startswith(("cap", "thermal"))]
 
 
@@ -466,7 +466,7 @@ def test_a_failed_canary_is_a_flag(
     program.write_text(program.read_text().replace("eq 'canary') {", "eq 'canary') { exit 9;"))
     measured = session(benched(tasks, SICK, stand_in=program)[SICK])
     assert len(measured.launches) == PLAN.launches
-    assert "canary: 0 readings for 2 launches" in latency_stats.stats_figures(measured).flags
+    assert "canary: 0 readings for 2 launches" in latency_stats.latency_stats(measured).flags
 
 
 # --- Other ways to measure
@@ -488,7 +488,7 @@ def test_a_trace_is_kept_with_a_failure(
     assert [path.read_text() for path in kept] == ["simulated trace\n"]
     assert f"The trace is in {kept[0]}" in failure(outcomes[SICK])
     assert any(
-        flag.startswith("trace") for flag in latency_stats.stats_figures(session(outcomes[WELL])).flags
+        flag.startswith("trace") for flag in latency_stats.latency_stats(session(outcomes[WELL])).flags
     )
     assert [traces_on(phone) for phone in phones[:2]] == ["", ""]
 

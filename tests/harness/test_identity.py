@@ -109,7 +109,7 @@ def test_an_emulators_serial_is_a_doubt() -> None:
 
 def test_the_state_of_a_cool_idle_phone() -> None:
     """The state has every figure of the fixture in the record's units."""
-    state = identity.identified_state_from_text(parse.parse_sections(STATE), who())
+    state = identity.identity_state_from_text(parse.parse_sections(STATE), who())
     assert (state.battery_percent, state.battery_celsius, state.plugged) == (72, 29.8, "usb")
     assert (state.thermal_status, state.thermal_overridden, state.power_saver) == (0, False, False)
     assert state.load1 == 2.31
@@ -122,7 +122,7 @@ def test_the_state_of_a_cool_idle_phone() -> None:
 
 def test_a_silent_phone_has_no_state() -> None:
     """Unknown values stay unknown."""
-    state = identity.identified_state_from_text({}, who())
+    state = identity.identity_state_from_text({}, who())
     assert (state.battery_percent, state.thermal_status, state.power_saver, state.load1) == (None,) * 4
     assert (state.plugged, state.scaling_max_khz, dict(state.celsius)) == ("unknown", (), {})
 
@@ -141,7 +141,7 @@ def test_this_machine_is_not_identified_as_a_phone() -> None:
     host = HostDevice()
     phone = identity.read_identity(host)
     assert "This machine is not a phone." in phone.doubts
-    state = identity.read_identified_state(host, phone)
+    state = identity.read_identity_state(host, phone)
     assert state.load1 is not None
     assert state.free_bytes
 
@@ -150,4 +150,4 @@ def test_this_machine_is_not_identified_as_a_phone() -> None:
 def test_no_garbage_raises(start: int, length: int, text: str) -> None:
     """A device that prints garbage gets an identity nevertheless."""
     broken = IDENTITY[:start] + text + IDENTITY[start + length :]
-    identity.identified_state_from_text(parse.parse_sections(broken + STATE), who(broken))
+    identity.identity_state_from_text(parse.parse_sections(broken + STATE), who(broken))

@@ -15,7 +15,7 @@ from tests.harness import sessions
 
 def test_a_stable_session_has_no_flags() -> None:
     """Simulated clean clocks, temperatures and durations raise no flag."""
-    assert latency_stats.stats_figures(sessions.session()).flags == ()
+    assert latency_stats.latency_stats(sessions.session()).flags == ()
 
 
 def first_launch(**changes: Any) -> Session:
@@ -65,7 +65,7 @@ UNSTABLE: dict[str, tuple[str, Session]] = {
 def test_every_sign_of_instability_is_flagged(case: str) -> None:
     """Each simulated disturbance raises its own flag and no other."""
     name, session = UNSTABLE[case]
-    flags = latency_stats.stats_figures(session).flags
+    flags = latency_stats.latency_stats(session).flags
     assert flags
     assert {flag.partition(":")[0] for flag in flags} == {name}
 
@@ -74,7 +74,7 @@ def test_one_of_two_readings_of_a_clock_is_enough() -> None:
     """Some phones deny time_in_state and some kernels lack it; the limits still show throttling."""
     for denied in ("time_in_state", "policy7/scaling_max_freq"):
         texts = sessions.without(sessions.clocks(), denied)
-        assert latency_stats.stats_figures(first_launch(clocks=texts)).flags == ()
+        assert latency_stats.latency_stats(first_launch(clocks=texts)).flags == ()
 
 
 def test_android_9_has_no_thermal_status_to_read() -> None:
@@ -82,23 +82,23 @@ def test_android_9_has_no_thermal_status_to_read() -> None:
     unread = sessions.state(thermal_status=None, thermal_overridden=None)
     old, silent = sessions.identity(sdk=28), sessions.identity(sdk=None)
     assert (
-        latency_stats.stats_figures(sessions.session(before=unread, after=unread, identity=old)).flags == ()
+        latency_stats.latency_stats(sessions.session(before=unread, after=unread, identity=old)).flags == ()
     )
     assert (
-        len(latency_stats.stats_figures(sessions.session(before=unread, after=unread, identity=silent)).flags)
+        len(latency_stats.latency_stats(sessions.session(before=unread, after=unread, identity=silent)).flags)
         == 2
     )
 
 
 def test_clocks_near_their_cap_are_stable() -> None:
     """98 % of the time at the maximum is not throttling."""
-    assert latency_stats.stats_figures(first_launch(clocks=sessions.clocks(share=0.98))).flags == ()
+    assert latency_stats.latency_stats(first_launch(clocks=sessions.clocks(share=0.98))).flags == ()
 
 
 def test_figures_are_those_of_the_pooled_samples() -> None:
     """The percentiles are those of 5 x 100 known values, in milliseconds."""
     launches = tuple(sessions.launch(i, [k * 10**6 for k in range(1, 102)]) for i in range(5))
-    figures = latency_stats.stats_figures(sessions.session(launches=launches))
+    figures = latency_stats.latency_stats(sessions.session(launches=launches))
     assert (figures.p50_ms, figures.p90_ms, figures.p95_ms, figures.max_ms) == (51, 91, 96, 101)
     assert figures.mad_ms == 25
     assert (figures.samples, figures.launches, figures.first_ms, figures.load_ms) == (505, 5, 12, 50)
@@ -108,14 +108,14 @@ def test_figures_are_those_of_the_pooled_samples() -> None:
 
 def test_p99_needs_a_thousand_samples() -> None:
     """5 x 300 samples are enough."""
-    assert latency_stats.stats_figures(sessions.session()).p99_ms is not None
+    assert latency_stats.latency_stats(sessions.session()).p99_ms is not None
 
 
 @pytest.mark.parametrize("launches", [(), (sessions.launch(0),)])
 def test_one_launch_makes_no_interval(launches: tuple[Any, ...]) -> None:
     """The spread of a single launch is unknown."""
     with pytest.raises(DeviceError, match="at least 2 launches"):
-        latency_stats.stats_figures(sessions.session(launches=launches))
+        latency_stats.latency_stats(sessions.session(launches=launches))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_verdict_needs_the_interval_clear_of_the_budget(
     interval: tuple[float, float], expected: str
 ) -> None:
     """An interval that touches the budget is inconclusive."""
-    assert latency_stats.stats_verdict(interval, 15.0) == expected
+    assert latency_stats.verdict_by_latency_stats(interval, 15.0) == expected
 
 
 @pytest.mark.parametrize("launches", [2, 3, 5, 10])
@@ -147,17 +147,17 @@ def test_the_interval_holds_the_true_p90(launches: int, between: float) -> None:
         return effects * (1 + 0.01 * rng.gamma(2.0, 0.7, (count, calls)))
 
     truth = float(np.percentile(draw(200_000, 1), 90))
-    intervals = [latency_stats.p90_interval_stats(tuple(draw(launches, 40))) for _ in range(300)]
+    intervals = [latency_stats.latency_stats_interval_of_p90(tuple(draw(launches, 40))) for _ in range(300)]
     assert sum(low <= truth <= high for low, high in intervals) >= 0.91 * 300
 
 
 def test_the_interval_holds_its_own_figure() -> None:
     """A long launch that differs may pull the pooled p90 beyond what the launches' mean suggests."""
     launches = (*(np.full(50, 10.0) for _ in range(9)), np.full(50_000, 10.001))
-    low, high = latency_stats.p90_interval_stats(launches)
+    low, high = latency_stats.latency_stats_interval_of_p90(launches)
     assert low <= float(np.percentile(np.concatenate(launches), 90)) <= high
 
 
 def test_the_same_samples_have_the_same_interval() -> None:
     """Nothing is drawn at random."""
-    assert latency_stats.stats_figures(sessions.session()) == latency_stats.stats_figures(sessions.session())
+    assert latency_stats.latency_stats(sessions.session()) == latency_stats.latency_stats(sessions.session())

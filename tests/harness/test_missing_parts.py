@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from android_harness import build, runtimes, wheels
+from android_harness import runner_build, runner_runtimes, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Backend
 from android_harness.simulator import __main__ as command
@@ -27,7 +27,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(runtimes, "_runtime_package", lambda name: None)
+    monkeypatch.setattr(runner_runtimes, "_runner_runtime_package", lambda name: None)
     monkeypatch.setattr(missing_parts, "EMULATOR", tmp_path / "no-binfmt")
     monkeypatch.setattr(device, "running_simulated_devices", tuple)
 
@@ -96,7 +96,7 @@ def test_what_is_built_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def built(target: str, backend: Backend) -> Path:
         return Path(f"runner-{backend}")
 
-    monkeypatch.setattr(build, "find_build_of_runner", built)
+    monkeypatch.setattr(runner_build, "find_runner_build", built)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
     assert missing_parts.missing_bench_parts("x86_64") == ()
 

@@ -77,7 +77,7 @@ def values(phone: Phone) -> tuple[str | None, ...]:
 
 def test_settings_hold_inside_and_come_back_after(phone: Phone) -> None:
     """A setting that was unset is unset again, and no journal remains."""
-    with phone_settings.changed_settings(phone) as problems:
+    with phone_settings.changed_phone_settings(phone) as problems:
         assert (values(phone), problems) == (("7", "0", "1"), ())
         assert phone.journal.exists()
     assert values(phone) == (None, "1", "130")
@@ -86,14 +86,14 @@ def test_settings_hold_inside_and_come_back_after(phone: Phone) -> None:
 
 def test_they_come_back_when_the_body_fails(phone: Phone) -> None:
     """The exception is the one that the body raised."""
-    with pytest.raises(KeyboardInterrupt), phone_settings.changed_settings(phone):
+    with pytest.raises(KeyboardInterrupt), phone_settings.changed_phone_settings(phone):
         raise KeyboardInterrupt
     assert values(phone) == (None, "1", "130")
 
 
 def test_changes_by_the_user_are_left_alone(phone: Phone) -> None:
     """The user's own changes are kept."""
-    with phone_settings.changed_settings(phone):
+    with phone_settings.changed_phone_settings(phone):
         phone.put(LIGHT, "200")
     assert values(phone) == (None, "1", "200")
 
@@ -102,13 +102,13 @@ def test_unchanged_settings_need_no_journal(phone: Phone) -> None:
     """A setting that already has its value needs no journal."""
     for name, value in phone_settings.WANTED.items():
         phone.put(name, value)
-    with phone_settings.changed_settings(phone):
+    with phone_settings.changed_phone_settings(phone):
         assert not phone.journal.exists()
     assert values(phone) == ("7", "0", "1")
 
 
 def pull_the_cable_inside(phone: Phone) -> None:
-    with phone_settings.changed_settings(phone):
+    with phone_settings.changed_phone_settings(phone):
         phone.calls_left = 0
         raise Disconnected("unplugged")
 
@@ -120,7 +120,7 @@ def test_a_cable_unplugged_at_any_moment_is_handled_at_the_next_start(phone: Pho
     with pytest.raises(Disconnected, match="unplugged"):
         pull_the_cable_inside(phone)
     phone.calls_left = None
-    phone_settings.recover_settings(phone)
+    phone_settings.recover_phone_settings(phone)
     assert values(phone) == (None, "1", "130")
     assert not phone.journal.exists()
 
@@ -129,11 +129,11 @@ def test_an_unplugged_phone_is_logged_and_hides_no_result(
     phone: Phone, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A finished measurement is not lost because settings could not be restored."""
-    with caplog.at_level(logging.WARNING), phone_settings.changed_settings(phone):
+    with caplog.at_level(logging.WARNING), phone_settings.changed_phone_settings(phone):
         phone.calls_left = 0
     assert "not restored yet" in caplog.text
     phone.calls_left = None
-    with phone_settings.changed_settings(phone):
+    with phone_settings.changed_phone_settings(phone):
         assert json.loads(phone.journal.read_text())["entries"][0]["before"] is None
     assert values(phone) == (None, "1", "130")
 
@@ -143,19 +143,19 @@ def test_a_crash_of_this_machine_is_handled_at_the_next_start(phone: Phone) -> N
     code = (
         "import os, sys; from android_harness import host, phone_settings\n"
         "d = host.HostDevice(); d.root = sys.argv[1]\n"
-        "with phone_settings.changed_settings(d): os._exit(9)"
+        "with phone_settings.changed_phone_settings(d): os._exit(9)"
     )
     ended = subprocess.run([sys.executable, "-c", code, phone.root], check=False)
     assert (ended.returncode, values(phone)) == (9, ("7", "0", "1"))
-    assert len(phone_settings.recover_settings(phone)) == 3
+    assert len(phone_settings.recover_phone_settings(phone)) == 3
     assert values(phone) == (None, "1", "130")
-    assert phone_settings.recover_settings(phone) == ()
+    assert phone_settings.recover_phone_settings(phone) == ()
 
 
 def test_a_phone_that_refuses_is_measured_all_the_same(phone: Phone) -> None:
     """Some vendors do not let adb change settings; the reason is reported."""
     (phone.store / "refuse").touch()
-    with phone_settings.changed_settings(phone) as problems:
+    with phone_settings.changed_phone_settings(phone) as problems:
         assert len(problems) == 3
         assert "SecurityException" in problems[0]
     assert values(phone) == (None, "1", "130")
@@ -164,7 +164,7 @@ def test_a_phone_that_refuses_is_measured_all_the_same(phone: Phone) -> None:
 def test_a_device_without_settings_is_left_alone() -> None:
     """This machine has no settings."""
     device = HostDevice()
-    with phone_settings.changed_settings(device) as problems:
+    with phone_settings.changed_phone_settings(device) as problems:
         assert all("cannot be read" in problem for problem in problems)
         assert len(problems) == 3
 
@@ -200,7 +200,7 @@ def test_a_hostile_journal_changes_nothing(phone: Phone, journal: str) -> None:
     phone.journal.write_text(journal)
     phone.put(LIGHT, "130")
     before["system.screen_brightness"] = "130"
-    assert phone_settings.recover_settings(phone)
+    assert phone_settings.recover_phone_settings(phone)
     assert {path.name: path.read_text() for path in phone.store.iterdir()} == before
     assert not phone.journal.exists()
 
@@ -209,18 +209,18 @@ def test_only_known_settings_can_be_changed(phone: Phone) -> None:
     """Only the settings in one list can be changed."""
     with (
         pytest.raises(ValueError, match="adb_enabled"),
-        phone_settings.changed_settings(phone, {("global", "adb_enabled"): "0"}),
+        phone_settings.changed_phone_settings(phone, {("global", "adb_enabled"): "0"}),
     ):
         pass
 
 
 def test_a_refusal_to_restore_keeps_the_journal(phone: Phone) -> None:
     """A later start can try again."""
-    with phone_settings.changed_settings(phone):
+    with phone_settings.changed_phone_settings(phone):
         (phone.store / "refuse").touch()
     assert phone.journal.exists()
     with pytest.raises(DeviceError, match="cannot be restored"):
-        phone_settings.recover_settings(phone)
+        phone_settings.recover_phone_settings(phone)
     (phone.store / "refuse").unlink()
-    phone_settings.recover_settings(phone)
+    phone_settings.recover_phone_settings(phone)
     assert values(phone) == (None, "1", "130")

@@ -80,7 +80,7 @@ def test_two_phones_with_one_serial_stay_two(phones: dict[str, tuple[str, str]])
 
 def test_a_phone_that_does_not_answer_keeps_its_address(phones: dict[str, tuple[str, str]]) -> None:
     """What is wrong with it is told when it is used."""
-    assert physical_phones.read_physical(AdbDevice("X")) == physical_phones.Hardware()
+    assert physical_phones.read_physical_phone(AdbDevice("X")) == physical_phones.Hardware()
 
 
 def test_android_serial_names_the_phone(

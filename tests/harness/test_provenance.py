@@ -24,7 +24,7 @@ KINDS = {"MeasuredLatency", "SimulatedLatency", "HostLatency"}
 
 
 def latency_of(session: Session, check: ProvenanceCheck = FINE, budget_ms: float = 15.0) -> Latency:
-    return provenance.latency_with_provenance(session, latency_stats.stats_figures(session), check, budget_ms)
+    return provenance.latency_with_provenance(session, latency_stats.latency_stats(session), check, budget_ms)
 
 
 def with_identity(**changes: Any) -> Session:
@@ -82,7 +82,7 @@ def test_this_machine_is_the_host() -> None:
     ("check", "budget_ms", "expected"),
     [
         (FINE, 5.0, "fail"),
-        (FINE, latency_stats.stats_figures(sessions.session()).p90_ms, "inconclusive"),
+        (FINE, latency_stats.latency_stats(sessions.session()).p90_ms, "inconclusive"),
         (ProvenanceCheck(0.5, "top-1 agrees in 3 of 44"), 15.0, "fail"),
         (ProvenanceCheck(None, ""), 15.0, "inconclusive"),
         (ProvenanceCheck(float("nan"), ""), 15.0, "inconclusive"),
@@ -136,7 +136,7 @@ def test_no_combination_with_a_doubt_is_measured(
     assert (entry["verdict"] == "pass") == (entry["evidence"] == "measured")
 
 
-FIGURES = latency_stats.stats_figures(sessions.session())
+FIGURES = latency_stats.latency_stats(sessions.session())
 
 
 def mentions(tree: ast.AST) -> Iterator[str]:

@@ -13,9 +13,9 @@ from android_harness.records import Gate, State
 from .test_identity import STATE, who
 
 PHONE = who()
-COOL = identity.identified_state_from_text(parse.parse_sections(STATE), PHONE)
+COOL = identity.identity_state_from_text(parse.parse_sections(STATE), PHONE)
 NEED = 100_000_000
-SILENT = identity.identified_state_from_text({}, PHONE)
+SILENT = identity.identity_state_from_text({}, PHONE)
 
 
 def names(state: State, **options: Any) -> list[str]:

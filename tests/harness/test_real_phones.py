@@ -84,7 +84,7 @@ def test_an_unknown_soc_is_a_phone_all_the_same(parts: tuple[tuple[str, str], ..
         launches=tuple(sessions.launch(index, parts=parts) for index in range(5)),
     )
     latency = provenance.latency_with_provenance(
-        session, latency_stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
+        session, latency_stats.latency_stats(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
     )
     assert (latency.evidence, latency.device["soc"]) == ("measured", "unknown SoC")
     assert provenance.verdict_by_provenance(latency) == "pass"
@@ -105,7 +105,7 @@ def test_cores_that_wake_in_between_are_the_same_phone() -> None:
     awake = sessions.PARTS
     session = sessions.session(identity=sessions.identity(parts=awake[:4], parked=(4, 5, 6, 7)))
     latency = provenance.latency_with_provenance(
-        session, latency_stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
+        session, latency_stats.latency_stats(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
     )
     assert latency.evidence == "measured"
 
@@ -132,7 +132,7 @@ def test_a_sensor_without_a_value_hides_no_other() -> None:
 )
 def test_a_phone_that_starts_or_sleeps_is_not_ready(section: str, gate: str, seen: str) -> None:
     """The gate says what to do, and may pass by waiting."""
-    state = identity.identified_state_from_text(parse.parse_sections(STATE + section), who())
+    state = identity.identity_state_from_text(parse.parse_sections(STATE + section), who())
     checked = readiness.readiness_gates(who(), state, soc="SM8250", need_bytes=0)
     (unmet,) = readiness.unmet_readiness(checked)
     assert (unmet.name, unmet.seen, unmet.passing) == (gate, seen, True)
@@ -143,7 +143,7 @@ def test_a_phone_that_starts_or_sleeps_is_not_ready(section: str, gate: str, see
 )
 def test_a_phone_that_says_nothing_is_not_held_up(section: str) -> None:
     """What cannot be read blocks nothing."""
-    state = identity.identified_state_from_text(parse.parse_sections(STATE + section), who())
+    state = identity.identity_state_from_text(parse.parse_sections(STATE + section), who())
     assert (
         readiness.unmet_readiness(readiness.readiness_gates(who(), state, soc="SM8250", need_bytes=0)) == ()
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from android_harness import protocol, results
+from android_harness import protocol, runner_results
 from android_harness.records import Backend, BenchTask
 from exporter.config.targets import get_target
 from exporter.emulated import arm_tools
@@ -289,7 +289,7 @@ def test_operators_are_timed(backend: Backend, threads: int, tmp_path: Path) -> 
     assert not [*tmp_path.glob("profile*")], "the profiler's own file is deleted"
     raw = (tmp_path / "result.json").read_bytes()
     task = BenchTask("tiny", tmp_path, "", backend, ())
-    assert len(results.read_profile_result(raw, task)) == len(ran.result.operators)
+    assert len(runner_results.read_profile_runner_result(raw, task)) == len(ran.result.operators)
 
 
 def test_a_runtime_without_a_profiler_says_so(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from android_harness import bench, identity, saved_launches
-from android_harness.bench import Failed
+from android_harness import identity, one_device, saved_launches
 from android_harness.host import HostDevice
+from android_harness.one_device import Failed
 from android_harness.push import Program
 from android_harness.records import BenchConfig, Completed, Launch, Session
 from tests.harness import sessions
@@ -42,7 +42,7 @@ def measured(
 ) -> tuple[tuple[Session | Failed, ...], list[str]]:
     """Measure with saved launches; return the results and the steps that the observer saw."""
     steps: list[str] = []
-    results = bench.measure_bench(
+    results = one_device.bench_one_device(
         device,
         identity.read_identity(device),
         lambda backend: Program(sessions.stand_in(folder)),

@@ -15,7 +15,7 @@ from tests.harness import sessions
 
 def latency_of(session: Session) -> Latency:
     check = provenance.ProvenanceCheck(1e-6, "")
-    return provenance.latency_with_provenance(session, latency_stats.stats_figures(session), check, 15.0)
+    return provenance.latency_with_provenance(session, latency_stats.latency_stats(session), check, 15.0)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_the_highest_pss_is_recorded() -> None:
     text = "00400000-7ff r--p [rollup]\nRss:  900 kB\nPss:   {} kB\nPss_Anon: 9999 kB\n"
     clocks = tuple(Clock(at, {session_limits.SMAPS: text.format(at)}) for at in (100, 300, 200))
     assert (
-        session_limits.peak_pss_bytes_for_limit(
+        session_limits.peak_pss_bytes_for_session_limit(
             sessions.session(launches=(sessions.launch(0, clocks=clocks),))
         )
         == 300 * 1024
     )
-    assert session_limits.peak_pss_bytes_for_limit(sessions.session()) is None
+    assert session_limits.peak_pss_bytes_for_session_limit(sessions.session()) is None
 
 
 @pytest.mark.parametrize(

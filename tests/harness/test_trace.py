@@ -101,5 +101,5 @@ def test_a_traced_session_is_flagged() -> None:
     """Tracing slows calls down: the figures show a failure, and prove no speed."""
     session = sessions.session()
     traced = replace(session, config=replace(session.config, trace=True))
-    flags = set(latency_stats.stats_figures(traced).flags) - set(latency_stats.stats_figures(session).flags)
+    flags = set(latency_stats.latency_stats(traced).flags) - set(latency_stats.latency_stats(session).flags)
     assert {flag.partition(":")[0] for flag in flags} == {"trace"}

@@ -12,11 +12,11 @@ import pytest
 from android_harness import (
     adb,
     all_devices,
-    build,
     latency_stats,
     parse,
     provenance,
-    runtimes,
+    runner_build,
+    runner_runtimes,
     software_vulkan,
 )
 from android_harness.errors import SetupError
@@ -40,10 +40,12 @@ def vulkan_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.skip(error.message)
         raise
     options = {
-        "NLOHMANN_JSON_ROOT": str(runtimes.json_headers_beside_runtime()),
+        "NLOHMANN_JSON_ROOT": str(runner_runtimes.json_headers_beside_runner_runtime()),
         "CMAKE_CXX_FLAGS_RELEASE": "-O0",  # it compiles faster, and nothing is timed
     }
-    return build.build_with_options("host", software_vulkan.software_vulkan_options(parts) | options)
+    return runner_build.runner_build_with_options(
+        "host", software_vulkan.software_vulkan_options(parts) | options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_vulkan_is_measured_through_adbd(
 ) -> None:
     """The device computes what the model does on Vulkan's driver, names it, and its latency is simulated."""
     monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)
-    monkeypatch.setattr(build, "_last_build_folder", lambda target: vulkan_build)
+    monkeypatch.setattr(runner_build, "_last_runner_build_folder", lambda target: vulkan_build)
     with simulated.devices() as (device,):
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(device.server_port))
         devices = [adb.AdbDevice(device.serial)]
@@ -89,7 +91,7 @@ def test_vulkan_is_measured_through_adbd(
         for (a, b), (relu, total) in zip(runners.inputs(), launch.outputs, strict=True):
             np.testing.assert_allclose(relu, np.maximum(a - b, 0), atol=2e-3)
             np.testing.assert_allclose(total, a + b, atol=2e-3)
-    figures = latency_stats.stats_figures(measured)
+    figures = latency_stats.latency_stats(measured)
     latency = provenance.latency_with_provenance(measured, figures, provenance.ProvenanceCheck(0.0, ""), 15.0)
     assert (latency.evidence, provenance.verdict_by_provenance(latency)) == ("simulated", "not_measured")
 
@@ -99,7 +101,7 @@ def test_it_runs_on_the_software_driver_alone(
     vulkan_build: Path, vulkan_task: BenchTask, tmp_path: Path
 ) -> None:
     """Without the driver beside it the runner fails: no other Vulkan, and no CPU kernel, stands in."""
-    runner = build._runner_in_build(vulkan_build, "vulkan")
+    runner = runner_build._runner_in_build(vulkan_build, "vulkan")
     beside = tmp_path / "program"
     beside.mkdir()
     for file in runner.parent.iterdir():
@@ -121,7 +123,7 @@ def test_a_missing_vulkan_runner_says_how_it_is_built(
     """Each platform has its own way to Vulkan; one has none, and says so."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path))
     with pytest.raises(SetupError, match="The vulkan runner") as refusal:
-        build.find_build_of_runner(target, "vulkan")  # type: ignore[arg-type]
+        runner_build.find_runner_build(target, "vulkan")  # type: ignore[arg-type]
     words = {
         "android-arm64": "-DEXECUTORCH_BUILD_VULKAN=ON",
         "linux-arm64": "There is none",

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from android_harness import latency_stats, provenance
-from android_harness.history import making
+from android_harness.history import make_stored
 from android_harness.history.records import Origin, Point, Samples, StoredSession
 from android_harness.records import Session
 from tests.harness import sessions
@@ -34,9 +34,9 @@ def made(measured: Session | None = None, **origin: Any) -> StoredSession:
     """Return the stored form of one of the harness' sessions."""
     measured = measured or sessions.session()
     latency = provenance.latency_with_provenance(
-        measured, latency_stats.stats_figures(measured), provenance.ProvenanceCheck(1.3e-6, ""), 15.0
+        measured, latency_stats.latency_stats(measured), provenance.ProvenanceCheck(1.3e-6, ""), 15.0
     )
-    return making.make_stored_session(
+    return make_stored.make_stored_session(
         measured, latency, replace(ORIGIN, **origin), run="night-0", host="farm-a", budget_ms=15.0
     )
 
@@ -70,4 +70,4 @@ def point(session: StoredSession) -> Point:
 @cache
 def samples() -> Samples:
     """Return the raw samples of a session."""
-    return making.make_stored_samples(sessions.session())
+    return make_stored.make_stored_samples(sessions.session())

@@ -12,11 +12,11 @@ from sqlalchemy import exc, text
 from android_harness import history
 from android_harness.errors import HistoryError
 from android_harness.history import database
-from android_harness.history.making import make_stored_samples, make_stored_session
+from android_harness.history.make_stored import make_stored_samples, make_stored_session
 from android_harness.history.records import Origin, StoredSession
 from android_harness.history.spool import Spool
 from android_harness.history.store import History
-from android_harness.latency_stats import stats_figures
+from android_harness.latency_stats import latency_stats
 from android_harness.provenance import ProvenanceCheck, latency_with_provenance
 from tests.harness import sessions
 
@@ -28,7 +28,7 @@ SESSION = sessions.session()
 
 
 def row(key: str) -> StoredSession:
-    made = latency_with_provenance(SESSION, stats_figures(SESSION), ProvenanceCheck(1e-6, ""), 15.0)
+    made = latency_with_provenance(SESSION, latency_stats(SESSION), ProvenanceCheck(1e-6, ""), 15.0)
     return make_stored_session(SESSION, made, ORIGIN, run="r", host="h", budget_ms=15.0, key=key)
 
 

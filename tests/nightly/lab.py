@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from android_harness import all_devices, build, history
+from android_harness import all_devices, history, runner_build
 from android_harness.all_devices import Outcome
-from android_harness.bench import Failed
 from android_harness.errors import HarnessError
 from android_harness.history.records import Filter, Gap, StoredSession
+from android_harness.one_device import Failed
 from android_harness.records import BenchConfig, BenchTask, Session
 from exporter import bench
-from exporter.nightly import config, devices, exporting, page, run, views
+from exporter.nightly import config, devices, exporting, night_page, night_run, night_views
 from exporter.nightly.devices import DevicePool
 from exporter.nightly.records import NightRow
 from exporter.records import Report
@@ -77,8 +77,8 @@ class FakePhones:
         )
         return path
 
-    def run(self, task: Path | None = None, **options: Any) -> run.Finished:
-        return run.run_night(config.load_night_config(task or self.task()), **options)
+    def run(self, task: Path | None = None, **options: Any) -> night_run.Finished:
+        return night_run.run_night(config.load_night_config(task or self.task()), **options)
 
     def sessions(self) -> tuple[StoredSession, ...]:
         """Return all stored sessions, oldest first."""
@@ -153,22 +153,22 @@ def _manifest_only(out: Path, report: Report) -> Report:
 
 def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> FakePhones:
     """Replace the real phones. No page is drawn, because that takes most of the time; other tests do it."""
-    monkeypatch.setattr(page, "render_night_page", lambda *_: "<p>drawn elsewhere</p>")
-    monkeypatch.setattr(views, "night_views", lambda *_: ())
-    monkeypatch.setattr("exporter.bench.storing.write_report", _manifest_only)
+    monkeypatch.setattr(night_page, "render_night_page", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(night_views, "night_views", lambda *_: ())
+    monkeypatch.setattr("exporter.bench.bench_storing.write_report_stage", _manifest_only)
     fake = FakePhones(folder, **settings)
     monkeypatch.setattr(exporting, "_make_night_export", fake._made)
     monkeypatch.setattr(devices, "find_night_devices", fake._find)
     monkeypatch.setattr(all_devices, "bench_all_devices", fake._bench)
-    monkeypatch.setattr(build, "find_build_of_runner", lambda target, backend: folder)
+    monkeypatch.setattr(runner_build, "find_runner_build", lambda target, backend: folder)
     return fake
 
 
-def states(finished: run.Finished) -> dict[str, int]:
+def states(finished: night_run.Finished) -> dict[str, int]:
     """Count the rows by state, without those that were never to be measured."""
     rows = [row.state for row in finished.result.rows if row.state != "skipped"]
     return {state: rows.count(state) for state in rows}
 
 
-def rows_of(finished: run.Finished, state: str) -> list[NightRow]:
+def rows_of(finished: night_run.Finished, state: str) -> list[NightRow]:
     return [row for row in finished.result.rows if row.state == state]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from android_harness import history
-from android_harness.history.making import make_stored_samples
+from android_harness.history.make_stored import make_stored_samples
 from android_harness.history.records import Gap, StoredSession
 from android_harness.history.store import History
 from exporter.nightly.config import NightConfig, ProtocolTable, ResumeTable, RetentionTable

@@ -40,7 +40,7 @@ def test_more_than_a_session_may_lose_is_told(
     """Changes beyond a session's limits are reported with both figures, improvements too."""
     before = artifact()
     changed = [artifact(**{figure: value}) for value in (little, much, better)]  # type: ignore[arg-type]
-    none, (worse,), (gain,) = (list(comparing._compare_artifacts(before, after)) for after in changed)
+    none, (worse,), (gain,) = (list(comparing._compare_night_artifacts(before, after)) for after in changed)
     assert none == []
     assert worse == (words, True)
     assert not gain[1]
@@ -50,4 +50,4 @@ def test_accuracy_on_other_samples_is_not_compared() -> None:
     """Accuracy on another number of photos is not compared."""
     before, after = artifact(), artifact(right=100)
     other = replace(after, accuracy=Accuracy(count=200, right=100, right5=None))
-    assert list(comparing._compare_artifacts(before, other)) == []
+    assert list(comparing._compare_night_artifacts(before, other)) == []

@@ -82,7 +82,7 @@ def test_a_folder_without_a_manifest_is_no_export(night: Night) -> None:
     """A folder without a manifest is exported again."""
     empty = night.folder / "one-snapdragon865"
     empty.mkdir()
-    assert exporting._export_of_earlier_start(empty) is None
+    assert exporting._night_export_of_earlier_start(empty) is None
 
 
 def test_what_a_card_requires_must_be_possible(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import OutputError
-from exporter.nightly import journal, measuring
+from exporter.nightly import journal, night_measuring
 
 NOW = datetime(2026, 3, 4, 2, 0, tzinfo=UTC)
 HOURS = 18.0
@@ -87,6 +87,6 @@ def test_a_night_keeps_the_name_of_its_machine(tmp_path: Path, monkeypatch: pyte
     assert second.resumed
     cell = ("net", "snapdragon865", "onnx-fp32", "R58N")
     assert first.host == second.host == "lab-1"
-    assert measuring.key_of_measured_session(first, cell, 0) == measuring.key_of_measured_session(
-        second, cell, 0
-    )
+    assert night_measuring.session_key_of_night_measuring(
+        first, cell, 0
+    ) == night_measuring.session_key_of_night_measuring(second, cell, 0)

@@ -12,9 +12,9 @@ import pytest
 
 from exporter.cli import main
 from exporter.errors import MissingDependencyError
-from exporter.nightly import junit, run, scalars, summary
+from exporter.nightly import junit, night_run, night_scalars, night_summary
+from exporter.nightly.night_run import Finished
 from exporter.nightly.records import EXIT_CODES, WORST_FIRST, NightResult, State, night_records_as_json
-from exporter.nightly.run import Finished
 from tests.nightly import sample
 
 
@@ -50,7 +50,7 @@ class TestExitCodes:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """The command exits with the code, and prints the result as a table or as JSON."""
-        monkeypatch.setattr(run, "run_night", lambda *_, **__: Finished(sample.result(), tmp_path))
+        monkeypatch.setattr(night_run, "run_night", lambda *_, **__: Finished(sample.result(), tmp_path))
         (tmp_path / "nightly.toml").write_text('cards = ["x.toml"]\ntargets = ["snapdragon865"]\n')
         with pytest.raises(SystemExit) as caught:
             main(["nightly", str(tmp_path / "nightly.toml"), *(["--json"] if as_json else [])])
@@ -116,7 +116,7 @@ class TestSummary:
 
     def test_it_says_what_matters(self) -> None:
         """The paragraph holds the verdict, the counts, and the names of the problems."""
-        text = summary.markdown_summary(sample.result())
+        text = night_summary.markdown_night_summary(sample.result())
         assert text.count("\n") == 1
         assert text.startswith("**Slower or worse: 1** (night night-39, exit 40). 3 artifacts of 2 models")
         assert "Regression: onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE." in text
@@ -124,13 +124,13 @@ class TestSummary:
 
     def test_many_are_counted(self) -> None:
         """A headline names at most three rows."""
-        text = summary.summary_lead(nights_of(*("failed",) * 5))
+        text = night_summary.night_summary_lead(nights_of(*("failed",) * 5))
         assert text.endswith("and 2 more.")
 
     def test_names_cannot_become_markup(self) -> None:
         """Names are shown literally."""
         row = sample.row("failed", model="[x](http://y) <img src=z>")
-        text = summary.markdown_summary(sample.result(rows=(row,)))
+        text = night_summary.markdown_night_summary(sample.result(rows=(row,)))
         assert "[x](" not in text
         assert "\\<img" in text
 
@@ -142,7 +142,7 @@ class TestTensorboard:
         """Points carry the night's time; a night written twice appears once."""
         sessions = [session for session in sample.stored() if session.run == sample.TONIGHT]
         for _ in range(2):
-            scalars.write_scalars(tmp_path, sample.TONIGHT, sessions)
+            night_scalars.write_night_scalars(tmp_path, sample.TONIGHT, sessions)
         (file,) = tmp_path.glob("events.out.tfevents.*")
         curves = read(file)
         session = sessions[0]
@@ -156,7 +156,7 @@ class TestTensorboard:
         """The message names the command that installs the package."""
         monkeypatch.setitem(sys.modules, "tensorboardX", None)
         with pytest.raises(MissingDependencyError, match=r"export-mobile\[tensorboard\]"):
-            scalars.check_scalars_writer()
+            night_scalars.check_night_scalars_writer()
 
 
 def read(file: Path) -> dict[str, list[tuple[float, int]]]:

@@ -17,7 +17,7 @@ from exporter.cli.console import listings
 from exporter.files import digest_file
 from exporter.pipeline import audit, audit_claims, audit_figures
 from exporter.pipeline.audit import Audit
-from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.records import Comparison, Report, Verdict
 from exporter.report import manifest
 from exporter.report.manifest import schema
@@ -45,8 +45,8 @@ def honest() -> Report:
 def out(tmp_path: Path) -> Path:
     """An export that holds: its evidence, its page and its sizes are what the manifest says."""
     folder = outs.write(tmp_path / "out", honest())
-    (output,) = reference_io.load_reference(folder / "verification.npz").reference
-    reference_io.save_reference_lowering(reference_io.Lowering((output,), 40.0), folder / LOWERING)
+    (output,) = reference_io.load_reference_io(folder / "verification.npz").reference
+    reference_io.save_reference_io_lowering(reference_io.Lowering((output,), 40.0), folder / LOWERING)
     outs.edit(folder, lambda listed: listed["evidence"]["files"].append({"file": LOWERING, "sha256": ""}))
     rehash(folder)
     return folder
@@ -79,9 +79,9 @@ def problems(folder: Path) -> str:
     listed = manifest.load_manifest(folder / "manifest.json")
     problems = [
         *audit._audit_evidence(folder, listed),
-        *audit_claims.claims_of_evidence(folder, listed),
-        *audit_claims.claims_of_files(folder, listed),
-        *audit_figures.figure_claims_of_artifacts(listed, checked()),
+        *audit_claims.audit_claims_of_evidence(folder, listed),
+        *audit_claims.audit_claims_of_files(folder, listed),
+        *audit_figures.audit_figures_of_artifacts(listed, checked()),
     ]
     return " ".join(problems)
 
@@ -195,30 +195,30 @@ def cut(**groups: slice) -> Callable[[Path], None]:
     """Evidence with fewer samples or edges, in a well-formed file."""
 
     def change(folder: Path) -> None:
-        stored = reference_io.load_reference(folder / "verification.npz")
+        stored = reference_io.load_reference_io(folder / "verification.npz")
         parts: dict[str, Any] = {n: tuple(a[s] for a in getattr(stored, n)) for n, s in groups.items()}
-        reference_io.save_reference(replace(stored, **parts), folder / "verification.npz")
+        reference_io.save_reference_io(replace(stored, **parts), folder / "verification.npz")
 
     return change
 
 
 def without_edges(folder: Path) -> None:
-    stored = reference_io.load_reference(folder / "verification.npz")
+    stored = reference_io.load_reference_io(folder / "verification.npz")
     emptied: ReferenceIO = replace(stored, edge_names=("zeros", "tiny"))
-    reference_io.save_reference(emptied, folder / "verification.npz")
+    reference_io.save_reference_io(emptied, folder / "verification.npz")
 
 
 def cut_lowering(folder: Path) -> None:
-    stored = reference_io.load_reference_lowering(folder / LOWERING)
-    reference_io.save_reference_lowering(
+    stored = reference_io.load_reference_io_lowering(folder / LOWERING)
+    reference_io.save_reference_io_lowering(
         replace(stored, outputs=tuple(a[:3] for a in stored.outputs)), folder / LOWERING
     )
 
 
 def other_type(folder: Path) -> None:
-    stored = reference_io.load_reference(folder / "verification.npz")
+    stored = reference_io.load_reference_io(folder / "verification.npz")
     inputs = tuple(a.astype(np.float16) for a in stored.inputs)
-    reference_io.save_reference(replace(stored, inputs=inputs), folder / "verification.npz")
+    reference_io.save_reference_io(replace(stored, inputs=inputs), folder / "verification.npz")
 
 
 CUT: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -263,10 +263,10 @@ def test_what_only_a_signature_can_prove_is_said_in_one_line(out: Path) -> None:
     """Every field that nothing in OUT proves, by its name; changed limits are shown."""
     outs.edit(out, top("limits", "int8_min_sqnr_db", value=3.0))
     listed: schema.Manifest = manifest.load_manifest(out / "manifest.json")
-    names = audit_claims.unproven_claims(listed)
+    names = audit_claims.unproven_audit_claims(listed)
     assert {"source", "tool", "calibration", "host_latency", "figures of what did not pass"} <= set(names)
     assert "report.html" not in names
-    facts = (audit_claims.extent_of_claims(listed, {}), *audit_claims.claim_of_limits(listed))
+    facts = (audit_claims.extent_of_audit_claims(listed, {}), *audit_claims.audit_claim_of_limits(listed))
     console = Console(width=2000, record=True, force_terminal=False, quiet=False)
     listings.list_audit(Audit((), None, (), facts, names), console)
     lines = console.export_text().splitlines()
@@ -301,7 +301,10 @@ def test_the_extent_is_what_ran_now(
     out: Path, checked: dict[str, CheckedArtifactResult], sentence: str
 ) -> None:
     """The sentence counts what the artifacts ran on now: a stand-in for a runtime runs fewer samples."""
-    assert audit_claims.extent_of_claims(manifest.load_manifest(out / "manifest.json"), checked) == sentence
+    assert (
+        audit_claims.extent_of_audit_claims(manifest.load_manifest(out / "manifest.json"), checked)
+        == sentence
+    )
 
 
 def test_every_field_of_the_manifest_is_proven_or_named(out: Path) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from exporter import data
-from exporter.checkpoints.source import open_source
+from exporter.checkpoints.checkpoint_source import open_checkpoint_source
 from exporter.config.request import ModelRequest
 from exporter.data import labelled, npz
 from exporter.errors import CalibrationError, CheckpointError
 from exporter.files import digest_file, digest_file_or_folder
-from exporter.pipeline import labelled_predictions, read, results
+from exporter.pipeline import labelled_predictions, read_stage, stage_results
 from exporter.pipeline.context import Context, Source
 from exporter.records import Array, Preprocessing, TensorSpec
 from tests import inline
@@ -49,7 +49,7 @@ def test_a_checkpoint_that_is_written_to_while_it_is_read_is_refused(change: Cha
     """The checkpoint's hash would name other weights than those that were read."""
     path = tmp_path / "last.pt2"
     path.write_bytes(b"old weights")
-    with pytest.raises(CheckpointError, match="changed while it was read"), open_source(path):
+    with pytest.raises(CheckpointError, match="changed while it was read"), open_checkpoint_source(path):
         change(path)
 
 
@@ -58,15 +58,15 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_the_old_one(tmp_path:
     path = tmp_path / "last.pt2"
     path.write_bytes(b"old weights")
     before = digest_file(path)
-    with open_source(path) as source:
+    with open_checkpoint_source(path) as source:
         replace_it(path)
         assert (source.sha256, source.file.read()) == (before, b"old weights")
 
 
-def facts(path: Path) -> results.ReadResult:
+def facts(path: Path) -> stage_results.ReadResult:
     """What a capture finds out of a file; the network is made up."""
     spec = (TensorSpec("x", (1, 3)),)
-    return results.ReadResult(
+    return stage_results.ReadResult(
         digest_file(path), "state_dict", "net", 1, 1, None, spec, spec, None, (), "synthetic", 1, 1, (), (),
         f"graph of {path.read_bytes()!r}",
     )  # fmt: skip
@@ -77,15 +77,15 @@ class Trainer:
 
     def __init__(self, change: Change, patch: pytest.MonkeyPatch) -> None:
         self.captures, self._change = 0, change
-        patch.setattr(read, "read_and_capture", self.capture)
+        patch.setattr(read_stage, "read_stage_capture", self.capture)
 
     def capture(
         self, request: ModelRequest, work: Path, calibration_digest: str, choosing: bool
-    ) -> results.ReadResult:
+    ) -> stage_results.ReadResult:
         self.captures += 1
         if self.captures == 1:
             self._change(request.checkpoint)
-        (work / results.DATA).touch()
+        (work / stage_results.DATA).touch()
         return facts(request.checkpoint)
 
 
@@ -105,7 +105,7 @@ class TestAReplacedCheckpoint:
     ) -> None:
         """Not what lay there when the run began."""
         Trainer(change, monkeypatch)
-        source = read.read_model(context)
+        source = read_stage.run_read_stage(context)
         assert source.facts.source_sha256 == digest_file(context.request.checkpoint)
         assert "new weights" in source.facts.digest
 
@@ -114,9 +114,9 @@ class TestAReplacedCheckpoint:
     ) -> None:
         """The cache keeps nothing under a hash of other bytes."""
         trainer = Trainer(change, monkeypatch)
-        poisoned = read.read_model(context)
+        poisoned = read_stage.run_read_stage(context)
         context.request.checkpoint.write_bytes(b"old weights")
-        later = read.read_model(context)
+        later = read_stage.run_read_stage(context)
         assert trainer.captures == 2
         assert "old weights" in later.facts.digest
         assert later.facts.source_sha256 == digest_file(context.request.checkpoint)
@@ -129,7 +129,7 @@ class TestAReplacedCheckpoint:
         source = Source(facts(context.request.checkpoint), "key")
         Trainer(change, monkeypatch)
         with pytest.raises(CheckpointError, match="replaced while it was exported"):
-            read.ensure_model_read(context, source)
+            read_stage.ensure_read_stage(context, source)
 
 
 def test_an_unchanged_checkpoint_comes_from_the_cache(
@@ -137,7 +137,7 @@ def test_an_unchanged_checkpoint_comes_from_the_cache(
 ) -> None:
     """Otherwise the tests above would prove nothing."""
     trainer = Trainer(lambda _: None, monkeypatch)
-    assert read.read_model(context).facts == read.read_model(context).facts
+    assert read_stage.run_read_stage(context).facts == read_stage.run_read_stage(context).facts
     assert trainer.captures == 1
 
 
@@ -227,6 +227,8 @@ def test_labelled_rows_that_change_while_they_are_read_end_the_run(
 
 def test_changed_samples_end_the_run_and_are_no_artifacts_failure() -> None:
     """Anything else that goes wrong with one artifact is data, and the others go on."""
-    assert "does not run" in labelled_predictions._prediction_failure("onnx-int8", ValueError("too large"))
+    assert "does not run" in labelled_predictions._labelled_prediction_failure(
+        "onnx-int8", ValueError("too large")
+    )
     with pytest.raises(CalibrationError):
-        labelled_predictions._prediction_failure("onnx-int8", CalibrationError("changed"))
+        labelled_predictions._labelled_prediction_failure("onnx-int8", CalibrationError("changed"))

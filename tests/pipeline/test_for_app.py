@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from exporter import files
 from exporter.android.records import Answer, Needs
 from exporter.cli.app import app
-from exporter.formats.executorch import needs as executorch_needs
-from exporter.formats.onnx import needs as onnx_needs
+from exporter.formats.executorch import executorch_needs as executorch_needs
+from exporter.formats.onnx import onnx_needs as onnx_needs
 from exporter.pipeline import for_app
 from tests.android import libraries
 from tests.exports import exported

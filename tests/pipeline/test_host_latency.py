@@ -54,9 +54,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_a_set_of_files_is_in_the_cache_as_a_whole(machine: Machine) -> None:
     """The same files are not timed again."""
     files = [machine.file("a"), machine.file("b")]
-    first = host_latency.measure_latencies_together(machine.context, files)
+    first = host_latency.measure_host_latencies_together(machine.context, files)
     machine.ms = 40.0
-    assert host_latency.measure_latencies_together(machine.context, files) == first
+    assert host_latency.measure_host_latencies_together(machine.context, files) == first
     assert machine.timed == [["a", "b"]]
 
 
@@ -64,17 +64,17 @@ def test_a_set_of_files_is_in_the_cache_as_a_whole(machine: Machine) -> None:
 def test_a_latency_of_another_set_is_not_used(machine: Machine, other: str) -> None:
     """All files are timed anew when there is one more, of whatever runtime."""
     machine.ms = 38.3
-    host_latency.measure_latencies_together(machine.context, [machine.file("int8", INT8)])
+    host_latency.measure_host_latencies_together(machine.context, [machine.file("int8", INT8)])
     machine.ms = 10.0
     files = [machine.file("int8", INT8), machine.file("mixed", VARIANTS[other])]
-    assert p50s(host_latency.measure_latencies_together(machine.context, files))[0] == 10.0
+    assert p50s(host_latency.measure_host_latencies_together(machine.context, files))[0] == 10.0
 
 
 def test_what_is_timed_beside_a_file_is_scaled_to_its_latency(machine: Machine) -> None:
     """What takes twice as long as int8 now gets twice int8's earlier latency, whatever the load was then."""
     machine.ms = 10.0
     base = machine.file("int8", INT8)
-    (latency,) = host_latency.measure_latencies_beside(
+    (latency,) = host_latency.measure_host_latencies_beside(
         machine.context, base, Latency(38.0, 40.0, 20, 1), [machine.file("mixed")]
     )
     assert latency is not None
@@ -92,7 +92,7 @@ def test_files_of_a_runtime_take_turns(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(formats, "FORMATS", {"onnx": SimpleNamespace(load=load)})
     monkeypatch.setattr(
-        reference_io, "load_reference", lambda _: SimpleNamespace(samples=lambda: [("sample",)])
+        reference_io, "load_reference_io", lambda _: SimpleNamespace(samples=lambda: [("sample",)])
     )
     files = [(tmp_path / name, MIXED) for name in ("a", "broken", "b")]
     latencies = host_latency.measure_host_latencies(files, tmp_path / "evidence", 1)

@@ -21,8 +21,8 @@ from exporter.errors import BoundsError, CheckpointError, OverBoundsError, Worke
 from exporter.formats import VARIANTS
 from exporter.pipeline import job_rights
 from exporter.pipeline.inspect import inspect_checkpoint
-from exporter.pipeline.results import ExpectedResult
-from exporter.pipeline.verify import verify_artifact
+from exporter.pipeline.stage_results import ExpectedResult
+from exporter.pipeline.verify_stage import verify_stage_of_artifact
 from exporter.pipeline.workers import answers
 from exporter.pipeline.workers.pool import Job, JobRights, WorkerPool, keep_pool_warm
 from exporter.records import Limits, TensorSpec
@@ -277,7 +277,7 @@ def test_rights_of_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "net.ckpt").touch()
     request = Request(tmp_path / "net.ckpt", calibration=tmp_path / "photos", out=tmp_path / "out")
     with staging(tmp_path / "out", force=False) as folders:
-        confinement = job_rights.rights_to_export(request, folders).confinement
+        confinement = job_rights.job_rights_to_export(request, folders).confinement
     assert confinement is not None
     assert set(confinement.reads) == {tmp_path / "net.ckpt", tmp_path / "photos", photo}
     assert set(confinement.writes) == {folders.out, folders.work}
@@ -297,7 +297,7 @@ def test_photos_that_labels_name_can_be_read(tmp_path: Path, monkeypatch: pytest
     for evaluation in (labels, labels.with_suffix(".npz")):
         request = Request(tmp_path / "net.ckpt", evaluation=evaluation, out=tmp_path / "out")
         with staging(tmp_path / "out", force=False) as folders:
-            confinement = job_rights.rights_to_export(request, folders).confinement
+            confinement = job_rights.job_rights_to_export(request, folders).confinement
         assert confinement is not None
         places[evaluation.suffix] = set(confinement.reads) - {tmp_path / "net.ckpt", evaluation}
     assert places == {".json": {labels.parent, tmp_path / "coco" / "images"}, ".npz": set()}
@@ -362,8 +362,8 @@ def test_a_ptl_that_touches_files_gets_a_failed_verdict(
     script._save_for_lite_interpreter("net.ptl")
     expected = ExpectedResult(specs(), specs(), 0, Limits())
     arguments = (tmp_path / "net.ptl", variant, tmp_path / "verification.npz", None, expected)
-    job = Job("a", verify_artifact, arguments, read_only=True, scratch=True)
-    verdict = run(tmp_path, job, job_rights.rights_to_verify(tmp_path)).verdict
+    job = Job("a", verify_stage_of_artifact, arguments, read_only=True, scratch=True)
+    verdict = run(tmp_path, job, job_rights.job_rights_to_verify(tmp_path)).verdict
     assert verdict.status == "failed"
     assert "aten::save" in verdict.reason
     assert not (tmp_path / "MARKER").exists()

@@ -10,10 +10,10 @@ import pytest
 
 from exporter.errors import CalibrationError
 from exporter.formats import VARIANTS
-from exporter.pipeline import labelled_predictions, results
+from exporter.pipeline import labelled_predictions, stage_results
 from exporter.pipeline.context import Source
 from exporter.pipeline.labelled_predictions import ArtifactPredictions
-from exporter.pipeline.results import LabelsResult, RankedResult
+from exporter.pipeline.stage_results import LabelsResult, RankedResult
 from exporter.records import TensorSpec, Variant
 from exporter.verify.accuracy import UNREAD
 from tests import inline
@@ -31,7 +31,7 @@ class Run:
         self.ran: list[str] = []
         (folder / "labels.npz").touch()
         self.context = inline.context(folder, (), evaluation=folder / "labels.npz", max_drop=25.0)
-        (self.context.folders.work / results.DATA).touch()
+        (self.context.folders.work / stage_results.DATA).touch()
         facts = dict.fromkeys(("inputs", "preprocessing", "labels", "digest"))
         outputs = (TensorSpec("y", (1, 3)),)
         self.source = Source(SimpleNamespace(**facts, outputs=outputs), "")  # type: ignore[arg-type]
@@ -48,15 +48,15 @@ class Run:
                 raise ValueError("no such kernel")
             return RankedResult(((0, 1), (0, 1), (0, 2), (1, 0)))
 
-        patch.setattr(labelled_predictions, "predict_float", predict_float)
-        patch.setattr(labelled_predictions, "predict_artifact", predict_artifact)
+        patch.setattr(labelled_predictions, "labelled_predictions_of_float", predict_float)
+        patch.setattr(labelled_predictions, "labelled_predictions_by_artifact", predict_artifact)
 
     def answer(self, *names: str, existing: ArtifactPredictions | None = None) -> ArtifactPredictions:
         out = self.context.folders.out
         for name in names:
             (out / name).touch()
-        built = [results.BuildResult(VARIANTS[name], name) for name in names]
-        return labelled_predictions.predictions_of_artifacts(
+        built = [stage_results.BuildResult(VARIANTS[name], name) for name in names]
+        return labelled_predictions.labelled_predictions_of_artifacts(
             self.context, self.source, LABELS, out, built, self.context.run, existing or ArtifactPredictions()
         )
 
@@ -75,7 +75,9 @@ def test_what_is_known_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: py
 def test_a_drop_is_counted_against_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The artifact lost two of four and gained one: 25 points. What gave no answers has no drop."""
     answers = Run(tmp_path, monkeypatch).answer("executorch-xnnpack-int8", "onnx-int8")
-    assert labelled_predictions.drops_of_predictions(LABELS, answers) == {"executorch-xnnpack-int8": 25.0}
+    assert labelled_predictions.drops_of_labelled_predictions(LABELS, answers) == {
+        "executorch-xnnpack-int8": 25.0
+    }
 
 
 @pytest.mark.parametrize(

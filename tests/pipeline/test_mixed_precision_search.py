@@ -19,18 +19,21 @@ from exporter import Report, export
 from exporter.errors import UsageError
 from exporter.files import PREDICTIONS
 from exporter.pipeline import (
-    accuracy,
-    build,
+    accuracy_stage,
+    build_stage,
     mixed_precision_candidates,
     mixed_precision_search,
-    results,
-    verify,
+    stage_results,
+    verify_stage,
 )
 from exporter.pipeline.context import Context, Source
-from exporter.pipeline.host_latency import measure_latencies_of_artifacts, measure_latencies_together
+from exporter.pipeline.host_latency import (
+    measure_host_latencies_of_artifacts,
+    measure_host_latencies_together,
+)
 from exporter.pipeline.mixed_precision_search import SearchResult
-from exporter.pipeline.read import read_model as read_read
-from exporter.pipeline.results import LabelsResult
+from exporter.pipeline.read_stage import run_read_stage as read_read
+from exporter.pipeline.stage_results import LabelsResult
 from exporter.records import Latency, Variant
 from exporter.report import manifest
 from tests import inline, nets
@@ -99,14 +102,14 @@ class Interrupted:
         given = {**options("cnn"), "cache": True, "search": True, "min_sqnr_db": 99.0}
         context = inline.context(folder, names, checkpoint=checkpoint("cnn"), **given)
         source = read_read(context)
-        source, built = build.build_all(context, source)
-        checked = verify.verify_built(context, source, built)
-        timed = measure_latencies_of_artifacts(context, built, checked)
+        source, built = build_stage.run_build_stage(context, source)
+        checked = verify_stage.run_verify_stage(context, source, built)
+        timed = measure_host_latencies_of_artifacts(context, built, checked)
 
         def measure(path: Path, variant: Variant) -> Latency | None:
             if interrupt and path.parent.name == "mixed-0":
                 raise KeyboardInterrupt
-            return measure_latencies_together(context, [(path, variant)])[0]
+            return measure_host_latencies_together(context, [(path, variant)])[0]
 
         result = mixed_precision_search.search_mixed_precision(
             context, source, built, checked, timed, None, measure
@@ -117,18 +120,23 @@ class Interrupted:
 def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was made, verified and timed is not again; the third time nothing is."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(mixed_precision_search, "promising_for_search", lambda mixes, *_: mixes[:2])
+    monkeypatch.setattr(mixed_precision_search, "promising_for_precision_search", lambda mixes, *_: mixes[:2])
     search = Interrupted(tmp_path)
     first, made = search.run(interrupt=True)
-    assert [len(first.points), made.count("mix_candidate")] == [1, 1]
+    assert [len(first.points), made.count("mix_precision_of_candidate")] == [1, 1]
     second, made = search.run()
     assert second.points[:1] == first.points
     assert len(second.points) == 3
-    counts = {"mix_candidate": 1, "build_variants": 1, "verify_artifact": 2, "measure_host_latencies": 2}
+    counts = {
+        "mix_precision_of_candidate": 1,
+        "build_stage_variants": 1,
+        "verify_stage_of_artifact": 2,
+        "measure_host_latencies": 2,
+    }
     assert {name: made.count(name) for name in counts} == counts
     third, made = search.run()
     assert (third.points, third.warnings) == (second.points, second.warnings)
-    assert made == ["read_and_capture", "build_reference", "build_reference"]  # no cache knows code
+    assert made == ["read_stage_capture", *["build_stage_reference"] * 2]  # no cache knows code
 
 
 class Labelled(NamedTuple):
@@ -168,14 +176,18 @@ def labelled() -> Labelled:
         max_drop=0.85,
     )
     source = read_read(context)
-    read = accuracy.find_samples_for_accuracy(context, source)
+    read = accuracy_stage.samples_for_accuracy_stage(context, source)
     assert read is not None
-    source, built = build.build_all(context, source)
-    checked = verify.verify_built(context, source, built)
+    source, built = build_stage.run_build_stage(context, source)
+    checked = verify_stage.run_verify_stage(context, source, built)
     latencies = {"onnx-int8": Latency(5.0, 5.0, 20, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        every = mixed_precision_candidates.mixes_for_candidates(context, source)
-        patch.setattr(mixed_precision_candidates, "mixes_for_candidates", lambda *_: every[:: len(every) - 1])
+        every = mixed_precision_candidates.mixes_for_mixed_precision_candidates(context, source)
+        patch.setattr(
+            mixed_precision_candidates,
+            "mixes_for_mixed_precision_candidates",
+            lambda *_: every[:: len(every) - 1],
+        )
         result = mixed_precision_search.search_mixed_precision(
             context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
         )
@@ -217,13 +229,26 @@ def test_a_points_time_is_the_measurers() -> None:
 
 def test_nothing_answers_twice() -> None:
     """float32 once for all, each artifact once; the accuracy stage takes what the search found."""
-    counts = [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")]
+    counts = [
+        labelled().ran.count(name)
+        for name in ("labelled_predictions_of_float", "labelled_predictions_by_artifact")
+    ]
     assert counts == [1, 3]
     context, source, labels, result = labelled()
-    _, extras = accuracy.add_accuracy(
-        context, source, result.built, result.checked, labels, result.answers, (), results.ExtraResults()
+    _, extras = accuracy_stage.run_accuracy_stage(
+        context,
+        source,
+        result.built,
+        result.checked,
+        labels,
+        result.answers,
+        (),
+        stage_results.ExtraResults(),
     )
-    assert [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")] == counts
+    assert [
+        labelled().ran.count(name)
+        for name in ("labelled_predictions_of_float", "labelled_predictions_by_artifact")
+    ] == counts
     assert extras.evaluation is not None
     assert extras.evaluation.reference.right == len(noise()[1])
     with np.load(context.folders.out / PREDICTIONS) as kept:

@@ -17,18 +17,18 @@ from exporter.pipeline import (
     labelled_predictions,
     mixed_precision_candidates,
     mixed_precision_search,
-    results,
     search_evidence,
+    stage_results,
 )
 from exporter.pipeline.context import Event
 from exporter.pipeline.host_latency import File
 from exporter.pipeline.mixed_precision_candidates import (
     CandidateJudge,
     MixedCandidate,
-    is_candidate_good_enough,
+    is_mixed_precision_candidate_good_enough,
 )
-from exporter.pipeline.mixed_precision_search import SearchResult, promising_for_search
-from exporter.pipeline.results import CheckedArtifactResult, RankedResult
+from exporter.pipeline.mixed_precision_search import SearchResult, promising_for_precision_search
+from exporter.pipeline.stage_results import CheckedArtifactResult, RankedResult
 from exporter.quantize.operator_ranking import RankedMix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from tests import inline
@@ -64,11 +64,11 @@ def candidate(
             continue
         file = f"{name}{VARIANTS[name].suffix}"
         (folder / file).write_text(f"{name} of {folder.name}")
-        built.append(results.BuildResult(VARIANTS[name], file))
-        passed = is_candidate_good_enough(request, verdict(sqnr_db, status=status), drop)
+        built.append(stage_results.BuildResult(VARIANTS[name], file))
+        passed = is_mixed_precision_candidate_good_enough(request, verdict(sqnr_db, status=status), drop)
         points.append(MixedPoint(name, (), sqnr_db, 1.0, milliseconds, 9, passed, drop=drop))
         (folder / f"{name}.lowering.npz").write_text("on the scenes that choose")
-        (folder / mixed_precision_candidates.lowering_file_of_candidate(name)).write_text(
+        (folder / mixed_precision_candidates.lowering_file_of_mixed_precision_candidate(name)).write_text(
             f"lowering of {folder.name}"
         )
     checked = {name: CheckedArtifactResult(None, verdict(30.0)) for name in NAMES}
@@ -125,14 +125,14 @@ class Search:
                 result, float_ops=kept, points=tuple(replace(p, float_ops=kept) for p in result.points)
             )
 
-        patch.setattr(mixed_precision_candidates, "make_candidate", make)
-        patch.setattr(mixed_precision_candidates, "mixes_for_candidates", lambda *_: MIXES)
+        patch.setattr(mixed_precision_candidates, "make_mixed_precision_candidate", make)
+        patch.setattr(mixed_precision_candidates, "mixes_for_mixed_precision_candidates", lambda *_: MIXES)
         patch.setattr(
             search_evidence, "check_int8_on_search_evidence", lambda *_: {}
         )  # as on the scenes that judge it
         patch.setattr(
             mixed_precision_search,
-            "_judge_searched",
+            "_judge_in_precision_search",
             lambda _, best: {name: found.checked[name] for name, found in best.items()},
         )
         patch.setattr(CandidateJudge, "beside_int8", lambda _, files: (None,) * len(files))
@@ -212,13 +212,13 @@ def test_what_could_not_be_made_or_timed_is_looked_for_further(
 ) -> None:
     """The candidate has no point; the other runtime's may be chosen for all that."""
     search = Search(tmp_path, monkeypatch, [60.0, 30.0, 30.0], times=(2.0, 2.1, 2.1))
-    make = mixed_precision_candidates.make_candidate
+    make = mixed_precision_candidates.make_mixed_precision_candidate
 
     def incomplete(*arguments: Any) -> MixedCandidate:
         result = make(*arguments)
         return replace(result, points=result.points[:left]) if arguments[-1] == 0 else result
 
-    monkeypatch.setattr(mixed_precision_candidates, "make_candidate", incomplete)
+    monkeypatch.setattr(mixed_precision_candidates, "make_mixed_precision_candidate", incomplete)
     assert chosen(search.run()) == ({("a",), ("a", "b")} if left else {("a", "b")})
     assert search.asked[1:] == [NAMES, NAMES[1:] if left else NAMES]
 
@@ -336,7 +336,7 @@ def test_without_candidates_nothing_is_emitted_and_the_export_goes_on(
 ) -> None:
     """A warning for each artifact that is not there says why."""
     search = Search(tmp_path, monkeypatch, [])
-    monkeypatch.setattr(mixed_precision_candidates, "mixes_for_candidates", mixes)
+    monkeypatch.setattr(mixed_precision_candidates, "mixes_for_mixed_precision_candidates", mixes)
     result = search.run()
     assert (result.built, result.points, search.emitted()) == ((), (), {})
     assert result.warnings == tuple(f"The search found no {name} artifact: {why}" for name in NAMES)
@@ -351,7 +351,7 @@ def test_nothing_is_looked_for_where_int8_is_good_enough(
     search.context.folders.out.joinpath("onnx-int8").write_text("int8")
     checked = {"onnx-int8": CheckedArtifactResult(None, verdict(sqnr_db))}
     latencies = {"onnx-int8": Latency(3.0, 4.0, 20, 1)}
-    built = [results.BuildResult(VARIANTS["onnx-int8"], "onnx-int8")]
+    built = [stage_results.BuildResult(VARIANTS["onnx-int8"], "onnx-int8")]
     result = mixed_precision_search.search_mixed_precision(search.context, SOURCE, built, checked, latencies)
     assert search.asked[0] == asked
     said = "onnx-int8 reaches 24 dB and the agreement limit as it is: nothing needs to stay in float"
@@ -363,7 +363,7 @@ def test_int8_is_timed_by_who_times_the_candidates(tmp_path: Path, monkeypatch: 
     search = Search(tmp_path, monkeypatch, [30.0, 30.0])
     search.context.folders.out.joinpath("onnx-int8").write_text("int8")
     checked = {"onnx-int8": CheckedArtifactResult(None, verdict(20.0))}
-    built = [results.BuildResult(VARIANTS["onnx-int8"], "onnx-int8")]
+    built = [stage_results.BuildResult(VARIANTS["onnx-int8"], "onnx-int8")]
     here = {"onnx-int8": Latency(3.0, 4.0, 20, 1)}
     result = mixed_precision_search.search_mixed_precision(
         search.context, SOURCE, built, checked, here, measure=lambda *_: Latency(7.0, 7.0, 20, 1)
@@ -393,7 +393,7 @@ def test_it_starts_from_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     search = Search(tmp_path, monkeypatch, [24.0])
     for name in names:
         search.context.folders.out.joinpath(name).write_text(name)
-    built = [results.BuildResult(VARIANTS[name], name) for name in names]
+    built = [stage_results.BuildResult(VARIANTS[name], name) for name in names]
     checked = {name: CheckedArtifactResult(None, verdict(21.0, agreement=0.97)) for name in names}
     latencies = {name: Latency(3.0, 4.0, 20, 1) for name in names if name != "executorch-xnnpack-int8"}
     result = mixed_precision_search.search_mixed_precision(search.context, SOURCE, built, checked, latencies)
@@ -431,13 +431,15 @@ def test_progress_tells_what_was_reached(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_limit_must_be_met(result: Verdict, drop: float | None, good: bool) -> None:
     """Decibels, agreement, the verdict itself, and with labelled samples what may be lost."""
     labelled = Request(Path("net.ckpt"), evaluation=DATA, max_drop=1.0)
-    assert is_candidate_good_enough(labelled, result, drop) is good
+    assert is_mixed_precision_candidate_good_enough(labelled, result, drop) is good
 
 
 @pytest.mark.parametrize("drop", [None, 50.0])
 def test_without_labelled_samples_nothing_can_be_lost(drop: float | None) -> None:
     """A limit that was given without them has nothing to hold for."""
-    assert is_candidate_good_enough(Request(Path("net.ckpt"), max_drop=1.0), verdict(30.0), drop)
+    assert is_mixed_precision_candidate_good_enough(
+        Request(Path("net.ckpt"), max_drop=1.0), verdict(30.0), drop
+    )
 
 
 @pytest.mark.parametrize(
@@ -447,9 +449,9 @@ def test_what_cannot_reach_the_limit_is_not_made(int8_db: float | None, first: i
     """Mixes that miss the limit by over half a decibel are left out; the last is always made."""
     worse = [] if int8_db is None else [MixedPoint("onnx-int8", (), int8_db, 1.0, 2.0, 9, False)]
     better = [MixedPoint("executorch-xnnpack-int8", (), 23.9, 1.0, 2.0, 9, False)] if worse else []
-    assert promising_for_search(MIXES, [*better, *worse], 24.0) == MIXES[first:]
+    assert promising_for_precision_search(MIXES, [*better, *worse], 24.0) == MIXES[first:]
 
 
 def test_where_nothing_is_int8_nothing_is_promising() -> None:
     """As in a program of int8 weights alone."""
-    assert promising_for_search((), [], 24.0) == ()
+    assert promising_for_precision_search((), [], 24.0) == ()

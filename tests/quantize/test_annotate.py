@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.quantize import annotate, int8
+from exporter.quantize import annotate, int8_recipe
 from exporter.quantize.graphs import QUANTIZER_OF, rounded_graph_tensor
 
 Positions = Callable[[Tensor], Tensor]
@@ -47,14 +47,14 @@ def test_indices_stay_integers(positions: Positions, linear: bool) -> None:
     module = Positioned(positions, linear).eval()
     tokens = [torch.randint(1, 50, (1, 8)) for _ in range(4)]
     program = torch.export.export(module, (tokens[0],))
-    quantized = int8.quantize_int8(program, [(x.numpy(),) for x in tokens])
+    quantized = int8_recipe.quantize_by_int8_recipe(program, [(x.numpy(),) for x in tokens])
     dequantized = [n for n in quantized.module.graph.nodes if n.target in QUANTIZER_OF]
     rounded = [rounded_graph_tensor(node) for node in dequantized if rounded_graph_tensor(node) is not None]
     assert rounded
     assert all(tensor.meta["val"].is_floating_point() for tensor in rounded if tensor is not None)
     with torch.no_grad():
         expected = module(tokens[0]).numpy()
-    actual = int8.int8_runner(quantized.module)((tokens[0].numpy(),))[0]
+    actual = int8_recipe.int8_recipe_runner(quantized.module)((tokens[0].numpy(),))[0]
     assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
 
 

@@ -77,7 +77,7 @@ def operators(module: fx.GraphModule) -> list[str]:
 def test_the_fusion_changes_no_answer(kind: type[nn.Module]) -> None:
     """The outputs stay, whatever else reads the convolution or its weight."""
     module, x, expected = captured(kind)
-    batch_norms.spell_norms_out(module)
+    batch_norms.spell_batch_norms_out(module)
     _fuse_conv_bn_(module)
     torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -85,7 +85,7 @@ def test_the_fusion_changes_no_answer(kind: type[nn.Module]) -> None:
 def test_what_can_be_folded_still_is() -> None:
     """A folded norm leaves no multiplication."""
     module, _, _ = captured(Plain)
-    batch_norms.spell_norms_out(module)
+    batch_norms.spell_batch_norms_out(module)
     _fuse_conv_bn_(module)
     assert operators(module) == ["aten.conv2d.default", "aten.relu.default"]
 
@@ -93,6 +93,6 @@ def test_what_can_be_folded_still_is() -> None:
 def test_layers_keep_their_place_in_the_users_model() -> None:
     """The report names the norm that an operator comes from."""
     module, _, _ = captured(Both)
-    batch_norms.spell_norms_out(module)
+    batch_norms.spell_batch_norms_out(module)
     (product,) = [node for node in module.graph.nodes if node.target is torch.ops.aten.mul.Tensor]
     assert "norm" in str(product.meta["nn_module_stack"])

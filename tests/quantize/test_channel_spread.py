@@ -42,7 +42,7 @@ def equalised(net: nn.Module, informed: bool) -> fx.GraphModule:
     sample = (image(CALIBRATION),)
     module = copy.deepcopy(torch.export.export(net.eval(), sample).module())
     spreads = channel_spread.channel_spread_of_norms(module) if informed else {}
-    batch_norms.fold_norms(module)
+    batch_norms.fold_batch_norms(module)
     cross_layer_equalization.equalize_across_layers(module, [sample], spreads)
     return module
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.formats import FORMATS, VARIANTS
-from exporter.quantize import int8
-from exporter.quantize.data_movement import share_quantisation_of_movement
+from exporter.quantize import int8_recipe
+from exporter.quantize.data_movement import share_quantisation_of_data_movement
 from exporter.quantize.graphs import DEQUANTIZE, QUANTIZE, graph_outputs
 from exporter.records import Captured, TensorSpec
 
@@ -58,14 +58,14 @@ def test_int8_of_what_moves_values_runs_in_xnnpack(how: str, tmp_path: Path) -> 
     net = Halves(how).eval()
     example = (torch.from_numpy(samples()[0][0]),)
     program = torch.export.export(net, example)
-    quantized = int8.quantize_int8(program, samples())
+    quantized = int8_recipe.quantize_by_int8_recipe(program, samples())
     captured = Captured(
         net, quantized.program(), "", example, (TensorSpec("x", (1, 1, 4, 4)),), (TensorSpec("y", (1, 3)),)
     )
     variant = VARIANTS["executorch-xnnpack-int8"]
     path = FORMATS["executorch"].emit(replace(captured), variant, tmp_path).path
     run, _ = FORMATS["executorch"].load(path, variant, 1)
-    expected = int8.int8_runner(quantized.module)
+    expected = int8_recipe.int8_recipe_runner(quantized.module)
     for sample in samples()[:4]:
         np.testing.assert_allclose(run(sample)[0], expected(sample)[0], atol=1e-5)
 
@@ -86,7 +86,7 @@ def graph(first: float, second: float, move: Callable[[Tensor], Tensor]) -> torc
 def test_a_move_is_rounded_once() -> None:
     """The values are those of the first quantiser, to the last bit."""
     module = graph(0.1, 0.37, lambda x: x[:, 1:].t())
-    assert share_quantisation_of_movement(module) == 1
+    assert share_quantisation_of_data_movement(module) == 1
     x = torch.randn(2, 4)
     once = DEQUANTIZE(QUANTIZE(x, 0.1, 0, -128, 127, torch.int8), 0.1, 0, -128, 127, torch.int8)
     assert torch.equal(graph_outputs(module(x))[0], once[:, 1:].t())
@@ -97,4 +97,4 @@ def test_a_move_is_rounded_once() -> None:
 )
 def test_what_computes_keeps_its_own_range(move: Callable[[Tensor], Tensor]) -> None:
     """Twice a value does not fit the range of the value."""
-    assert share_quantisation_of_movement(graph(0.1, 0.37, move)) == 0
+    assert share_quantisation_of_data_movement(graph(0.1, 0.37, move)) == 0

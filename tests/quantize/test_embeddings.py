@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.formats import FORMATS, VARIANTS
-from exporter.quantize import embeddings, int8
-from exporter.quantize.int8 import Int8Program
+from exporter.quantize import embeddings, int8_recipe
+from exporter.quantize.int8_recipe import Int8Program
 from exporter.records import Captured, TensorSpec
 
 WORDS, WIDTH, LENGTH = 60, 16, 6
@@ -42,7 +42,7 @@ def quantized_text(tied: bool) -> tuple[nn.Module, Int8Program]:
     torch.manual_seed(0)
     net = Text(tied).eval()
     program = torch.export.export(net, (torch.from_numpy(text_samples(1)[0][0]),))
-    return net, int8.quantize_int8(program, text_samples(16))
+    return net, int8_recipe.quantize_by_int8_recipe(program, text_samples(16))
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["own", "tied"])
@@ -64,7 +64,7 @@ def test_files_hold_the_table_in_int8(name: str, tied: bool, tmp_path: Path) -> 
     path = tmp_path / (name + variant.suffix)
     structure = module.structure(path, variant)
     run = module.load(path, variant, 1)[0]
-    own = int8.int8_runner(quantized.module)
+    own = int8_recipe.int8_recipe_runner(quantized.module)
     errors, values = [], []
     for sample in text_samples(8):
         expected = own(sample)[0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.quantize import float_tail, int8
+from exporter.quantize import float_tail, int8_recipe
 from exporter.quantize.graphs import QUANTIZE
 
 Join = Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +51,9 @@ def test_scores_beside_boxes_stay_exact(join: Join) -> None:
     torch.manual_seed(0)
     net = Head(join)
     program, samples = prepared(net)
-    run = int8.int8_runner(int8.quantize_int8(program, [(x.numpy(),) for (x,) in samples]).module)
+    run = int8_recipe.int8_recipe_runner(
+        int8_recipe.quantize_by_int8_recipe(program, [(x.numpy(),) for (x,) in samples]).module
+    )
     pairs = [(net(x).detach().numpy(), run((x.numpy(),))[0]) for (x,) in samples]
     expected, actual = (np.concatenate([y.ravel() for y in column]) for column in zip(*pairs, strict=True))
     small = np.abs(expected) < 1.1
@@ -69,6 +71,8 @@ def test_other_concatenations_are_quantised(pixels: float, after: nn.Module | No
     torch.manual_seed(0)
     program, samples = prepared(Head(JOINS["boxes first"], pixels, after))
     assert float_tail.float_tail(program.module(), samples) == frozenset()
-    nodes = int8.quantize_int8(program, [(x.numpy(),) for (x,) in samples]).module.graph.nodes
+    nodes = int8_recipe.quantize_by_int8_recipe(
+        program, [(x.numpy(),) for (x,) in samples]
+    ).module.graph.nodes
     join = next(node for node in nodes if node.target is torch.ops.aten.cat.default)
     assert any(user.target is QUANTIZE for user in join.users)

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from exporter.quantize import integer
 from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
-from exporter.quantize.int8 import int8_runner
+from exporter.quantize.int8_recipe import int8_recipe_runner
 from exporter.quantize.integer import IntegerInterpreter
 from tests.nets import NETS, quantized, samples
 
@@ -79,9 +79,9 @@ def test_integer_and_float_arithmetic_tell_the_same_story(monkeypatch: pytest.Mo
     """Integer and float arithmetic differ by a few steps on whole networks: 25 dB or better."""
     module = quantized(net).module
     held_out = samples(net, 1400, 32)
-    exact = int8_runner(module)
+    exact = int8_recipe_runner(module)
     monkeypatch.setattr(integer, "IntegerInterpreter", fx.Interpreter)
-    eager = int8_runner(module)
+    eager = int8_recipe_runner(module)
     a = np.concatenate([exact(sample)[0] for sample in held_out])
     b = np.concatenate([eager(sample)[0] for sample in held_out])
     assert not np.array_equal(a, np.zeros_like(a))

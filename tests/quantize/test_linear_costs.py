@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from exporter.quantize import dynamic, operator_ranking, sensitivity
+from exporter.quantize import dynamic_int8, operator_ranking, sensitivity
 from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, DEQUANTIZE_DYNAMIC
-from exporter.quantize.int8 import int8_tensors
-from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_operators
+from exporter.quantize.int8_recipe import int8_recipe_tensors
+from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_precision_operators
 from tests.nets import quantized, samples, trained
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ NETS = ("loud_tokens", "loud_channels")
 
 
 def calls(net: str, first: int = 0, count: int = 8) -> Sequence[tuple[torch.Tensor, ...]]:
-    return [int8_tensors(sample) for sample in samples(net, first, count)]
+    return [int8_recipe_tensors(sample) for sample in samples(net, first, count)]
 
 
 def dequantisers(module: torch.fx.GraphModule) -> int:
@@ -32,7 +32,7 @@ def test_every_linear_layer_has_a_cost(net: str) -> None:
     """Each layer costs something, none costs all, and its operator is named."""
     made = quantized(net)
     costs = sensitivity.measure_sensitivity(made.module, made.float_weights, calls(net))
-    assert [cost.name for cost in costs] == [n.name for n in mixed_operators(made.module)] != []
+    assert [cost.name for cost in costs] == [n.name for n in mixed_precision_operators(made.module)] != []
     assert {cost.kind for cost in costs} == {"linear"}
     assert all(0 < cost.noise < 0.1 for cost in costs)
 
@@ -42,7 +42,9 @@ def test_all_of_them_in_float_are_the_model(net: str) -> None:
     """Neither activations nor weights are rounded when all layers are in float."""
     made = quantized(net)
     in_float = keep_float_in_mixed_precision(
-        made.module, made.float_weights, [operator.name for operator in mixed_operators(made.module)]
+        made.module,
+        made.float_weights,
+        [operator.name for operator in mixed_precision_operators(made.module)],
     )
     assert dequantisers(made.module) > dequantisers(in_float) == 0
     (sample,) = calls(net, 1400, 1)
@@ -53,10 +55,12 @@ def test_all_of_them_in_float_are_the_model(net: str) -> None:
 def test_one_in_float_leaves_the_others_rows_rounded() -> None:
     """The first layer reads its input unrounded; the rest of the program is unchanged."""
     made = quantized("loud_tokens")
-    first, *others = mixed_operators(made.module)
+    first, *others = mixed_precision_operators(made.module)
     mixed = keep_float_in_mixed_precision(made.module, made.float_weights, [first.name])
-    assert [operator.name for operator in mixed_operators(mixed)] == [operator.name for operator in others]
-    assert dynamic.is_dynamic(mixed)
+    assert [operator.name for operator in mixed_precision_operators(mixed)] == [
+        operator.name for operator in others
+    ]
+    assert dynamic_int8.is_dynamic_int8(mixed)
 
 
 def test_candidates_follow_from_what_rounding_rows_costs() -> None:
@@ -66,7 +70,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
         made.module, made.float_weights, calls("loud_tokens")
     )
     assert {name for a in activations for name in a.operators} == {
-        n.name for n in mixed_operators(made.module)
+        n.name for n in mixed_precision_operators(made.module)
     }
     in_float: list[tuple[str, ...]] = [
         (),
@@ -80,7 +84,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
         sensitivity.sensitivity_noise(
             expected,
             sensitivity.run_for_sensitivity(
-                dynamic.dynamic_by_rows(
+                dynamic_int8.dynamic_int8_by_rows(
                     keep_float_in_mixed_precision(made.module, made.float_weights, names)
                 ),
                 held_out,

@@ -7,15 +7,15 @@ import torch
 
 from exporter.quantize import sensitivity
 from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
-from exporter.quantize.int8 import int8_tensors
-from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_operators
+from exporter.quantize.int8_recipe import int8_recipe_tensors
+from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_precision_operators
 from tests.nets import quantized, samples, trained
 
 pytestmark = pytest.mark.slow
 
 
 def calls(first: int, count: int) -> list[tuple[torch.Tensor, ...]]:
-    return [int8_tensors(sample) for sample in samples("cnn", first, count)]
+    return [int8_recipe_tensors(sample) for sample in samples("cnn", first, count)]
 
 
 def with_float(*names: str) -> torch.fx.GraphModule:
@@ -25,7 +25,9 @@ def with_float(*names: str) -> torch.fx.GraphModule:
 
 def test_operators_are_named_by_the_users_modules() -> None:
     """Operators are in running order, with the path of their module."""
-    listed = [(operator.layer, operator.kind) for operator in mixed_operators(quantized("cnn").module)]
+    listed = [
+        (operator.layer, operator.kind) for operator in mixed_precision_operators(quantized("cnn").module)
+    ]
     assert listed == [
         ("stem.0", "conv2d"),
         ("depthwise.0", "conv2d"),
@@ -45,12 +47,12 @@ def test_rounding_again_is_no_operator() -> None:
         value = graph.call_function(DEQUANTIZE, (value, scale, 0, -128, 127, torch.int8))
     graph.output(graph.call_function(torch.ops.aten.relu.default, (value,)))
     module = torch.fx.GraphModule(torch.nn.Module(), graph)
-    assert [operator.kind for operator in mixed_operators(module)] == ["relu"]
+    assert [operator.kind for operator in mixed_precision_operators(module)] == ["relu"]
 
 
 def test_with_everything_in_float_the_network_is_the_float_one() -> None:
     """No quantiser is left, and the outputs are those of the original weights."""
-    module = with_float(*(operator.name for operator in mixed_operators(quantized("cnn").module)))
+    module = with_float(*(operator.name for operator in mixed_precision_operators(quantized("cnn").module)))
     assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
     assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
     with torch.no_grad():
@@ -80,7 +82,7 @@ def test_costs_are_those_of_one_operator_at_a_time() -> None:
     """Each cost is between zero and that of all operators; coarser weights cost more."""
     made = quantized("cnn")
     costs = sensitivity.measure_sensitivity(made.module, made.float_weights, calls(0, 8))
-    names = {operator.name for operator in mixed_operators(made.module)}
+    names = {operator.name for operator in mixed_precision_operators(made.module)}
     expected = sensitivity.run_for_sensitivity(
         keep_float_in_mixed_precision(made.module, made.float_weights, names), calls(0, 8)
     )

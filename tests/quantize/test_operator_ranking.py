@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporter.quantize import int8, mixed_precision, operator_ranking
+from exporter.quantize import int8_recipe, mixed_precision, operator_ranking
 from exporter.quantize.operator_ranking import RankedActivation, rank_operators
 from tests.nets import quantized, samples
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_improved_has_no_candidates() -> None:
 def test_an_activations_operators_are_those_around_it() -> None:
     """The residual addition reads the results of the stem and of the pointwise convolution."""
     made = quantized("cnn")
-    calls = [int8.int8_tensors(sample) for sample in samples("cnn", 0, 4)]
+    calls = [int8_recipe.int8_recipe_tensors(sample) for sample in samples("cnn", 0, 4)]
     activations, prices = operator_ranking.measure_for_operator_ranking(
         made.module, made.float_weights, calls
     )
@@ -74,7 +74,9 @@ def test_an_activations_operators_are_those_around_it() -> None:
     assert frozenset({"conv2d_2", "add"}) in around
     assert frozenset({"conv2d"}) in around  # the image's, whose writer is no operator
     assert all(activation.noise > 0 for activation in activations)
-    assert {operator.name for operator in mixed_precision.mixed_operators(made.module)} <= set(prices)
+    assert {operator.name for operator in mixed_precision.mixed_precision_operators(made.module)} <= set(
+        prices
+    )
 
 
 def noises(weights: dict[str, Tensor], calls: list[tuple[Tensor, ...]]) -> list[float]:
@@ -87,7 +89,7 @@ def noises(weights: dict[str, Tensor], calls: list[tuple[Tensor, ...]]) -> list[
 @pytest.mark.slow
 def test_one_activation_is_rounded_at_a_time() -> None:
     """A tensor that only a layer of zeros reads costs nothing."""
-    calls = [int8.int8_tensors(sample) for sample in samples("cnn", 0, 4)]
+    calls = [int8_recipe.int8_recipe_tensors(sample) for sample in samples("cnn", 0, 4)]
     weights = quantized("cnn").float_weights
     measured = noises(weights, calls)
     assert len(set(measured)) == len(measured)
@@ -99,7 +101,7 @@ def test_one_activation_is_rounded_at_a_time() -> None:
 @pytest.mark.slow
 def test_a_few_samples_are_spread_over_all() -> None:
     """Four of eight samples are one of each pair."""
-    calls = [int8.int8_tensors(sample) for sample in samples("cnn", 0, 8)]
+    calls = [int8_recipe.int8_recipe_tensors(sample) for sample in samples("cnn", 0, 8)]
     measured = noises(quantized("cnn").float_weights, calls)
     counted = []
     for changed in range(8):
@@ -111,5 +113,7 @@ def test_a_few_samples_are_spread_over_all() -> None:
 
 def test_time_and_weights_make_the_price() -> None:
     """Shares of time and weights count equally; without weights only time counts."""
-    prices = operator_ranking._prices_for_ranking({"conv": 3.0, "add": 1.0}, {"conv": 10.0, "head": 30.0})
+    prices = operator_ranking._prices_for_operator_ranking(
+        {"conv": 3.0, "add": 1.0}, {"conv": 10.0, "head": 30.0}
+    )
     assert prices == {"conv": 1.0, "add": 0.25, "head": 0.75}

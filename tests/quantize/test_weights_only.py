@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline import build, read, results, verify
-from exporter.pipeline.results import CheckedArtifactResult
-from exporter.quantize import dynamic, int8, weights_only
+from exporter.pipeline import build_stage, read_stage, stage_results, verify_stage
+from exporter.pipeline.stage_results import CheckedArtifactResult
+from exporter.quantize import dynamic_int8, int8_recipe, weights_only
 from exporter.records import Captured, TensorSpec
 from tests import inline
 from tests.exports import checkpoint, options
@@ -29,12 +29,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weights_only")]
 
 
 @functools.cache
-def exported() -> tuple[Path, Mapping[str, results.BuildResult], Mapping[str, CheckedArtifactResult]]:
+def exported() -> tuple[Path, Mapping[str, stage_results.BuildResult], Mapping[str, CheckedArtifactResult]]:
     """Return OUT and the verified results by artifact."""
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-weights-"))
     context = inline.context(folder, NAMES, **options(NET), checkpoint=checkpoint(NET))
-    source, built = build.build_all(context, read.read_model(context))
-    checked = verify.verify_built(context, source, built)
+    source, built = build_stage.run_build_stage(context, read_stage.run_read_stage(context))
+    checked = verify_stage.run_verify_stage(context, source, built)
     return context.folders.out, {b.variant.name: b for b in built}, checked
 
 
@@ -88,14 +88,14 @@ def test_weights_are_rounded_for_float_activations() -> None:
     calls = [
         (torch.from_numpy(array),) for array in np.random.default_rng(0).random((16, 1, 8, 8), np.float32)
     ]
-    module, weights = dynamic.quantize_dynamic(captured_module(), calls)
+    module, weights = dynamic_int8.quantize_dynamic_int8(captured_module(), calls)
     before = {name: t.clone() for name, t in module.named_buffers() if t.dtype == torch.int8}
     quantized = weights_only.quantize_weights_only(module, weights, calls)
     assert all(torch.equal(t, before[name]) for name, t in module.named_buffers() if name in before)
     expected = [program.module()(*call) for call in calls]
     errors = [
         sum(float((m(*c) - y).detach().square().sum()) for c, y in zip(calls, expected, strict=True))
-        for m in (quantized, dynamic.dynamic_in_float(module))
+        for m in (quantized, dynamic_int8.dynamic_int8_in_float(module))
     ]
     assert errors[0] < errors[1]
 
@@ -122,8 +122,8 @@ def wide() -> Captured:
 def wide_int8() -> Captured:
     program = wide().program
     assert program is not None
-    module, weights = dynamic.quantize_dynamic(program.module(), [wide().example])
-    quantized = int8.Int8Program(
+    module, weights = dynamic_int8.quantize_dynamic_int8(program.module(), [wide().example])
+    quantized = int8_recipe.Int8Program(
         weights_only.quantize_weights_only(module, weights, [wide().example]), wide().example, weights
     )
     return dataclasses.replace(wide(), program=quantized.program())

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.release import listing, sha256sums
+from exporter.release import release_listing, sha256sums
 from exporter.release import zip as archive
 
 TITLE = "net-1.4.0"
@@ -21,7 +21,7 @@ Damage = Callable[[Path], object]
 
 def resum(signed: Path) -> None:
     """Make the folder's hashes fit its files, whatever their names; `write_sha256sums` refuses some."""
-    listed = listing.list_digests(signed, (sha256sums.FILE, "signatures"))
+    listed = release_listing.list_digests_of_release(signed, (sha256sums.FILE, "signatures"))
     lines = (f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
     (signed / sha256sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
 
@@ -66,9 +66,11 @@ def forged(change: Damage) -> Damage:
 
         def relist(inside: Path) -> None:
             path = inside / "manifest.json"
-            outer = listing.listing_of_folder(signed, TITLE, "signatures")
+            outer = release_listing.release_listing_of_folder(signed, TITLE, "signatures")
             path.write_text(
-                listing.manifest_with_listing(path.read_text(), outer, listing.listing_of_zip(inside))
+                release_listing.manifest_with_release_listing(
+                    path.read_text(), outer, release_listing.release_listing_of_zip(inside)
+                )
             )
             sha256sums.write_sha256sums(inside)
 

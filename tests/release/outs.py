@@ -58,7 +58,7 @@ def write(out: Path, report: Report) -> Path:
     """Write OUT as an export would."""
     out.mkdir()
     samples = evidence_of(report)
-    reference_io.save_reference(samples, out / "verification.npz")
+    reference_io.save_reference_io(samples, out / "verification.npz")
     (out / "report.html").write_text("<!doctype html><title>made up</title>")
     report = replace(
         report,

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from exporter.errors import MissingDependencyError, OutputError, ReleaseError, UsageError
-from exporter.release import bundle, extra, repeat, sbom, source_date
+from exporter.release import bundle, release_extra, repeat, sbom, source_date
 from exporter.release import zip as archive
 from exporter.release.plan import plan_release
 from exporter.release.release_request import ReleaseRequest
@@ -86,7 +86,7 @@ class TestContents:
         """An app's test can read the raw little-endian values by the index."""
         with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
             opened.extractall(tmp_path)
-        evidence = reference_io.load_reference(tmp_path / "verification.npz")
+        evidence = reference_io.load_reference_io(tmp_path / "verification.npz")
         index = json.loads((tmp_path / "examples" / "index.json").read_text())
         assert (len(index["examples"]), index["inputs"], index["outputs"]) == (8, ["x"], ["logits"])
         for number, example in enumerate(index["examples"]):
@@ -345,7 +345,7 @@ class TestPublishing:
         with pytest.raises(MissingDependencyError, match=r"export-mobile\[release\]"):
             bundle.release_bundle(request_)
         with pytest.raises(MissingDependencyError):
-            extra.need_extra("no_such_module", "This")
+            release_extra.need_release_extra("no_such_module", "This")
 
     def test_no_android_and_no_apple(self, tmp_path: Path) -> None:
         """The README says which library is missing."""

@@ -32,7 +32,7 @@ def request(tmp_path: Path, *latencies: DeviceLatency, budget_ms: float = 15.0) 
     """Write an export whose choice these devices measured, one bench after the other."""
     report = outs.report()
     for item in latencies:
-        report = bench.add_latencies_to_stored(report, {"onnx-fp32": (item,)}, {}, budget_ms)
+        report = bench.add_latencies_to_stored_bench(report, {"onnx-fp32": (item,)}, {}, budget_ms)
     return ReleaseRequest(outs.write(tmp_path / "out", report), "1.0", tmp_path / "made")
 
 

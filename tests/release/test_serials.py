@@ -18,7 +18,7 @@ from exporter import bench
 from exporter.bench import device_outputs
 from exporter.errors import VerificationError
 from exporter.files import digest_file
-from exporter.pipeline import audit, report
+from exporter.pipeline import audit, report_stage
 from exporter.release import bundle, check, serials
 from exporter.release.plan import plan_release
 from exporter.release.release_request import ReleaseRequest
@@ -38,9 +38,9 @@ def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
     work = replace(sessions.session().task, name=artifact)
     session = sessions.session(task=work, identity=sessions.identity(serial=serial, **identity))
     latency = provenance.latency_with_provenance(
-        session, latency_stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
+        session, latency_stats.latency_stats(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
     )
-    return bench.keep_stored_samples(out, session, latency)
+    return bench.keep_stored_bench_samples(out, session, latency)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     latencies["onnx-fp32"].append(measured(out, "onnx-fp32", EMULATOR, doubts=doubts))
     latencies["onnx-fp32"].append(measured(out, "onnx-fp32", "host"))
     names = [str(item.samples_file) for items in latencies.values() for item in items]
-    reference = reference_io.load_reference(out / "verification.npz").reference
-    reference_io.save_reference_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
+    reference = reference_io.load_reference_io(out / "verification.npz").reference
+    reference_io.save_reference_io_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
     files = {name: digest_file(out / name) for name in (*names, LOWERING)}
     listed = restore.restore_report(manifest.load_manifest(out / "manifest.json"))
-    report.write_report(out, bench.add_latencies_to_stored(listed, latencies, files, 15.0))
+    report_stage.write_report_stage(out, bench.add_latencies_to_stored_bench(listed, latencies, files, 15.0))
     return out
 
 
@@ -112,7 +112,7 @@ def test_devices_stay_comparable(out: Path) -> None:
     assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
     assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
     (path,) = out.glob(
-        device_outputs.device_samples_file("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl")
+        device_outputs.samples_file_of_device_outputs("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl")
     )
     original = path.read_bytes().splitlines()
     assert lines[1:] == original[1:]
@@ -132,9 +132,13 @@ def test_the_page_still_shows_what_was_measured(out: Path) -> None:
 def relabelled(page: str, known: Mapping[str, str]) -> str:
     for serial, label in {**known, "host": "host"}.items():
         for artifact in outs.KEPT[:2]:
-            stem = re.escape(device_outputs.device_samples_file(artifact, serial).removesuffix(".jsonl"))
+            stem = re.escape(
+                device_outputs.samples_file_of_device_outputs(artifact, serial).removesuffix(".jsonl")
+            )
             page = re.sub(
-                rf"{stem}-[0-9a-f]{{12}}\.jsonl", device_outputs.device_samples_file(artifact, label), page
+                rf"{stem}-[0-9a-f]{{12}}\.jsonl",
+                device_outputs.samples_file_of_device_outputs(artifact, label),
+                page,
             )
         page = page.replace(serial, label)
     return page

@@ -287,7 +287,7 @@ def export(folder: Path, change: Callable[[Report], Report] = lambda report: rep
     inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
     edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
     evidence = reference_io.ReferenceIO((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
-    reference_io.save_reference(evidence, folder / EVIDENCE)
+    reference_io.save_reference_io(evidence, folder / EVIDENCE)
     made = change(report())
     rows = []
     for row in made.artifacts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.report.instability_flags import group_flag_reasons, group_instability_flags
+from exporter.report.instability_flags import group_instability_flag_reasons, group_instability_flags
 
 
 @pytest.mark.parametrize(
@@ -71,5 +71,5 @@ def test_a_reason_is_given_once() -> None:
         *(f"Launch {n}: {words}" for n in range(3) for words in ("it is old.", "it is odd.")),
     ]
     expected = (other, "Launches 0, 1, 2: it is old.", "Launches 0, 1, 2: it is odd.")
-    assert group_flag_reasons(given) == expected
-    assert group_flag_reasons(["Launch 1: it is old."]) == ("Launch 1: it is old.",)
+    assert group_instability_flag_reasons(given) == expected
+    assert group_instability_flag_reasons(["Launch 1: it is old."]) == ("Launch 1: it is old.",)

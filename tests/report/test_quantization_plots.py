@@ -64,7 +64,9 @@ def test_costs_that_are_not_finite_do_not_break_the_plot(noise: float) -> None:
 def test_the_costliest_come_first() -> None:
     """Not a number is the worst that can happen, infinite noise next, none at all last."""
     noises = [0.1, 0.0, math.inf, 0.3, math.nan]
-    ordered = quantization_plots.costliest_to_plot([OperatorCost(str(n), "", "conv2d", n) for n in noises])
+    ordered = quantization_plots.costliest_for_quantization_plot(
+        [OperatorCost(str(n), "", "conv2d", n) for n in noises]
+    )
     assert [cost.name for cost in ordered] == ["nan", "inf", "0.3", "0.1", "0.0"]
 
 

@@ -133,7 +133,7 @@ def test_a_channel_is_written_as_numpy_indexes_it(shape: tuple[int, ...], axis: 
     flat = np.zeros((2, *shape[1:])) + np.arange(2).reshape(2, *[1] * (len(shape) - 1))
     own = next(iter(measure_channels((flat,), (flat,), ())))
     own = Channels(**{**own.__dict__, "axis": axis})
-    assert worst_channel._worst_expression("y", own, 2, y) == name
+    assert worst_channel._worst_channel_expression("y", own, 2, y) == name
 
 
 def test_complex_parts_have_names() -> None:
@@ -153,7 +153,7 @@ def test_few_values_of_many_are_counted(steps: int, values: int, coarse: bool) -
     """At most four are left of twice as many and eight or more."""
     y = (np.arange(1000) % values).astype(float)[:, None]
     a = (np.arange(1000) % steps).astype(float)[:, None]
-    assert worst_channel._is_worst_coarse(y, a) is coarse
+    assert worst_channel._is_worst_channel_coarse(y, a) is coarse
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ def test_few_values_of_many_are_counted(steps: int, values: int, coarse: bool) -
 )
 def test_ratios_are_bounded(signal: float, noise: float, decibels: float) -> None:
     """A manifest holds no infinity."""
-    assert worst_channel._worst_db(signal, noise) == pytest.approx(decibels)
+    assert worst_channel._worst_channel_db(signal, noise) == pytest.approx(decibels)
 
 
 def test_values_of_a_channel_are_a_row_per_sample() -> None:
     """Along any axis, of the whole, and of complex parts."""
     y = np.arange(24.0).reshape(2, 3, 4)
-    assert worst_channel._worst_values(y, 0, 1).tolist() == y[:, 1].tolist()
-    assert worst_channel._worst_values(y, 1, 2).tolist() == y[:, :, 2].tolist()
-    assert worst_channel._worst_values(y, -1, 0).shape == (2, 12)
-    assert worst_channel._worst_values(y + 1j, 2, 1).tolist() == [[1.0] * 12] * 2
+    assert worst_channel._worst_channel_values(y, 0, 1).tolist() == y[:, 1].tolist()
+    assert worst_channel._worst_channel_values(y, 1, 2).tolist() == y[:, :, 2].tolist()
+    assert worst_channel._worst_channel_values(y, -1, 0).shape == (2, 12)
+    assert worst_channel._worst_channel_values(y + 1j, 2, 1).tolist() == [[1.0] * 12] * 2
 
 
 def test_a_constant_is_measured_against_its_own_size() -> None:
@@ -209,4 +209,4 @@ def test_rare_classes_are_probabilities_of_small_range(
 ) -> None:
     """An eighth of the largest probability's range or less, among more than four of them."""
     ends = np.array(low, float), np.array(high, float)
-    assert channel_groups.rare_classes_of_groups(*ends).tolist() == rare
+    assert channel_groups.rare_classes_of_channel_groups(*ends).tolist() == rare

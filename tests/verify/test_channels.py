@@ -8,7 +8,7 @@ from scipy.stats import chi2, f
 
 from exporter.records import Array, Variant
 from exporter.verify.channel_groups import group_channels
-from exporter.verify.noise_by_chance import noise_by_chance, quiet_by_chance, ratio_by_chance
+from exporter.verify.noise_by_chance import noise_by_chance, noise_ratio_by_chance, quiet_noise_by_chance
 from tests.variants import FP16, FP32, INT8
 from tests.verify.observed import evidence, fp16, int8, judged
 
@@ -209,12 +209,12 @@ def test_noise_alone_condemns_no_channel(samples: int, classes: int) -> None:
 
 def test_the_margin_grows_with_channels_and_shrinks_with_samples() -> None:
     """The loudest of a thousand is louder than the loudest of ten; many samples leave less to luck."""
-    for margin in (noise_by_chance, ratio_by_chance, quiet_by_chance):
+    for margin in (noise_by_chance, noise_ratio_by_chance, quiet_noise_by_chance):
         assert margin(64, 1000) > margin(64, 10) > margin(1000, 10) > 1
     assert noise_by_chance(64, 1000) == pytest.approx(chi2.isf(1e-6, 64) / 64, rel=0.02)
-    assert ratio_by_chance(64, 1000) == pytest.approx(f.isf(1e-6, 64, 63), rel=0.2)
-    assert quiet_by_chance(8, 64) == pytest.approx((chi2.ppf(1e-3 / 64, 7) / 7) ** -0.5, rel=0.05)
-    assert quiet_by_chance(64, 64) >= (chi2.ppf(1e-3 / 64, 63) / 63) ** -0.5
+    assert noise_ratio_by_chance(64, 1000) == pytest.approx(f.isf(1e-6, 64, 63), rel=0.2)
+    assert quiet_noise_by_chance(8, 64) == pytest.approx((chi2.ppf(1e-3 / 64, 7) / 7) ** -0.5, rel=0.05)
+    assert quiet_noise_by_chance(64, 64) >= (chi2.ppf(1e-3 / 64, 63) / 63) ** -0.5
 
 
 @pytest.mark.parametrize(("offset", "status"), [(100, "passed"), (1000, "passed"), (8000, "failed")])

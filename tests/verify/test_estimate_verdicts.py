@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from exporter.records import Artifact, DeviceLatency, EstimatedLatency, Latency, Variant, Verdict
-from exporter.verify import budget, estimate_verdicts, select
+from exporter.verify import budget, estimate_verdicts, select_artifact
 from tests.variants import FP32, INT8
 
 VULKAN = replace(INT8, name="executorch-vulkan-fp16", backend="vulkan", precision="fp16")
@@ -46,7 +46,7 @@ def test_an_estimate_never_meets_a_budget(p50_ms: float) -> None:
     """An artifact with estimates alone is not measured, however fast it may be."""
     row = artifact(INT8, 0.001, estimate(p50_ms))
     assert budget.budget_verdict(row.device_latencies, 15) == "not_measured"
-    assert select.select_measured([row], RUNNABLE, False, False) is None
+    assert select_artifact.select_measured_artifact([row], RUNNABLE, False, False) is None
 
 
 def test_an_estimate_is_no_device_latency() -> None:
@@ -58,18 +58,18 @@ def test_an_estimate_is_no_device_latency() -> None:
 def test_the_estimate_chooses_where_this_host_would_not() -> None:
     """An x86 host prefers the one, the phone's CPU the other."""
     rows = [artifact(FP32, 1, estimate(20)), artifact(INT8, 9, estimate(8), estimate(12, threads=1))]
-    choice = select.select_artifact(rows, RUNNABLE, False, False)
+    choice = select_artifact.select_artifact(rows, RUNNABLE, False, False)
     assert choice.name == INT8.name
     assert "8 ms, 6.67 to 9.6 (estimated), 4 threads" in choice.reason
     assert "overlaps by 0%" in choice.reason
-    assert select.UNMEASURED in choice.reason
+    assert select_artifact.UNMEASURED in choice.reason
     assert "this host" not in choice.reason
 
 
 def test_a_gpu_artifact_is_not_chosen_by_this_host() -> None:
     """What has no estimate is left out, and the reason counts it."""
     rows = [artifact(VULKAN, 0.1), artifact(INT8, 9, estimate(8))]
-    choice = select.select_artifact(rows, RUNNABLE, False, False)
+    choice = select_artifact.select_artifact(rows, RUNNABLE, False, False)
     assert choice.name == INT8.name
     assert "1 without an estimate was left out" in choice.reason
 
@@ -88,7 +88,7 @@ def test_the_targets_preference_decides_between_estimates_from_flops(
     int8: EstimatedLatency, fp32: EstimatedLatency, chosen: Variant
 ) -> None:
     """FLOPs do not tell runtimes apart; counted instructions do, also where intervals overlap."""
-    choice = select.select_artifact(
+    choice = select_artifact.select_artifact(
         [artifact(INT8, 1, int8), artifact(FP32, 1, fp32)], RUNNABLE, False, False
     )
     assert choice.name == chosen.name
@@ -101,7 +101,7 @@ def test_a_phone_overrules_the_estimate() -> None:
         replace(artifact(FP32, 1, estimate(20)), device_latencies=(measured(5),)),
         replace(artifact(INT8, 1, estimate(8)), device_latencies=(measured(9),)),
     ]
-    choice = select.select_measured(rows, RUNNABLE, False, False)
+    choice = select_artifact.select_measured_artifact(rows, RUNNABLE, False, False)
     assert choice
     assert (choice.name, "measured" in choice.reason) == (FP32.name, True)
 
@@ -114,7 +114,9 @@ def test_the_overlap_is_a_share_of_the_narrower_interval(
     first: tuple[float, float], second: tuple[float, float], share: float
 ) -> None:
     """Equal intervals overlap wholly, distant ones not at all."""
-    assert estimate_verdicts.estimate_overlap(estimate(*first), estimate(*second)) == pytest.approx(share)
+    assert estimate_verdicts.estimate_verdicts_overlap(estimate(*first), estimate(*second)) == pytest.approx(
+        share
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,9 +125,13 @@ def test_the_overlap_is_a_share_of_the_narrower_interval(
 def test_a_measurement_is_compared_with_its_estimate(p50_ms: float, words: str) -> None:
     """The sentence has the difference and whether the interval held it."""
     latency = replace(measured(p50_ms), device={"serial": "phone", "soc": "SM8250", "threads": 4})
-    assert words in estimate_verdicts.estimate_compared(latency, [estimate(8, threads=1), estimate(8)])
-    assert not estimate_verdicts.estimate_compared(replace(latency, evidence="simulated"), [estimate(8)])
-    assert not estimate_verdicts.estimate_compared(latency, [estimate(8, threads=1)])
+    assert words in estimate_verdicts.estimate_verdict_compared(
+        latency, [estimate(8, threads=1), estimate(8)]
+    )
+    assert not estimate_verdicts.estimate_verdict_compared(
+        replace(latency, evidence="simulated"), [estimate(8)]
+    )
+    assert not estimate_verdicts.estimate_verdict_compared(latency, [estimate(8, threads=1)])
 
 
 @pytest.mark.parametrize(
@@ -145,10 +151,10 @@ def test_an_interval_that_ends_on_the_budget_is_uncertain(p50_ms: float, factor:
 def test_the_best_estimate_is_that_of_the_faster_number_of_threads() -> None:
     """An artifact without estimates has no best one."""
     row = artifact(INT8, 1, estimate(12, threads=1), estimate(8, threads=4), estimate(9, threads=2))
-    best = estimate_verdicts.best_estimate(row)
+    best = estimate_verdicts.best_estimate_verdict(row)
     assert best is not None
     assert (best.p50_ms, best.threads) == (8, 4)
-    assert estimate_verdicts.best_estimate(artifact(INT8, 1)) is None
+    assert estimate_verdicts.best_estimate_verdict(artifact(INT8, 1)) is None
 
 
 @pytest.mark.parametrize(
@@ -168,8 +174,8 @@ def test_the_overlap_of_two_intervals_is_known_by_hand(
 ) -> None:
     """An interval without width overlaps wholly where it lies in the other; the order does not matter."""
     first, second = (replace(estimate(1), low_ms=low, high_ms=high) for low, high in (ends, other))
-    assert estimate_verdicts.estimate_overlap(first, second) == pytest.approx(share)
-    assert estimate_verdicts.estimate_overlap(second, first) == pytest.approx(share)
+    assert estimate_verdicts.estimate_verdicts_overlap(first, second) == pytest.approx(share)
+    assert estimate_verdicts.estimate_verdicts_overlap(second, first) == pytest.approx(share)
 
 
 def tie_row(low_ms: float, high_ms: float, variant: Variant = FP32) -> Artifact:
@@ -184,8 +190,11 @@ def test_estimates_tie_from_half_an_interval_on_and_only_by_one_executor() -> No
     verdict = Verdict("passed", None, "", None, executor="reference interpreter")
     interpreted = replace(half, verdict=verdict)
     nothing = artifact(VULKAN, 1)
-    assert estimate_verdicts.tied_estimates(best, [half, less, interpreted, nothing, best]) == [half, best]
-    assert estimate_verdicts.tied_estimates(nothing, [half, nothing, best]) == [nothing]
+    assert estimate_verdicts.tied_estimate_verdicts(best, [half, less, interpreted, nothing, best]) == [
+        half,
+        best,
+    ]
+    assert estimate_verdicts.tied_estimate_verdicts(nothing, [half, nothing, best]) == [nothing]
 
 
 def test_a_choice_names_the_next_best_and_counts_what_was_left_out() -> None:
@@ -195,21 +204,21 @@ def test_a_choice_names_the_next_best_and_counts_what_was_left_out() -> None:
         artifact(FP32, 1, estimate(40, 2)),
         artifact(VULKAN, 1, estimate(30, 2), estimate(16, 2)),
     )
-    reason = estimate_verdicts.estimate_choice_reason(best, [best, slow, next_best])
+    reason = estimate_verdicts.estimate_verdict_choice_reason(best, [best, slow, next_best])
     assert "(10 ms, 5 to 20 (estimated), 1 thread) of 3 passed artifacts" in reason
     assert reason.endswith(f"overlaps by 80% with that of {VULKAN.name} (16 ms)")
     two_without = [best, slow, *[artifact(variant, 1) for variant in (VULKAN, FP32)]]
-    assert estimate_verdicts.estimate_choice_reason(best, two_without).endswith(
+    assert estimate_verdicts.estimate_verdict_choice_reason(best, two_without).endswith(
         "; 2 without an estimate were left out"
     )
-    alone = estimate_verdicts.estimate_choice_reason(best, [best])
+    alone = estimate_verdicts.estimate_verdict_choice_reason(best, [best])
     assert alone.endswith("of 1 passed artifacts that the target runs")
 
 
 def test_a_tie_says_what_it_is_about() -> None:
     """The reason has the number of artifacts, the estimate, and its threads."""
     best = artifact(INT8, 1, estimate(10, 2, threads=1))
-    reason = estimate_verdicts.estimate_tie_reason(best, [best, best, best])
+    reason = estimate_verdicts.estimate_verdict_tie_reason(best, [best, best, best])
     assert "of 3 passed artifacts" in reason
     assert "(10 ms, 5 to 20 (estimated), 1 thread; without counted instructions)" in reason
 
@@ -218,9 +227,10 @@ def test_the_two_largest_shares_bound_an_artifact() -> None:
     """They come in the order of their size, as whole percents."""
     shares = {"loads": 0.3, "threads": 0.146, "arithmetic": 0.554}
     assert (
-        estimate_verdicts.estimate_bound(replace(estimate(1), shares=shares)) == "arithmetic 55 %, loads 30 %"
+        estimate_verdicts.estimate_verdict_bound(replace(estimate(1), shares=shares))
+        == "arithmetic 55 %, loads 30 %"
     )
-    assert estimate_verdicts.estimate_bound(estimate(1)) == ""
+    assert estimate_verdicts.estimate_verdict_bound(estimate(1)) == ""
 
 
 @pytest.mark.parametrize(
@@ -236,6 +246,6 @@ def test_a_comparison_gives_both_figures_and_the_interval(p50_ms: float, words: 
     """A measurement on the interval's end is inside it."""
     latency = replace(measured(p50_ms), device={"serial": "phone", "soc": "SM8250", "threads": 4})
     both = [estimate(8), estimate(20)]
-    assert words in estimate_verdicts.estimate_compared(latency, both)
+    assert words in estimate_verdicts.estimate_verdict_compared(latency, both)
     nothing = replace(estimate(8), p50_ms=0.0)
-    assert "0% more" in estimate_verdicts.estimate_compared(latency, [nothing])
+    assert "0% more" in estimate_verdicts.estimate_verdict_compared(latency, [nothing])

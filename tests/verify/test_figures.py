@@ -25,7 +25,7 @@ from exporter.verify import (
     accuracy,
     budget,
     discrete_outputs,
-    judge,
+    judge_artifact,
     labelled_loss,
     pareto,
     reference_io,
@@ -40,7 +40,7 @@ from exporter.verify.compare_outputs import (
     compare_typical_sqnr_db,
 )
 from exporter.verify.discrete_outputs import DiscreteOutput, compare_discrete
-from exporter.verify.gates import edges, whole_output
+from exporter.verify.gates import edges_gate, whole_output
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.tolerance import Tolerance
 from tests.verify import observed
@@ -314,7 +314,7 @@ def test_what_a_precision_may_cost_a_channel(
         Limits(), fp32_max_error=1e-4, fp32_floor_factor=10.0, fp16_min_sqnr_db=35.0, int8_min_sqnr_db=20.0
     )
     comparison = Comparison(1, 0.0, 0.0, agree)
-    own = judge.tolerance_to_judge_by(precision, comparison, limits, typical)
+    own = judge_artifact.tolerance_to_judge_by(precision, comparison, limits, typical)
     assert [getattr(own, f.name) for f in fields(own)] == pytest.approx(
         [getattr(expected, f.name) for f in fields(expected)]
     )
@@ -329,10 +329,10 @@ def test_values_next_to_each_other_may_change_places_in_float16() -> None:
     """Ten times eager's own error; in float16 a thousandth of the largest float."""
     own = evidence(eager_errors=(np.array([[1e-6, 3e-6]]), np.zeros((2, 1, 2), bool)))
     limits = replace(Limits(), fp32_floor_factor=10.0)
-    assert judge.tie_widths_to_judge_by(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
-    assert judge.tie_widths_to_judge_by(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
+    assert judge_artifact.tie_widths_to_judge_by(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
+    assert judge_artifact.tie_widths_to_judge_by(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
     unknown = evidence(eager_errors=(), floor=1e-3)
-    assert judge.tie_widths_to_judge_by(unknown, limits, "int8") == pytest.approx(
+    assert judge_artifact.tie_widths_to_judge_by(unknown, limits, "int8") == pytest.approx(
         (10 * 1e-3 * 8, 10 * 1e-3 * 5)
     )
 
@@ -340,9 +340,11 @@ def test_values_next_to_each_other_may_change_places_in_float16() -> None:
 def test_the_worst_edge_gives_every_figure() -> None:
     """Each figure is the worst of all edges; a problem of any is the problem."""
     one, other = Comparison(1, 0.1, 30.0, 0.5), Comparison(1, 0.2, 40.0, None, "It is wrong.")
-    assert judge._worst_edge_judged({"a": one, "b": other}) == Comparison(2, 0.2, 30.0, None, "It is wrong.")
-    assert judge._worst_edge_judged({"a": one}) == Comparison(1, 0.1, 30.0, None, "")
-    assert judge._worst_edge_judged({}) is None
+    assert judge_artifact._worst_edge_judged({"a": one, "b": other}) == Comparison(
+        2, 0.2, 30.0, None, "It is wrong."
+    )
+    assert judge_artifact._worst_edge_judged({"a": one}) == Comparison(1, 0.1, 30.0, None, "")
+    assert judge_artifact._worst_edge_judged({}) is None
 
 
 def test_edges_are_put_into_order_each_on_its_own() -> None:
@@ -353,27 +355,27 @@ def test_edges_are_put_into_order_each_on_its_own() -> None:
         observed.evidence(scores, numbers, edge_names=("flat", "bright")), edge_reference=(scores, numbers)
     )
     turned = (scores[..., ::-1].copy(), numbers[..., ::-1].copy())
-    ordered = judge._undo_edge_ties_before_judging(own, turned, (0.0, 0.0))
+    ordered = judge_artifact._undo_edge_ties_before_judging(own, turned, (0.0, 0.0))
     assert ordered[1].tolist() == [[[1, 2]], [[4, 3]]]
     assert ordered[0].tolist() == [[[0.5, 0.5]], [[0.1, 0.9]]]
     nothing = observed.evidence(scores, numbers)
-    assert judge._undo_edge_ties_before_judging(nothing, turned, (0.0, 0.0)) is turned
+    assert judge_artifact._undo_edge_ties_before_judging(nothing, turned, (0.0, 0.0)) is turned
 
 
 def test_each_edge_input_has_a_limit_of_its_own() -> None:
     """Ten times eager's error there, that of real inputs, or the fixed one: the largest."""
     limits = replace(Limits(), fp32_max_error=1e-4, fp32_floor_factor=10.0)
     own = evidence(edge_names=("a", "b"), edge_floors=(3e-5, 1e-9), floor=1e-7)
-    assert edges.edges_gate_limits(own, limits) == pytest.approx({"a": 3e-4, "b": 1e-4})
+    assert edges_gate.edges_gate_limits(own, limits) == pytest.approx({"a": 3e-4, "b": 1e-4})
     old = evidence(edge_names=("a", "b"), edge_floors=(), edge_floor=2e-4, floor=1e-3)
-    assert edges.edges_gate_limits(old, limits) == pytest.approx({"a": 1e-2, "b": 1e-2})
+    assert edges_gate.edges_gate_limits(old, limits) == pytest.approx({"a": 1e-2, "b": 1e-2})
 
 
 def test_energies_are_means_of_squares() -> None:
     """Imaginary parts count, and small integers do not overflow."""
-    assert edges._edges_gate_energy(np.array([3 + 4j, 0])) == 12.5
-    assert edges._edges_gate_energy(np.array([100, 100], np.int8)) == 10000.0
-    assert edges._edges_gate_energy(np.array([300.0], np.float16)) == 90000.0
+    assert edges_gate._edges_gate_energy(np.array([3 + 4j, 0])) == 12.5
+    assert edges_gate._edges_gate_energy(np.array([100, 100], np.int8)) == 10000.0
+    assert edges_gate._edges_gate_energy(np.array([300.0], np.float16)) == 90000.0
 
 
 LIMIT = "with the float64 model; the limit is 20 dB"
@@ -487,8 +489,8 @@ def test_evidence_comes_back_as_it_was_written(tmp_path: Path) -> None:
         edge_floors=(1e-7, 2.5e-7),
     )
     for written in (own, replace(own, state=())):
-        reference_io.save_reference(written, tmp_path / "evidence.npz")
-        back = reference_io.load_reference(tmp_path / "evidence.npz")
+        reference_io.save_reference_io(written, tmp_path / "evidence.npz")
+        back = reference_io.load_reference_io(tmp_path / "evidence.npz")
         for field in fields(ReferenceIO):
             before, after = getattr(written, field.name), getattr(back, field.name)
             if field.name in reference_io.STACKS:
@@ -501,8 +503,8 @@ def test_a_programs_outputs_come_back_as_they_were_written(tmp_path: Path) -> No
     """Edges by their names, each with all outputs."""
     y = np.arange(6.0).reshape(2, 3)
     written = Lowering((y, y + 1), 41.5, {"zeros": (y[0], y[1]), "ones": (y[1], y[0])})
-    reference_io.save_reference_lowering(written, tmp_path / "lowering.npz")
-    back = reference_io.load_reference_lowering(tmp_path / "lowering.npz")
+    reference_io.save_reference_io_lowering(written, tmp_path / "lowering.npz")
+    back = reference_io.load_reference_io_lowering(tmp_path / "lowering.npz")
     assert back.rounding_floor_db == 41.5
     assert [a.tolist() for a in back.outputs] == [y.tolist(), (y + 1).tolist()]
     assert {name: [a.tolist() for a in outputs] for name, outputs in back.edges.items()} == {
@@ -514,24 +516,24 @@ def test_a_programs_outputs_come_back_as_they_were_written(tmp_path: Path) -> No
 def test_outputs_are_padded_to_the_largest() -> None:
     """Zeros follow; a larger output is an error, as is another number of outputs."""
     short, long = np.ones((1, 2)), np.ones((3, 2))
-    assert reference_io.largest_reference_shapes([(short,), (long.T[:, :1],)]) == ((2, 2),)
-    padded = reference_io.padded_reference((short, long), ((3, 2), (3, 2)))
+    assert reference_io.largest_reference_io_shapes([(short,), (long.T[:, :1],)]) == ((2, 2),)
+    padded = reference_io.padded_reference_io((short, long), ((3, 2), (3, 2)))
     assert padded[0].tolist() == [[1, 1], [0, 0], [0, 0]]
     assert padded[1] is long
     with pytest.raises(ValueError, match="negative"):
-        reference_io.padded_reference((long,), ((1, 2),))
+        reference_io.padded_reference_io((long,), ((1, 2),))
     with pytest.raises(ValueError, match="argument"):
-        reference_io.padded_reference((short,), ((1, 2), (1, 2)))
+        reference_io.padded_reference_io((short,), ((1, 2), (1, 2)))
 
 
 def test_shapes_are_kept_where_they_change() -> None:
     """A row per sample; nothing where all samples agree, unless it is asked for."""
     small, large = np.zeros((1, 2)), np.zeros((3, 2))
     fixed = np.zeros(4)
-    shapes = reference_io.reference_shapes([(small, fixed), (large, fixed)])
+    shapes = reference_io.reference_io_shapes([(small, fixed), (large, fixed)])
     assert [s.tolist() for s in shapes] == [[[1, 2], [3, 2]], [[4], [4]]]
-    assert reference_io.reference_shapes([(small,), (small,)]) == ()
-    assert [s.tolist() for s in reference_io.reference_shapes([(small,)], always=True)] == [[[1, 2]]]
+    assert reference_io.reference_io_shapes([(small,), (small,)]) == ()
+    assert [s.tolist() for s in reference_io.reference_io_shapes([(small,)], always=True)] == [[[1, 2]]]
 
 
 # Budgets and the choice.
@@ -659,21 +661,21 @@ def test_a_front_is_sorted_by_latency_and_then_by_quality() -> None:
 def test_an_artifacts_outputs_are_stacked_as_the_models() -> None:
     """No calls make empty stacks; another number or size of outputs is said with the call that gave it."""
     y = np.ones((2, 3, 4), np.float32)
-    empty, said = reference_io.stack_like_reference([], (y,))
+    empty, said = reference_io.stack_like_reference_io([], (y,))
     assert [(a.shape, a.dtype.name) for a in empty] == [((0, 3, 4), "float32")]
     assert said == ""
-    stacked, said = reference_io.stack_like_reference([(y[0],), (y[1],)], (y,))
+    stacked, said = reference_io.stack_like_reference_io([(y[0],), (y[1],)], (y,))
     assert (stacked[0].tolist(), said) == (y.tolist(), "")
-    assert reference_io.stack_like_reference([(y[0], y[0])], (y,)) == (
+    assert reference_io.stack_like_reference_io([(y[0], y[0])], (y,)) == (
         (),
         "It has 2 outputs, the model has 1.",
     )
-    _, said = reference_io.stack_like_reference([(y[0],), (y[1, :2],)], (y,), names=("scores",))
+    _, said = reference_io.stack_like_reference_io([(y[0],), (y[1, :2],)], (y,), names=("scores",))
     assert said == "Its output scores has shape [2, 4] on sample 1, the model's has [3, 4]."
-    _, said = reference_io.stack_like_reference([(y[0, :2],)], (y,), edges=("zeros",))
+    _, said = reference_io.stack_like_reference_io([(y[0, :2],)], (y,), edges=("zeros",))
     assert said == "Its output 0 has shape [2, 4] on the edge input 'zeros', the model's has [3, 4]."
     shapes = (np.array([[2, 4], [3, 4]]),)
-    stacked, said = reference_io.stack_like_reference([(y[0, :2],), (y[1],)], (y,), shapes)
+    stacked, said = reference_io.stack_like_reference_io([(y[0, :2],), (y[1],)], (y,), shapes)
     assert (stacked[0][0, 2].tolist(), stacked[0].shape, said) == ([0, 0, 0, 0], (2, 3, 4), "")
 
 
@@ -687,7 +689,7 @@ def test_the_first_samples_come_with_all_that_belongs_to_them(count: int | None)
         shapes=(np.array([[2], [1], [2]]),),
         eager_errors=(error, wrong),
     )
-    first = reference_io.first_of_reference(whole, count)
+    first = reference_io.first_of_reference_io(whole, count)
     for stacks in ("inputs", "reference", "scenes", "shapes"):
         (before,), (after,) = (getattr(item, stacks) for item in (whole, first))
         assert after.tolist() == before[:count].tolist()

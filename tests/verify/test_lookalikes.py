@@ -9,7 +9,7 @@ import pytest
 
 from exporter.records import Array, Variant
 from exporter.verify import simulation_io
-from exporter.verify.gates.lookalikes import lookalike_projection
+from exporter.verify.gates.lookalikes_gate import lookalikes_gate_projection
 from exporter.verify.simulation_io import Simulation
 from tests.variants import FP16, W4
 from tests.verify.observed import evidence, judged
@@ -56,10 +56,10 @@ def test_few_samples_condemn_nothing() -> None:
 def test_the_projection_has_the_share_and_its_error() -> None:
     """Exact shares are found exactly; the error is that of a mean over independent samples."""
     difference = RANDOM.normal(size=(50, 1, 4))
-    assert lookalike_projection(0.7 * difference, difference) == pytest.approx((0.7, 0.0), abs=1e-12)
-    assert lookalike_projection(difference, 0 * difference) == (0.0, np.inf)
+    assert lookalikes_gate_projection(0.7 * difference, difference) == pytest.approx((0.7, 0.0), abs=1e-12)
+    assert lookalikes_gate_projection(difference, 0 * difference) == (0.0, np.inf)
     shares, errors = np.array(
-        [lookalike_projection(RANDOM.normal(size=difference.shape), difference) for _ in range(400)]
+        [lookalikes_gate_projection(RANDOM.normal(size=difference.shape), difference) for _ in range(400)]
     ).T
     assert shares.std() == pytest.approx(errors.mean(), rel=0.15)
     assert abs(shares.mean()) < 0.02

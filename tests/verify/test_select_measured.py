@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from exporter.records import Artifact, Status, Variant
-from exporter.verify.select import UNMEASURED, select_artifact, select_measured, selection_remark
+from exporter.verify.select_artifact import (
+    UNMEASURED,
+    select_artifact,
+    select_measured_artifact,
+    selected_artifact_remark,
+)
 from tests.variants import FP16, FP32, INT8
 from tests.verify.test_figures import latency
-from tests.verify.test_select import RUNNABLE, artifact
+from tests.verify.test_select_artifact import RUNNABLE, artifact
 
 
 def on(variant: Variant, *phones: tuple[str, float], status: Status = "passed", **more: Any) -> Artifact:
@@ -23,14 +28,14 @@ def on(variant: Variant, *phones: tuple[str, float], status: Status = "passed", 
 
 
 def measured(*artifacts: Artifact, synthetic: bool = False, allow: bool = False) -> str | None:
-    choice = select_measured(artifacts, RUNNABLE, synthetic, allow)
+    choice = select_measured_artifact(artifacts, RUNNABLE, synthetic, allow)
     return choice.name if choice else None
 
 
 def test_the_fastest_on_the_phone_is_chosen() -> None:
     """The reason gives its p90, and how many were compared."""
     rows = [on(FP32, ("a", 9.0)), on(INT8, ("a", 4.0)), on(FP16, ("a", 6.0))]
-    choice = select_measured(rows, RUNNABLE, False, False)
+    choice = select_measured_artifact(rows, RUNNABLE, False, False)
     assert choice is not None
     assert choice.name == INT8.name
     assert choice.reason == (
@@ -41,7 +46,7 @@ def test_the_fastest_on_the_phone_is_chosen() -> None:
 def test_the_slowest_shared_phone_counts() -> None:
     """A phone that did not run them all says nothing."""
     rows = [on(FP32, ("a", 9.0), ("b", 5.0)), on(INT8, ("a", 4.0), ("b", 12.0), ("c", 1.0))]
-    choice = select_measured(rows, RUNNABLE, False, False)
+    choice = select_measured_artifact(rows, RUNNABLE, False, False)
     assert choice is not None
     assert (choice.name, "the slowest of 2 devices (9 ms p90" in choice.reason) == (FP32.name, True)
 
@@ -74,7 +79,7 @@ def test_wrong_outputs_on_the_phone_come_last() -> None:
     """A slower one that is right is chosen; where all are wrong, the reason says so."""
     wrong = on(INT8, ("a", 4.0), problem="Its outputs differ.")
     assert measured(on(FP32, ("a", 9.0)), wrong) == FP32.name
-    choice = select_measured([wrong], RUNNABLE, False, False)
+    choice = select_measured_artifact([wrong], RUNNABLE, False, False)
     assert choice is not None
     assert choice.name == INT8.name
     assert choice.reason.startswith("Every passed artifact gives wrong outputs on the device")
@@ -84,8 +89,12 @@ def test_a_remark_on_a_choice_gives_what_a_device_measured() -> None:
     """The claim that none has measured it goes once one has: the slowest phone's p90."""
     choice = select_artifact([artifact(FP32, 4.0)], RUNNABLE, False, False)
     assert UNMEASURED in choice.reason
-    assert selection_remark(choice.reason, None) == selection_remark(choice.reason, on(FP32)) == choice.reason
-    said = selection_remark(choice.reason, on(FP32, ("a", 3.0), ("b", 5.0)))
+    assert (
+        selected_artifact_remark(choice.reason, None)
+        == selected_artifact_remark(choice.reason, on(FP32))
+        == choice.reason
+    )
+    said = selected_artifact_remark(choice.reason, on(FP32, ("a", 3.0), ("b", 5.0)))
     assert UNMEASURED not in said
     assert said.endswith("a device measured it (5 ms p90), but not all of them.")
 

@@ -20,16 +20,16 @@ from exporter.records import (
     TensorSpec,
     Verdict,
 )
-from exporter.verify.sizes import (
+from exporter.verify.several_sizes import (
     SizedCall,
     SizesIO,
-    judge_sizes,
-    load_sizes,
-    save_sizes,
-    size_points,
-    sized_sample,
-    sizes_beyond,
-    structure_at_example,
+    judge_several_sizes,
+    load_several_sizes,
+    sample_of_several_sizes,
+    save_several_sizes,
+    several_size_points,
+    several_sizes_beyond,
+    several_sizes_structure_at_example,
 )
 
 HEIGHT = DynamicSize(SizeRange("height", 4, 12, 4), ((0, 1),))
@@ -49,8 +49,8 @@ def network(sample: Sample) -> Sample:
 
 def evidence() -> SizesIO:
     calls = []
-    for point in size_points(SIZES):
-        inputs = sized_sample(EXAMPLE, SIZES, point)
+    for point in several_size_points(SIZES):
+        inputs = sample_of_several_sizes(EXAMPLE, SIZES, point)
         calls.append(SizedCall(point, inputs, network(inputs), 0.0))
     return SizesIO(SIZES, ((1,), ()), tuple(calls))
 
@@ -67,28 +67,28 @@ def guarded(run: Runner, heights: frozenset[int] = frozenset({4, 8, 12}), width:
 
 
 def judged(run: Runner, variant: str = "onnx-fp32") -> Verdict:
-    return judge_sizes(run, evidence(), EXAMPLE, VARIANTS[variant], PASSED, Limits())
+    return judge_several_sizes(run, evidence(), EXAMPLE, VARIANTS[variant], PASSED, Limits())
 
 
 def test_points_are_the_ends_the_middle_and_across() -> None:
     """Each range is verified at both ends and between, and two ranges at opposite ends."""
-    assert size_points(SIZES) == (
+    assert several_size_points(SIZES) == (
         {"height": 4, "width": 1},
         {"height": 12, "width": 6},
         {"height": 8, "width": 3},
         {"height": 12, "width": 1},
     )
-    assert size_points((DynamicSize(SizeRange("n", 1, 2), ((0, 0),)),)) == ({"n": 1}, {"n": 2})
+    assert several_size_points((DynamicSize(SizeRange("n", 1, 2), ((0, 0),)),)) == ({"n": 1}, {"n": 2})
 
 
 def test_forbidden_sizes_are_next_to_the_ranges() -> None:
     """One less, one more, and one off a step; a size of 0 is not tried."""
-    assert sizes_beyond(SIZES) == (("height", 3), ("height", 5), ("height", 13), ("width", 7))
+    assert several_sizes_beyond(SIZES) == (("height", 3), ("height", 5), ("height", 13), ("width", 7))
 
 
 def test_inputs_are_cut_and_repeated_in_every_place_of_a_range() -> None:
     """A range's places get one size; other axes keep theirs."""
-    picture, columns = sized_sample(EXAMPLE, SIZES, {"height": 12, "width": 2})
+    picture, columns = sample_of_several_sizes(EXAMPLE, SIZES, {"height": 12, "width": 2})
     assert (picture.shape, columns.shape) == ((1, 12, 2), (2,))
     np.testing.assert_array_equal(picture[:, 8:], EXAMPLE[0][:, :4, :2])
 
@@ -171,8 +171,8 @@ def test_int8_is_judged_by_what_it_reaches_on_the_verification_inputs(noise: flo
 
 def test_evidence_is_read_back(tmp_path: Path) -> None:
     """Ranges, places, points, inputs, outputs and floors survive the file."""
-    save_sizes(evidence(), tmp_path / "sizes.npz")
-    read = load_sizes(tmp_path / "sizes.npz")
+    save_several_sizes(evidence(), tmp_path / "sizes.npz")
+    read = load_several_sizes(tmp_path / "sizes.npz")
     assert (read.sizes, read.varying) == (SIZES, ((1,), ()))
     for mine, theirs in zip(evidence().calls, read.calls, strict=True):
         assert (mine.point, mine.floor) == (theirs.point, theirs.floor)
@@ -193,7 +193,7 @@ def test_a_file_may_leave_a_range_open_or_have_its_largest_size(
     outputs = (TensorSpec("sum", (1, -1)), TensorSpec("rows", (1,), "int64"))
     structure = Structure(inputs, outputs, {}, 0, {})
     model_outputs = (TensorSpec("sum", (1, 6)), TensorSpec("rows", (1,), "int64"))
-    at_example = structure_at_example(structure, evidence(), given, model_outputs)
+    at_example = several_sizes_structure_at_example(structure, evidence(), given, model_outputs)
     assert at_example.inputs[0].shape == settled
     assert at_example.inputs[1].shape == (6,)
     assert at_example.outputs == model_outputs

@@ -14,7 +14,7 @@ from exporter.records import Array
 from exporter.records.verdict import Executor
 from exporter.verify.gates import simulated
 from exporter.verify.gates.simulated import MultipleLimits, SimulatedFigures
-from exporter.verify.noise_by_chance import noise_by_chance, ratio_by_chance
+from exporter.verify.noise_by_chance import noise_by_chance, noise_ratio_by_chance
 from tests.variants import FP16
 
 SIGNS = np.where(np.arange(20) % 2, 1.0, -1.0)[:, None]
@@ -116,7 +116,7 @@ def test_few_samples_and_values_widen_the_limits(samples: int, values: int) -> N
     """None is below its constant; noise averages out over all values, an offset over the samples."""
     few = 1 / math.sqrt(samples)
     assert MultipleLimits.of(samples, values) == MultipleLimits(
-        max(2.0, math.sqrt(ratio_by_chance(max(samples * values, 2), 1))),
+        max(2.0, math.sqrt(noise_ratio_by_chance(max(samples * values, 2), 1))),
         max(0.5, 1.5 * few, few * math.sqrt(2 * noise_by_chance(values, 1))),
         max(0.5, 2 * few, few * math.sqrt(6 * noise_by_chance(1, 1) / values)),
     )

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.records import Array, Precision, TaskMeasure
 from exporter.verify.tasks import TASKS
-from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_to_measure
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_measured_outputs
 
 Names = tuple[str, ...]
 
@@ -301,7 +301,7 @@ def test_a_task_is_recognised_where_outputs_can_be_nothing_else(name: str) -> No
 
 def test_samples_and_batches_are_one_axis() -> None:
     """Floats are widened; other numbers stay as they are."""
-    stacked = merged_to_measure(np.zeros((3, 2, 5), np.float32))
+    stacked = merged_measured_outputs(np.zeros((3, 2, 5), np.float32))
     assert stacked.shape == (6, 5)
     assert stacked.dtype == np.float64
-    assert merged_to_measure(np.zeros((3, 2, 5), np.int32)).dtype == np.int32
+    assert merged_measured_outputs(np.zeros((3, 2, 5), np.int32)).dtype == np.int32

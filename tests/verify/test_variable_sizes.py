@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.reference import run_reference
+from exporter.capture.float64_reference import run_float64_reference
 from exporter.errors import CaptureError, LoweringError
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline import build
+from exporter.pipeline import build_stage
 from exporter.records import Sample
 from exporter.verify import reference_io
-from exporter.verify.reference_io import stack_like_reference
+from exporter.verify.reference_io import stack_like_reference_io
 from tests import proof
 
 FP32 = ["onnx-fp32", "ort-fp32", "executorch-xnnpack-fp32", "torchscript-lite-fp32"]
@@ -60,21 +60,21 @@ def test_right_files_pass(variant: str, how: str, tmp_path: Path) -> None:
 def test_another_number_of_rows_fails_by_name(tmp_path: Path) -> None:
     """A file that selects at another threshold."""
     captured = proof.capture(Selects("values"), samples(), tmp_path)
-    evidence = reference_io.load_reference(tmp_path / proof.EVIDENCE)
+    evidence = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
     sizes = [int(size) for (size,) in evidence.shapes[0]]
     assert len(set(sizes)) > 1
     given = [(np.zeros(size), np.zeros(12)) for size in sizes]
-    stacked, problem = stack_like_reference(given, evidence.reference, evidence.shapes, ["kept", "y"])
+    stacked, problem = stack_like_reference_io(given, evidence.reference, evidence.shapes, ["kept", "y"])
     assert problem == ""
     assert [array.shape for array in stacked] == [array.shape for array in evidence.reference]
     given[3] = (np.zeros(sizes[3] + 1), np.zeros(12))
-    stacked, problem = stack_like_reference(given, evidence.reference, evidence.shapes, ["kept", "y"])
+    stacked, problem = stack_like_reference_io(given, evidence.reference, evidence.shapes, ["kept", "y"])
     assert stacked == ()
     assert problem == (
         f"Its output kept has shape [{sizes[3] + 1}] on sample 3, the model's has [{sizes[3]}]."
     )
     names = [f"edge{index}" for index in range(len(given))]
-    _, problem = stack_like_reference(given, evidence.reference, evidence.shapes, ["kept", "y"], names)
+    _, problem = stack_like_reference_io(given, evidence.reference, evidence.shapes, ["kept", "y"], names)
     assert f"has shape [{sizes[3] + 1}] on the edge input 'edge3', " in problem
     assert captured.outputs[1].shape == (12,)
 
@@ -110,7 +110,7 @@ def test_sizes_that_rounding_decides_are_left_out(how: str, tmp_path: Path) -> N
     x = torch.from_numpy(close[0])
     assert net(x).shape == copy.deepcopy(net).double()(x.double()).shape
     captured = proof.capture(net, clear, tmp_path)
-    evidence, notes = run_reference(captured, [*clear, close], {"clear": clear[0], "close": close})
+    evidence, notes = run_float64_reference(captured, [*clear, close], {"clear": clear[0], "close": close})
     assert evidence.edge_names == ("clear",)
     assert len(evidence.inputs[0]) == len(clear)
     assert "The edge input 'close' is left out: rounding alone decides the size of an output there." in notes
@@ -150,7 +150,9 @@ def test_an_output_of_several_ranks_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_format_that_cannot_express_it_names_the_output(tmp_path: Path) -> None:
     """The compiler's own words come after the reason."""
     captured = proof.capture(Selects("values"), samples(), tmp_path)
-    refusal = build._name_variable_sizes_of_build(LoweringError("Cannot guard on u0", "net.py:3"), captured)
+    refusal = build_stage._name_variable_sizes_in_build_stage(
+        LoweringError("Cannot guard on u0", "net.py:3"), captured
+    )
     assert (refusal.cause, refusal.source) == (
         "The size of output_0 depends on the data: Cannot guard on u0",
         "net.py:3",

@@ -2,7 +2,7 @@
 //
 // The wheels of ONNX Runtime have no headers. Its interface is a table of functions whose order never changes:
 // new functions are only added at the end. So the places of those that are called, and the gaps between them,
-// are all that is needed. tests/harness/test_build.py compares the places with ONNX Runtime's own header.
+// are all that is needed. tests/harness/test_runner_build.py compares the places with ONNX Runtime's own header.
 #pragma once
 
 #include <stddef.h>

@@ -12,16 +12,16 @@ from typing import Any
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.huggingface import (
     config_inputs,
+    huggingface_network,
     image_processor,
-    network,
     text_and_sound_samples,
     text_generation,
 )
-from exporter.architectures.huggingface.network import PREFIX as PREFIX
-from exporter.architectures.huggingface.network import LoadedNetwork
-from exporter.architectures.huggingface.network_parts import HuggingfacePart, choose_part
+from exporter.architectures.huggingface.huggingface_network import PREFIX as PREFIX
+from exporter.architectures.huggingface.huggingface_network import LoadedNetwork
+from exporter.architectures.huggingface.network_parts import HuggingfacePart, choose_network_part
 from exporter.architectures.weight_readings import Weights, weight_readings
-from exporter.checkpoints.folder import CONFIG
+from exporter.checkpoints.checkpoint_folder import CONFIG
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, TensorSpec
 
@@ -68,8 +68,8 @@ def build_huggingface(
         ArchitectureError: The weights are not those of the network that the config names.
         UsageError: The network has no such part, or it has several and the user named none.
     """
-    loaded = network.load_network(checkpoint, weights, wanted, trust)
-    make = choose_part(loaded, part)
+    loaded = huggingface_network.load_huggingface_network(checkpoint, weights, wanted, trust)
+    make = choose_network_part(loaded, part)
     made = make(loaded, checkpoint, asked, arguments)
     photo, notes = _huggingface_photo(loaded, checkpoint, made)
     codes = config_inputs.input_codes_by_config(
@@ -92,7 +92,9 @@ def whole_network_of_huggingface(
 ) -> Any:
     """Return the network of a folder as transformers has it, to compare its parts with."""
     weights = weight_readings(checkpoint, ignore_keys)[0]
-    loaded = network.load_network(checkpoint, weights, arch.removeprefix(network.PREFIX), trust)
+    loaded = huggingface_network.load_huggingface_network(
+        checkpoint, weights, arch.removeprefix(huggingface_network.PREFIX), trust
+    )
     return loaded.network.eval()
 
 
@@ -104,7 +106,7 @@ def _huggingface_photo(
         return None, ()
     _, channels, height, width = part.inputs[0].shape
     processor = image_processor.load_image_processor(
-        network.network_library(checkpoint.path.name), checkpoint.path
+        huggingface_network.huggingface_network_library(checkpoint.path.name), checkpoint.path
     )
     record, note = image_processor.preprocessing_of_image_processor(processor, (height, width), channels)
     return (None, (note,)) if record is None else (Photo(record, channels, note), ())

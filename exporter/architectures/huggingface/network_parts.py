@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures.huggingface import config_inputs, image_processor, network, text_generation
+from exporter.architectures.huggingface import (
+    config_inputs,
+    huggingface_network,
+    image_processor,
+    text_generation,
+)
 from exporter.architectures.huggingface.config_inputs import InputSettings
-from exporter.architectures.huggingface.network import PREFIX as PREFIX
-from exporter.architectures.huggingface.network import LoadedNetwork
+from exporter.architectures.huggingface.huggingface_network import PREFIX as PREFIX
+from exporter.architectures.huggingface.huggingface_network import LoadedNetwork
 from exporter.errors import SeveralPartsError, UsageError
 from exporter.records import Checkpoint, TensorSpec
 
@@ -44,17 +49,17 @@ class HuggingfacePart:
 Maker = Callable[[LoadedNetwork, Checkpoint, tuple[TensorSpec, ...], Mapping[str, Any]], HuggingfacePart]
 
 
-def choose_part(loaded: LoadedNetwork, part: str) -> Maker:
+def choose_network_part(loaded: LoadedNetwork, part: str) -> Maker:
     """Choose what is exported.
 
     Raises:
         UsageError: The network has no such part, or an app runs its parts separately and the user named none.
     """
-    parts, may_be_whole = _parts_of_network(loaded.network)
+    parts, may_be_whole = _network_parts_of_family(loaded.network)
     if part in parts:
         return parts[part]
     if not part and (may_be_whole or not parts):
-        return _whole_part
+        return _whole_network_part
     if not parts:
         raise UsageError(f"--part {part}: {loaded.title} is one network, without parts.", "Leave --part out.")
     names = " and ".join(parts)
@@ -66,23 +71,25 @@ def choose_part(loaded: LoadedNetwork, part: str) -> Maker:
     )
 
 
-def _parts_of_network(own: Any) -> tuple[dict[str, Maker], bool]:
+def _network_parts_of_family(own: Any) -> tuple[dict[str, Maker], bool]:
     """Return the parts of a network by name, and whether it can be exported whole, too."""
     import inspect
 
     if hasattr(own, "get_text_features") and hasattr(own, "get_image_features"):
-        return {"text": _text_tower_part, "vision": _vision_tower_part}, False
+        return {"text": _text_tower_network_part, "vision": _vision_tower_network_part}, False
     taken = inspect.signature(own.forward).parameters
     writes = "decoder_input_ids" in taken and not type(own).__name__.endswith(NOT_WRITING)
     if writes and getattr(own.config, "is_encoder_decoder", False):
-        return {"encoder": _encoder_part, "decoder": _decoder_part}, False
+        return {"encoder": _encoder_network_part, "decoder": _decoder_network_part}, False
     if text_generation.is_text_generation(own):
-        makers = {name: functools.partial(_part_with_cache, part=name) for name in text_generation.PARTS}
+        makers = {
+            name: functools.partial(_network_part_with_cache, part=name) for name in text_generation.PARTS
+        }
         return dict(makers), True
     return {}, False
 
 
-def _part_with_cache(
+def _network_part_with_cache(
     loaded: LoadedNetwork,
     checkpoint: Checkpoint,
     asked: tuple[TensorSpec, ...],
@@ -91,7 +98,7 @@ def _part_with_cache(
 ) -> HuggingfacePart:
     from exporter.architectures.huggingface.key_value_cache import CachedModule
 
-    settings = _part_settings(checkpoint, loaded.network.config)
+    settings = _network_part_settings(checkpoint, loaded.network.config)
     specs = text_generation.text_generation_inputs(loaded.network, settings, part)
     module = CachedModule(loaded.network)
     tokens, slots = specs[0].shape[1], specs[2].shape[2]
@@ -103,7 +110,7 @@ def _part_with_cache(
     return HuggingfacePart(module, specs, settings, (note,))
 
 
-def _part_settings(checkpoint: Checkpoint, config: Any) -> InputSettings:
+def _network_part_settings(checkpoint: Checkpoint, config: Any) -> InputSettings:
     def content(name: str) -> Mapping[str, Any]:
         value = checkpoint.settings.get(name)
         return value if isinstance(value, dict) else {}
@@ -115,18 +122,20 @@ def _part_settings(checkpoint: Checkpoint, config: Any) -> InputSettings:
     )
 
 
-def _default_part_inputs(
+def _default_network_part_inputs(
     module: Any, settings: InputSettings, checkpoint: Checkpoint, name: str
 ) -> tuple[TensorSpec, ...]:
     """Return the inputs of a network by the name of its main one."""
-    from exporter.architectures.huggingface.wrapper_modules import position_table_of_module
+    from exporter.architectures.huggingface.wrapper_modules import position_table_of_wrapper_module
 
     if name == "pixel_values":
-        return _photo_part_inputs(settings, checkpoint)
+        return _photo_network_part_inputs(settings, checkpoint)
     if name in SOUND:
         return config_inputs.sound_inputs_by_config(settings, module, name)
     if name == "input_ids":
-        return config_inputs.text_inputs_by_config(settings, module.forward, position_table_of_module(module))
+        return config_inputs.text_inputs_by_config(
+            settings, module.forward, position_table_of_wrapper_module(module)
+        )
     raise UsageError(
         f"The network's main input is {name}, whose shape nothing says.",
         f"Give it: `--input-shape {name}=1x16x64`.",
@@ -134,48 +143,48 @@ def _default_part_inputs(
     )
 
 
-def _photo_part_inputs(settings: InputSettings, checkpoint: Checkpoint) -> tuple[TensorSpec, ...]:
+def _photo_network_part_inputs(settings: InputSettings, checkpoint: Checkpoint) -> tuple[TensorSpec, ...]:
     processor = image_processor.load_image_processor(
-        network.network_library(checkpoint.path.name), checkpoint.path
+        huggingface_network.huggingface_network_library(checkpoint.path.name), checkpoint.path
     )
     size = image_processor.size_by_image_processor(processor) if processor is not None else None
     height, width = size or config_inputs.photo_size_by_config(settings)
     return (TensorSpec("pixel_values", (1, int(settings.get("num_channels", 3)), height, width)),)
 
 
-def _whole_part(
+def _whole_network_part(
     loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
 ) -> HuggingfacePart:
     from exporter.architectures.huggingface.wrapper_modules import ModuleByName
 
     own = loaded.network
-    settings = _part_settings(checkpoint, own.config)
+    settings = _network_part_settings(checkpoint, own.config)
     name = str(getattr(own, "main_input_name", "input_ids"))
     named = bool(asked) and all(spec.name for spec in asked)
     default = (
         ()
         if named and name not in {spec.name for spec in asked}
-        else _default_part(own, settings, checkpoint, name, asked)
+        else _default_network_part(own, settings, checkpoint, name, asked)
     )
     specs = config_inputs.config_inputs_or_asked(asked, own.forward, default)
     module = ModuleByName(
-        own, tuple(spec.name for spec in specs), {**_part_call_settings(own.forward), **arguments}
+        own, tuple(spec.name for spec in specs), {**_network_part_call_settings(own.forward), **arguments}
     )
-    return _part_with_pooling(module, checkpoint, HuggingfacePart(module, specs, settings))
+    return _network_part_with_pooling(module, checkpoint, HuggingfacePart(module, specs, settings))
 
 
-def _default_part(
+def _default_network_part(
     own: Any, settings: InputSettings, checkpoint: Checkpoint, name: str, asked: tuple[TensorSpec, ...]
 ) -> tuple[TensorSpec, ...]:
     try:
-        return _default_part_inputs(own, settings, checkpoint, name)
+        return _default_network_part_inputs(own, settings, checkpoint, name)
     except UsageError:
         if not asked:
             raise
         return tuple(TensorSpec(spec.name or name, spec.shape, spec.dtype) for spec in asked)
 
 
-def _part_call_settings(forward: Any) -> dict[str, Any]:
+def _network_part_call_settings(forward: Any) -> dict[str, Any]:
     """Return the settings of every call that forward takes by name."""
     import inspect
 
@@ -183,7 +192,7 @@ def _part_call_settings(forward: Any) -> dict[str, Any]:
     return {key: value for key, value in (("use_cache", False), ("return_dict", True)) if key in taken}
 
 
-def _part_with_pooling(module: Any, checkpoint: Checkpoint, part: HuggingfacePart) -> HuggingfacePart:
+def _network_part_with_pooling(module: Any, checkpoint: Checkpoint, part: HuggingfacePart) -> HuggingfacePart:
     """Add the pooling of a sentence-transformers folder, as its modules.json lists it."""
     from exporter.architectures.huggingface.wrapper_modules import SentenceModule
 
@@ -191,7 +200,7 @@ def _part_with_pooling(module: Any, checkpoint: Checkpoint, part: HuggingfacePar
     if not isinstance(listed, list):
         return part
     kinds = [str(item.get("type", "")).rpartition(".")[2] for item in listed if isinstance(item, dict)]
-    pooling = _pooling_of_part(checkpoint.settings.get("1_Pooling/config.json"))
+    pooling = _pooling_of_network_part(checkpoint.settings.get("1_Pooling/config.json"))
     plain = kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Normalize"}
     if not plain or pooling is None or "attention_mask" not in module.input_names:
         note = (
@@ -203,7 +212,7 @@ def _part_with_pooling(module: Any, checkpoint: Checkpoint, part: HuggingfacePar
     return HuggingfacePart(SentenceModule(module, pooling, normalize), part.inputs, part.settings, (note,))
 
 
-def _pooling_of_part(config: object) -> str | None:
+def _pooling_of_network_part(config: object) -> str | None:
     """Return the one way of pooling; None where there are several or another one."""
     if not isinstance(config, dict):
         return None
@@ -213,30 +222,33 @@ def _pooling_of_part(config: object) -> str | None:
     return POOLINGS.get(chosen[0]) if len(chosen) == 1 else None
 
 
-def _text_tower_part(
+def _text_tower_network_part(
     loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
 ) -> HuggingfacePart:
-    from exporter.architectures.huggingface.wrapper_modules import ProjectedModule, position_table_of_module
+    from exporter.architectures.huggingface.wrapper_modules import (
+        ProjectedModule,
+        position_table_of_wrapper_module,
+    )
 
     own = loaded.network
-    settings = _part_settings(checkpoint, own.config.get_text_config())
+    settings = _network_part_settings(checkpoint, own.config.get_text_config())
     default = config_inputs.text_inputs_by_config(
-        settings, own.get_text_features, position_table_of_module(own.text_model)
+        settings, own.get_text_features, position_table_of_wrapper_module(own.text_model)
     )
     specs = config_inputs.config_inputs_or_asked(asked, own.get_text_features, default)
     module = ProjectedModule(own, tuple(s.name for s in specs), arguments, "get_text_features", "text_embeds")
     return HuggingfacePart(module, specs, settings, ("the text tower is exported, with its projection",))
 
 
-def _vision_tower_part(
+def _vision_tower_network_part(
     loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
 ) -> HuggingfacePart:
     from exporter.architectures.huggingface.wrapper_modules import ProjectedModule
 
     own = loaded.network
-    settings = _part_settings(checkpoint, own.config.vision_config)
+    settings = _network_part_settings(checkpoint, own.config.vision_config)
     specs = config_inputs.config_inputs_or_asked(
-        asked, own.get_image_features, _photo_part_inputs(settings, checkpoint)
+        asked, own.get_image_features, _photo_network_part_inputs(settings, checkpoint)
     )
     module = ProjectedModule(
         own, tuple(s.name for s in specs), arguments, "get_image_features", "image_embeds"
@@ -244,27 +256,27 @@ def _vision_tower_part(
     return HuggingfacePart(module, specs, settings, ("the image tower is exported, with its projection",))
 
 
-def _encoder_part(
+def _encoder_network_part(
     loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
 ) -> HuggingfacePart:
     from exporter.architectures.huggingface.wrapper_modules import ModuleByName
 
     own = loaded.network.get_encoder()
-    settings = _part_settings(checkpoint, loaded.network.config)
-    default = _default_part_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
+    settings = _network_part_settings(checkpoint, loaded.network.config)
+    default = _default_network_part_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
     specs = config_inputs.config_inputs_or_asked(asked, own.forward, default)
     names = tuple(spec.name for spec in specs)
-    module = ModuleByName(own, names, {**_part_call_settings(own.forward), **arguments})
+    module = ModuleByName(own, names, {**_network_part_call_settings(own.forward), **arguments})
     return HuggingfacePart(module, specs, settings, ("the encoder is exported",))
 
 
-def _decoder_part(
+def _decoder_network_part(
     loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
 ) -> HuggingfacePart:
     from exporter.architectures.huggingface.wrapper_modules import DecoderModule
 
-    encoder = _encoder_part(loaded, checkpoint, (), {})
-    states = _shape_of_encoder_output(encoder)
+    encoder = _encoder_network_part(loaded, checkpoint, (), {})
+    states = _shape_of_encoder_network_part(encoder)
     specs = [config_inputs.hidden_input_by_config(states)]
     if any(spec.name == "attention_mask" for spec in encoder.inputs):
         specs.append(TensorSpec("attention_mask", tuple(states[:2]), "int64"))
@@ -281,12 +293,12 @@ def _decoder_part(
         specs = [TensorSpec(s.name, by_name.get(s.name, s).shape, s.dtype) for s in specs]
     names = tuple(spec.name for spec in specs)
     own = loaded.network
-    module = DecoderModule(own, names, {**_part_call_settings(own.forward), **arguments})
+    module = DecoderModule(own, names, {**_network_part_call_settings(own.forward), **arguments})
     note = f"the decoder is exported: {specs[-1].shape[1]} tokens at once, without a cache"
     return HuggingfacePart(module, tuple(specs), encoder.settings, (note,))
 
 
-def _shape_of_encoder_output(encoder: HuggingfacePart) -> tuple[int, ...]:
+def _shape_of_encoder_network_part(encoder: HuggingfacePart) -> tuple[int, ...]:
     """Return the shape of what the encoder returns for its inputs."""
     import torch
 

@@ -33,17 +33,17 @@ class PartsChain:
     """Whether it returns tokens, which are equal or not."""
 
 
-def run_whole_encoder_decoder(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def run_encoder_decoder_without_part_chain(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the logits of the whole network for what its two parts are given."""
     return [
-        _call_unchained_network(
+        _call_without_part_chain(
             network, {**encoded, "decoder_input_ids": decoded["decoder_input_ids"]}, use_cache=False
         ).logits.numpy()
         for encoded, decoded in zip(samples["encoder"], samples["decoder"], strict=False)
     ]
 
 
-def run_encoder_decoder_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
+def run_encoder_decoder_part_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
     """Return the decoder's logits on what the encoder returns."""
     logits = []
     for encoded, decoded in zip(samples["encoder"], samples["decoder"], strict=False):
@@ -55,49 +55,52 @@ def run_encoder_decoder_chain(parts: Mapping[str, Call], samples: Mapping[str, S
     return logits
 
 
-def run_whole_towers(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def run_towers_without_part_chain(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the cosines of every photo with every text, a row for each text."""
     outputs = [
-        _call_unchained_network(network, {**text, **photo})
+        _call_without_part_chain(network, {**text, **photo})
         for text, photo in zip(samples["text"], samples["vision"], strict=False)
     ]
-    return _cosines_of_chained_towers(
+    return _cosines_by_part_chain(
         np.concatenate([output.text_embeds.numpy() for output in outputs]),
         np.concatenate([output.image_embeds.numpy() for output in outputs]),
     )
 
 
-def run_tower_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
+def run_tower_part_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
     """Return the same cosines from the embeddings of the two parts."""
     pairs = list(zip(samples["text"], samples["vision"], strict=False))
     texts = [parts["text"](text)["text_embeds"] for text, _ in pairs]
     photos = [parts["vision"](photo)["image_embeds"] for _, photo in pairs]
-    return _cosines_of_chained_towers(np.concatenate(texts), np.concatenate(photos))
+    return _cosines_by_part_chain(np.concatenate(texts), np.concatenate(photos))
 
 
-def _cosines_of_chained_towers(texts: Array, photos: Array) -> list[Array]:
+def _cosines_by_part_chain(texts: Array, photos: Array) -> list[Array]:
     lengths = np.linalg.norm(texts, axis=1)[:, None] * np.linalg.norm(photos, axis=1)
     return list(texts @ photos.T / lengths)
 
 
-def write_text_by_whole(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
+def write_text_without_part_chain(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
     """Return the tokens that the network writes without a cache, the likeliest one each time."""
-    return [_written_unchained(network, prompt, steps) for prompt, steps in _prompts_for_chains(samples)]
+    return [
+        _written_without_part_chain(network, prompt, steps)
+        for prompt, steps in _prompts_for_part_chains(samples)
+    ]
 
 
-def _written_unchained(network: Any, prompt: Array, steps: int) -> Array:
+def _written_without_part_chain(network: Any, prompt: Array, steps: int) -> Array:
     tokens = prompt
     for _ in range(steps):
-        logits = _call_unchained_network(network, {"input_ids": tokens}, use_cache=False).logits.numpy()
+        logits = _call_without_part_chain(network, {"input_ids": tokens}, use_cache=False).logits.numpy()
         tokens = np.append(tokens, [[int(logits[0, -1].argmax())]], axis=1)
     return tokens[0, prompt.shape[1] :]
 
 
-def write_text_by_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
+def write_text_by_part_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
     """Return the tokens that the two parts write: one reads the prompt, one adds a token at a time."""
     empty = samples["prefill"][0]
     texts = []
-    for prompt, steps in _prompts_for_chains(samples):
+    for prompt, steps in _prompts_for_part_chains(samples):
         given = np.zeros_like(empty["input_ids"])
         given[:, : prompt.shape[1]] = prompt
         state = {name: np.zeros_like(empty[name]) for name in ("keys", "values")}
@@ -113,7 +116,7 @@ def write_text_by_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples
     return texts
 
 
-def _prompts_for_chains(samples: Mapping[str, Samples]) -> list[tuple[Array, int]]:
+def _prompts_for_part_chains(samples: Mapping[str, Samples]) -> list[tuple[Array, int]]:
     """Return (prompt, tokens to write) of each text: shorter than the part that reads prompts allows."""
     listed = samples["prefill"][:TEXTS]
     slots = listed[0]["keys"].shape[2]
@@ -121,7 +124,7 @@ def _prompts_for_chains(samples: Mapping[str, Samples]) -> list[tuple[Array, int
     return [(prompt, min(STEPS, slots - prompt.shape[1])) for prompt in prompts]
 
 
-def _call_unchained_network(network: Any, given: Mapping[str, Array], **settings: Any) -> Any:
+def _call_without_part_chain(network: Any, given: Mapping[str, Array], **settings: Any) -> Any:
     import torch
 
     with torch.no_grad():
@@ -131,13 +134,13 @@ def _call_unchained_network(network: Any, given: Mapping[str, Array], **settings
 
 CHAINS: Mapping[frozenset[str], PartsChain] = {
     frozenset({"encoder", "decoder"}): PartsChain(
-        "logits", run_whole_encoder_decoder, run_encoder_decoder_chain
+        "logits", run_encoder_decoder_without_part_chain, run_encoder_decoder_part_chain
     ),
     frozenset({"text", "vision"}): PartsChain(
-        "cosines of texts and photos", run_whole_towers, run_tower_chain
+        "cosines of texts and photos", run_towers_without_part_chain, run_tower_part_chain
     ),
     frozenset({"prefill", "decode"}): PartsChain(
-        "tokens", write_text_by_whole, write_text_by_chain, tokens=True
+        "tokens", write_text_without_part_chain, write_text_by_part_chain, tokens=True
     ),
 }
 """Names of the parts -> how they make the whole."""

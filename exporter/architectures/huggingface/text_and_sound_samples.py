@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.architectures.huggingface import network
+from exporter.architectures.huggingface import huggingface_network
 from exporter.errors import CalibrationError
 from exporter.records import Array, Codes, Sample, TensorSpec
 
@@ -82,7 +82,7 @@ class SampleReader:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
             notes.append(f"the tokenizer has no padding: {tokenizer.eos_token!r} is used")
-        pairs = _spread_samples(list(_sample_lines(source)), count)
+        pairs = _spread_text_samples(list(_text_sample_lines(source)), count)
         samples = [self._tokens(tokenizer, pair, inputs, source) for pair in pairs]
         notes.append(f"{len(samples)} texts of {source.name} are calibration and verification data")
         return samples, tuple(notes)
@@ -137,7 +137,7 @@ class SampleReader:
         rate = int(getattr(extractor, "sampling_rate", 16000))
         samples = [
             self._sound(extractor, piece, rate, inputs, path)
-            for path, piece in _sample_pieces(paths, rate, spec, count)
+            for path, piece in _text_sample_pieces(paths, rate, spec, count)
         ]
         return samples, (
             f"{len(samples)} pieces of {len(paths)} recordings are calibration and verification data",
@@ -167,7 +167,7 @@ class SampleReader:
                 f"Save it beside the network ({noun.replace(' ', '_')}.save_pretrained(FOLDER)), or give an "
                 ".npz file with an array per input.",
             )
-        transformers = network.network_library(f"The {noun} of {self.folder.name}")
+        transformers = huggingface_network.huggingface_network_library(f"The {noun} of {self.folder.name}")
         try:
             return getattr(transformers, kind).from_pretrained(
                 str(self.folder.resolve()), local_files_only=True, trust_remote_code=self.trust, **options
@@ -180,7 +180,7 @@ class SampleReader:
             ) from error
 
 
-def _spread_samples(pairs: list[tuple[str, str | None]], count: int) -> list[tuple[str, str | None]]:
+def _spread_text_samples(pairs: list[tuple[str, str | None]], count: int) -> list[tuple[str, str | None]]:
     """Return `count` of the texts at equal distances, so that a few stand for all."""
     distinct = list(dict.fromkeys(pairs))
     return (
@@ -190,7 +190,7 @@ def _spread_samples(pairs: list[tuple[str, str | None]], count: int) -> list[tup
     )
 
 
-def _sample_lines(source: Path) -> Iterator[tuple[str, str | None]]:
+def _text_sample_lines(source: Path) -> Iterator[tuple[str, str | None]]:
     """Yield each text with its second text, or with None."""
     if source.stat().st_size > MAX_TEXT_BYTES:
         raise CalibrationError(f"{source} is larger than {MAX_TEXT_BYTES} bytes.", "Give a part of it.")
@@ -228,7 +228,7 @@ def _parse_text_sample(line: str, number: int, source: Path) -> tuple[str, str |
     return texts[first], texts[second] if second else None
 
 
-def _sample_pieces(
+def _text_sample_pieces(
     paths: list[Path], rate: int, spec: TensorSpec, count: int
 ) -> Iterator[tuple[Path, Array]]:
     """Yield pieces of the recordings that are as long as the input, the first of every recording first."""

@@ -96,7 +96,7 @@ class SentenceModule(nn.Module):
         return {"sentence_embedding": nn.functional.normalize(vector, dim=1) if self.normalize else vector}
 
 
-def position_table_of_module(network: nn.Module) -> tuple[int, int] | None:
+def position_table_of_wrapper_module(network: nn.Module) -> tuple[int, int] | None:
     """Return (rows, padding row or -1) of the first table of position embeddings; None without one."""
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in (

@@ -49,7 +49,9 @@ def print_bench(
         _print_bench_device([(name, item) for name, item in measured if item.serial == serial], console)
     rows = {row.variant.name: row for row in report.artifacts}
     for name, item in measured:
-        if name in rows and (words := estimate_verdicts.estimate_compared(item, rows[name].estimates)):
+        if name in rows and (
+            words := estimate_verdicts.estimate_verdict_compared(item, rows[name].estimates)
+        ):
             console.print(plain_terminal_text(f"{name}: {words}."))
     for name, why in problems.items():
         console.print(plain_terminal_text(f"{name}: {why}", "red"))
@@ -72,7 +74,7 @@ def _print_bench_device(measured: Sequence[tuple[str, DeviceLatency]], console: 
     if first.evidence in text.NO_PHONE:
         console.print(plain_terminal_text(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
     if first.why:
-        _print_bench_note(console, " ".join(instability_flags.group_flag_reasons(first.why)))
+        _print_bench_note(console, " ".join(instability_flags.group_instability_flag_reasons(first.why)))
     console.print(_bench_table(measured))
     for name, item in measured:
         for words in (item.problem, *item.exceeded, *instability_flags.group_instability_flags(item.flags)):

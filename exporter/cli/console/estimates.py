@@ -29,20 +29,20 @@ def print_estimates(report: Report, console: Console) -> None:
             cells = (
                 artifact.variant.name,
                 str(estimate.threads),
-                estimate_verdicts.estimate_text(estimate),
+                estimate_verdicts.estimate_verdict_text(estimate),
                 estimate_verdicts.estimate_verdict(estimate, report.budget_ms),
-                estimate_verdicts.estimate_bound(estimate),
+                estimate_verdicts.estimate_verdict_bound(estimate),
             )
             table.add_row(*map(plain_terminal_text, cells))
     console.print(table)
-    for line in estimate_remarks(report):
+    for line in printed_estimate_remarks(report):
         console.print(plain_terminal_text(line, "dim"))
     chosen = text.choice_text(report)
     if chosen:
         console.print(plain_terminal_text(f"Ship {chosen.file}. {report.selection_reason}", "bold"))
 
 
-def estimate_remarks(report: Report) -> tuple[str, ...]:
+def printed_estimate_remarks(report: Report) -> tuple[str, ...]:
     """Return what has no estimate, and what makes intervals wide, a sentence each."""
     remarks = text.estimate_notes(report)
     by_graph = any(item.basis == "graph" for a in report.artifacts for item in a.estimates)
@@ -51,7 +51,7 @@ def estimate_remarks(report: Report) -> tuple[str, ...]:
     return remarks
 
 
-def estimates_as_json(report: Report) -> dict[str, Any]:
+def printed_estimates_as_json(report: Report) -> dict[str, Any]:
     """Return the estimates by artifact, each with its verdict in words."""
     return {
         "budget_ms": report.budget_ms,

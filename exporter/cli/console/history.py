@@ -23,11 +23,11 @@ KEY_LETTERS = 8
 STYLES = {"confirmed": "bold red", "suspected": "bold yellow", "unstable": "yellow"}
 
 
-def print_sessions(
+def print_history_sessions(
     sessions: Sequence[StoredSession], gaps: Sequence[Gap], newest: int, console: Console
 ) -> None:
     """Print a row for each session and gap, newest first: the last `newest` of both together."""
-    twins = _models_of_several_phones(sessions)
+    twins = _history_models_of_several_phones(sessions)
     several = len(({session.target for session in sessions} | {gap.target for gap in gaps}) - {""}) > 1
     rows = [(session.started_at, _history_session_row(session, twins, several)) for session in sessions]
     rows += [(gap.at, _history_gap_row(gap, several)) for gap in gaps]
@@ -43,7 +43,7 @@ def print_sessions(
         console.print(plain_terminal_text(f"The last {newest}; --newest shows more.", "dim"))
 
 
-def _models_of_several_phones(sessions: Sequence[StoredSession]) -> frozenset[str]:
+def _history_models_of_several_phones(sessions: Sequence[StoredSession]) -> frozenset[str]:
     """Return the device models that several phones share; only their serials distinguish those."""
     phones = {(session.device_model, session.serial) for session in sessions}
     count = Counter(model for model, _ in phones)
@@ -105,7 +105,7 @@ def _history_notes(row: StoredSession) -> Iterator[str]:
     yield from dict.fromkeys(flag.partition(":")[0] for flag in row.flags)
 
 
-def print_session(
+def print_history_session(
     session: StoredSession,
     judgement: Judgement,
     worse: Sequence[Worsening],
@@ -118,7 +118,7 @@ def print_session(
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, words in _print_session_facts(session):
+    for name, words in _print_history_session_facts(session):
         if words:
             table.add_row(name, plain_terminal_text(words))
     console.print(table)
@@ -138,7 +138,7 @@ def print_session(
         console.print(plain_terminal_text(_print_history_step(step)))
 
 
-def _print_session_facts(session: StoredSession) -> Iterator[tuple[str, str]]:
+def _print_history_session_facts(session: StoredSession) -> Iterator[tuple[str, str]]:
     yield "key", session.key
     yield "started", f"{session.started_at:%Y-%m-%d %H:%M:%S} UTC, in run {session.run}, on {session.host}"
     yield "model", f"{session.model} for {session.target}, checkpoint {session.source_sha256[:12]}"

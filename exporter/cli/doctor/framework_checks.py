@@ -67,7 +67,7 @@ def run_framework_check(name: str, timeout_s: float = TIMEOUT_S) -> FrameworkChe
             capture_output=True,
             timeout=timeout_s,
             check=False,
-            env=_check_environment(),
+            env=_framework_check_of_environment(),
         )
     except subprocess.TimeoutExpired:
         return FrameworkCheck({}, f"does not finish importing within {timeout_s:.0f} s")
@@ -76,28 +76,33 @@ def run_framework_check(name: str, timeout_s: float = TIMEOUT_S) -> FrameworkChe
     _, marked, answer = done.stdout.decode(errors="replace").partition(MARK)
     if done.returncode == 0 and marked:
         return FrameworkCheck(json.loads(answer.splitlines()[0]))
-    return FrameworkCheck({}, _check_death(done.returncode, done.stderr.decode(errors="replace")))
+    return FrameworkCheck(
+        {}, _framework_check_of_death(done.returncode, done.stderr.decode(errors="replace"))
+    )
 
 
-def _check_environment() -> dict[str, str]:
+def _framework_check_of_environment() -> dict[str, str]:
     """Return this process's environment, with our own package importable from any folder."""
     root = str(Path(__file__).parents[3])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _check_death(code: int, stderr: str) -> str:
+def _framework_check_of_death(code: int, stderr: str) -> str:
     if code < 0:
         return f"crashes when imported ({signal.Signals(-code).name})"
     lines = [line for line in stderr.splitlines() if line.strip()]
     return f"cannot be imported: {lines[-1].strip()[:200] if lines else f'exit code {code}'}"
 
 
-def _check_torch() -> Answer:
-    return {"lite": _attempt_check(_check_lite_interpreter), "optimizer": _attempt_check(_check_optimizer)}
+def _framework_check_of_torch() -> Answer:
+    return {
+        "lite": _attempt_framework_check(_framework_check_of_lite_interpreter),
+        "optimizer": _attempt_framework_check(_framework_check_of_optimizer),
+    }
 
 
-def _attempt_check(action: Callable[[], None]) -> bool | str:
+def _attempt_framework_check(action: Callable[[], None]) -> bool | str:
     """Return True, or the framework's error in one line."""
     try:
         action()
@@ -108,33 +113,33 @@ def _attempt_check(action: Callable[[], None]) -> bool | str:
     return True
 
 
-def _check_scripting() -> Any:
+def _framework_check_of_scripting() -> Any:
     import torch
 
     return torch.jit.script(torch.nn.Linear(3, 2).eval())
 
 
-def _check_lite_interpreter() -> None:
+def _framework_check_of_lite_interpreter() -> None:
     """Save a module for the lite interpreter, load it, and compare its output."""
     import io
 
     import torch
     from torch.jit.mobile import _load_for_lite_interpreter
 
-    module, x = _check_scripting(), torch.ones(1, 3)
+    module, x = _framework_check_of_scripting(), torch.ones(1, 3)
     stored = io.BytesIO(module._save_to_buffer_for_lite_interpreter())
     loaded = _load_for_lite_interpreter(stored)  # type: ignore[no-untyped-call]
     if not torch.equal(loaded(x), module(x)):
         raise RuntimeError("its output differs from the module's")
 
 
-def _check_optimizer() -> None:
+def _framework_check_of_optimizer() -> None:
     from torch.utils.mobile_optimizer import optimize_for_mobile
 
-    optimize_for_mobile(_check_scripting())
+    optimize_for_mobile(_framework_check_of_scripting())
 
 
-def _check_torchvision() -> Answer:
+def _framework_check_of_torchvision() -> Answer:
     from exporter.capture import torchvision_ops
 
     stand_ins = torchvision_ops.prepare_torchvision_ops()
@@ -143,28 +148,28 @@ def _check_torchvision() -> Answer:
     return {"operators": stand_ins is None}
 
 
-def _check_executorch() -> Answer:
+def _framework_check_of_executorch() -> Answer:
     from executorch.runtime import Runtime
 
     registry = Runtime.get().backend_registry
     return {"backends": [n for n in registry.registered_backend_names if registry.is_available(n)]}
 
 
-def _check_onnxruntime() -> Answer:
+def _framework_check_of_onnxruntime() -> Answer:
     import onnxruntime
 
     return {"providers": onnxruntime.get_available_providers()}
 
 
 PROBES: dict[str, Callable[[], Answer]] = {
-    "torch": _check_torch,
-    "torchvision": _check_torchvision,
-    "executorch": _check_executorch,
-    "onnxruntime": _check_onnxruntime,
+    "torch": _framework_check_of_torch,
+    "torchvision": _framework_check_of_torchvision,
+    "executorch": _framework_check_of_executorch,
+    "onnxruntime": _framework_check_of_onnxruntime,
 }
 
 
-def main(name: str, module: str) -> None:
+def framework_checks_main(name: str, module: str) -> None:
     """Print what the framework can do; any failure ends the process with a traceback."""
     answer = PROBES[name]() if name in PROBES else {}
     importlib.import_module(module)
@@ -172,4 +177,4 @@ def main(name: str, module: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    framework_checks_main(sys.argv[1], sys.argv[2])

@@ -80,7 +80,7 @@ def _phone_ndk_version(folder: Path) -> str:
 
 
 def _examine_phone_runner(platform: str) -> Finding:
-    from android_harness import build
+    from android_harness import runner_build
     from android_harness.errors import SetupError
     from android_harness.records import Backend, Build
 
@@ -88,7 +88,7 @@ def _examine_phone_runner(platform: str) -> Finding:
     built, missing = [], []
     for backend in get_args(Backend):
         try:
-            build.find_build_of_runner(target, backend)
+            runner_build.find_runner_build(target, backend)
         except SetupError as error:
             missing.append((backend, error.hint.removeprefix("Build it: ")))
         else:

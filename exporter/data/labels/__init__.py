@@ -14,7 +14,15 @@ from pathlib import Path
 
 from exporter.data import npz
 from exporter.data.labelled import Labelled
-from exporter.data.labels import boxes, embeddings, images, keypoints, masks, regression, sequences
+from exporter.data.labels import (
+    box_labels,
+    embedding_labels,
+    image_labels,
+    keypoint_labels,
+    mask_labels,
+    regression_labels,
+    sequence_labels,
+)
 from exporter.data.labels.label_source import Arrays, Model, truths_of_label_source, unusable_labels
 from exporter.errors import CalibrationError
 from exporter.records import Array, TaskName
@@ -36,33 +44,46 @@ class LabelFormat:
 
 LABELS: Mapping[TaskName, LabelFormat] = {
     "keypoints": LabelFormat(
-        keypoints.EXPECTED,
-        keypoints.recognises_keypoints,
-        keypoints.read_keypoints,
-        keypoints.keypoints_from_arrays,
+        keypoint_labels.EXPECTED,
+        keypoint_labels.recognises_keypoint_labels,
+        keypoint_labels.read_keypoint_labels,
+        keypoint_labels.keypoint_labels_from_arrays,
     ),
-    "boxes": LabelFormat(boxes.EXPECTED, boxes.recognises_boxes, boxes.read_boxes, boxes.boxes_from_arrays),
-    "masks": LabelFormat(masks.EXPECTED, masks.recognises_masks, masks.read_masks, masks.masks_from_arrays),
+    "boxes": LabelFormat(
+        box_labels.EXPECTED,
+        box_labels.recognises_box_labels,
+        box_labels.read_box_labels,
+        box_labels.box_labels_from_arrays,
+    ),
+    "masks": LabelFormat(
+        mask_labels.EXPECTED,
+        mask_labels.recognises_mask_labels,
+        mask_labels.read_mask_labels,
+        mask_labels.mask_labels_from_arrays,
+    ),
     "images": LabelFormat(
-        images.EXPECTED, images.recognises_images, images.read_image_labels, images.images_from_arrays
+        image_labels.EXPECTED,
+        image_labels.recognises_image_labels,
+        image_labels.read_image_labels,
+        image_labels.image_labels_from_arrays,
     ),
     "sequences": LabelFormat(
-        sequences.EXPECTED,
-        sequences.recognises_sequences,
-        sequences.read_sequences,
-        sequences.sequences_from_arrays,
+        sequence_labels.EXPECTED,
+        sequence_labels.recognises_sequence_labels,
+        sequence_labels.read_sequence_labels,
+        sequence_labels.sequence_labels_from_arrays,
     ),
     "regression": LabelFormat(
-        regression.EXPECTED,
-        regression.recognises_regression,
-        regression.read_regression,
-        regression.regression_from_arrays,
+        regression_labels.EXPECTED,
+        regression_labels.recognises_regression_labels,
+        regression_labels.read_regression_labels,
+        regression_labels.regression_labels_from_arrays,
     ),
     "embeddings": LabelFormat(
-        embeddings.EXPECTED,
-        embeddings.recognises_embeddings,
-        embeddings.read_embeddings,
-        embeddings.embeddings_from_arrays,
+        embedding_labels.EXPECTED,
+        embedding_labels.recognises_embedding_labels,
+        embedding_labels.read_embedding_labels,
+        embedding_labels.embedding_labels_from_arrays,
     ),
 }
 """Task -> its labels' reader, the surest to recognise first."""

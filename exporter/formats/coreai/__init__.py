@@ -10,10 +10,10 @@ from pathlib import Path
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.coreai.asset import read_asset as structure
-from exporter.formats.coreai.asset import write_asset
-from exporter.formats.coreai.convert import convert_to_coreai
-from exporter.formats.coreai.runtime import load_in_coreai_runtime as load
+from exporter.formats.coreai.coreai_asset import read_coreai_asset as structure
+from exporter.formats.coreai.coreai_asset import write_coreai_asset
+from exporter.formats.coreai.coreai_convert import convert_to_coreai
+from exporter.formats.coreai.coreai_runtime import load_in_coreai_runtime as load
 from exporter.records import Captured, Emission, Variant
 
 __all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
@@ -43,7 +43,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     path = directory / f"{variant.name}{variant.suffix}"
     try:
         asset, note = convert_to_coreai(captured, captured.program, variant.precision)
-        write_asset(asset, path)
+        write_coreai_asset(asset, path)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:

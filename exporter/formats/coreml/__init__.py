@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.coreml.classifier import add_classifier, read_classifier
-from exporter.formats.coreml.compress import compress_program
-from exporter.formats.coreml.contents import package_contents as structure
-from exporter.formats.coreml.contents import tensors_of_contents
-from exporter.formats.coreml.convert import convert_to_coreml
-from exporter.formats.coreml.description import check_package_description
-from exporter.formats.coreml.image import fold_image_input, pixels_of_image, read_image_input
-from exporter.formats.coreml.package import Package, read_package, write_package
+from exporter.formats.coreml.coreml_classifier import add_coreml_classifier, read_coreml_classifier
+from exporter.formats.coreml.coreml_compress import compress_coreml_program
+from exporter.formats.coreml.coreml_contents import coreml_contents_of_package as structure
+from exporter.formats.coreml.coreml_contents import tensors_of_coreml_contents
+from exporter.formats.coreml.coreml_convert import convert_to_coreml
+from exporter.formats.coreml.coreml_image import (
+    fold_coreml_image_input,
+    pixels_of_coreml_image,
+    read_coreml_image_input,
+)
+from exporter.formats.coreml.coreml_package import Package, read_coreml_package, write_coreml_package
+from exporter.formats.coreml.package_description import check_package_description
 from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -54,10 +58,10 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     try:
         package, notes = convert_to_coreml(captured)
         if variant.precision in ("w8", "w4"):
-            package, note = compress_program(package, variant.precision)
+            package, note = compress_coreml_program(package, variant.precision)
             notes = (*notes, note)
-        write_package(_package_for_apps(package, captured), path)
-        check_package_description(read_package(path).spec, captured)
+        write_coreml_package(_package_for_apps(package, captured), path)
+        check_package_description(read_coreml_package(path).spec, captured)
     except LoweringError:
         raise
     except Exception as error:
@@ -69,8 +73,8 @@ def _package_for_apps(package: Package, captured: Captured) -> Package:
     """Return the package as apps expect it: a picture as its input where asked for, and a classifier."""
     spec = type(package.spec).FromString(package.spec.SerializeToString())
     if captured.image:
-        fold_image_input(spec, captured.image)
-    add_classifier(spec, captured)
+        fold_coreml_image_input(spec, captured.image)
+    add_coreml_classifier(spec, captured)
     return Package(spec, package.weights)
 
 
@@ -104,13 +108,13 @@ def _load_coreml_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:
     except Exception as error:
         raise LoweringError(f"Core ML refuses {path.name}: {shorten_lowering_error(error)}") from error
     spec = model.get_spec()
-    image, classifier = read_image_input(spec), read_classifier(spec)
+    image, classifier = read_coreml_image_input(spec), read_coreml_classifier(spec)
     inputs = [feature.name for feature in spec.description.input]
-    outputs = [feature.name for feature in tensors_of_contents(spec)]
+    outputs = [feature.name for feature in tensors_of_coreml_contents(spec)]
 
     def prepare(array: Array) -> Any:
         if image:
-            return _picture_for_mac(pixels_of_image(array, image))
+            return _picture_for_mac(pixels_of_coreml_image(array, image))
         # Core ML has no 64-bit integers.
         return array.astype(np.int32) if array.dtype == np.int64 else array
 

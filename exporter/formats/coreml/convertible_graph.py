@@ -21,13 +21,13 @@ def convertible_graph(program: torch.export.ExportedProgram) -> torch.export.Exp
     """
     import torch
 
-    program = _without_boolean_inputs(program).run_decompositions({})
+    program = _convertible_without_boolean_inputs(program).run_decompositions({})
     for node in program.graph.nodes:
         name = str(node.target).removesuffix(".default")
         if node.op != "call_function" or name not in FILLS or not _is_fill_convertible(node):
             continue
         filled = node.meta["val"]
-        value = _value_of_fill(node, name)
+        value = _value_of_fill_in_convertible_graph(node, name)
         number: Any = float(value) if filled.dtype.is_floating_point else int(value)
         node.target = torch.ops.aten.full.default
         node.args, node.kwargs = (list(filled.shape), number), {"dtype": filled.dtype}
@@ -43,21 +43,25 @@ def _is_fill_convertible(node: Any) -> bool:
     return str(filled.dtype) != "torch.bool" and all(isinstance(size, int) for size in filled.shape)
 
 
-def _value_of_fill(node: Any, name: str) -> Any:
+def _value_of_fill_in_convertible_graph(node: Any, name: str) -> Any:
     if FILLS[name] is not None:
         return FILLS[name]
     return node.args[2 if name == "aten.new_full" else 1]
 
 
-def _without_boolean_inputs(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def _convertible_without_boolean_inputs(
+    program: torch.export.ExportedProgram,
+) -> torch.export.ExportedProgram:
     """Let a program take integers for truth values: coremltools' reader makes floats of them."""
     import torch
 
     (arguments, keywords) = program.example_inputs or ((), {})
-    if keywords or not any(_is_boolean(value) for value in arguments):
+    if keywords or not any(_is_boolean_in_convertible_graph(value) for value in arguments):
         return program
-    example = tuple(value.to(torch.int32) if _is_boolean(value) else value for value in arguments)
-    places = frozenset(i for i, value in enumerate(arguments) if _is_boolean(value))
+    example = tuple(
+        value.to(torch.int32) if _is_boolean_in_convertible_graph(value) else value for value in arguments
+    )
+    places = frozenset(i for i, value in enumerate(arguments) if _is_boolean_in_convertible_graph(value))
 
     class Integers(torch.nn.Module):
         """Calls the program with integers made truth values."""
@@ -72,11 +76,11 @@ def _without_boolean_inputs(program: torch.export.ExportedProgram) -> torch.expo
     return torch.export.export(Integers(), example, strict=False)
 
 
-def _is_boolean(value: Any) -> bool:
+def _is_boolean_in_convertible_graph(value: Any) -> bool:
     return str(getattr(value, "dtype", "")) == "torch.bool"
 
 
-def has_recurrent_layers(program: torch.export.ExportedProgram) -> bool:
+def has_convertible_graph_recurrent_layers(program: torch.export.ExportedProgram) -> bool:
     """Tell whether a program has an LSTM, a GRU or a plain recurrent layer."""
     kinds = {str(node.target).partition(".")[2].partition(".")[0] for node in program.graph.nodes}
     return bool(kinds & RECURRENT)

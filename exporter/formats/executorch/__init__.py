@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.executorch.lowering import lower_to_executorch
+from exporter.formats.executorch.executorch_lowering import lower_to_executorch
+from exporter.formats.executorch.executorch_runtime import load_in_executorch_runtime as load
 from exporter.formats.executorch.pte import read_pte as structure
-from exporter.formats.executorch.runtime import load_in_executorch_runtime as load
 from exporter.records import Captured, Emission, Variant
 
 if TYPE_CHECKING:

@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from exporter.formats.executorch.epsilon_place import epsilon_place
-from exporter.formats.executorch.work import Work, is_work_elementwise, operator_work, total_work
+from exporter.formats.executorch.operator_work import (
+    Work,
+    is_operator_work_elementwise,
+    operator_work,
+    total_operator_work,
+)
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -124,7 +129,7 @@ def _xnnpack_delegate(graph: Json) -> DelegateGraph:
             for t in tensors
             if t["constant_buffer_idx"] and t["id_out"] in layers
         ),
-        work=total_work(_xnnpack_delegate_work(kind, node, by_id) for kind, node in nodes),
+        work=total_operator_work(_xnnpack_delegate_work(kind, node, by_id) for kind, node in nodes),
         layer_arguments=frozenset(t["external_id"] for t in tensors if t["id_out"] in layers),
     )
 
@@ -193,7 +198,7 @@ def _vulkan_delegate(graph: Json) -> DelegateGraph:
         weights=tuple(
             _vulkan_delegate_weight(t, graph["constants"]) for t in tensors if t["constant_id"] >= 0
         ),
-        work=total_work(_vulkan_delegate_work(call, values) for call in graph["chain"]),
+        work=total_operator_work(_vulkan_delegate_work(call, values) for call in graph["chain"]),
         layer_arguments=frozenset(i for i, value in enumerate(graph["input_ids"]) if value in layers),
         epsilons=tuple(_vulkan_delegate_epsilons(graph["chain"], values)),
     )
@@ -212,7 +217,7 @@ def _vulkan_delegate_layer_inputs(chain: list[Json]) -> set[int]:
     layers: set[int] = set()
     for call in reversed(chain):
         copied = call["name"] == VULKAN_COPY and call["args"][-1] not in layers
-        if not (copied or is_work_elementwise(call["name"])):
+        if not (copied or is_operator_work_elementwise(call["name"])):
             layers.update(call["args"])
     return layers
 

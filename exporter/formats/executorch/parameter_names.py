@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.export.graph_signature import InputSpec
 
 
-def with_usable_naming(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def with_usable_parameter_names(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Rename parameters, so that the compiler can name a tensor after every one of them.
 
     Returns the program itself where it already can: names end up in the file, and should be the user's.
@@ -27,7 +27,7 @@ def with_usable_naming(program: torch.export.ExportedProgram) -> torch.export.Ex
     names = {
         spec.target: spec.arg.name
         for spec in signature.input_specs
-        if spec.kind is InputKind.PARAMETER and not _is_naming_usable(spec.target or "")
+        if spec.kind is InputKind.PARAMETER and not _is_parameter_name_usable(spec.target or "")
     }
     if not names:
         return program
@@ -42,6 +42,6 @@ def with_usable_naming(program: torch.export.ExportedProgram) -> torch.export.Ex
     )
 
 
-def _is_naming_usable(name: str) -> bool:
+def _is_parameter_name_usable(name: str) -> bool:
     """Tell whether torch.fx leaves the compiler's name for a tensor unchanged."""
     return name.isascii() and name.replace(".", "_").isidentifier()

@@ -12,7 +12,12 @@ from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import DelegateGraph, DelegateWeight, read_delegate
 from exporter.formats.executorch.epsilon_place import epsilon_place
-from exporter.formats.executorch.work import Work, is_work_elementwise, operator_work, total_work
+from exporter.formats.executorch.operator_work import (
+    Work,
+    is_operator_work_elementwise,
+    operator_work,
+    total_operator_work,
+)
 from exporter.records import Structure, TensorSpec, Variant
 
 if TYPE_CHECKING:
@@ -79,7 +84,7 @@ def _pte_structure(data: bytes) -> Structure:
         weight_bytes=_pte_constant_bytes(file),
         weight_elements=weights,
         delegated_fraction=_pte_delegated_fraction(
-            total_work(g.work for g in graphs), total_work(work for _, work in kernels)
+            total_operator_work(g.work for g in graphs), total_operator_work(work for _, work in kernels)
         ),
         epsilons=(*_pte_epsilons(plan), *(number for graph in graphs for number in graph.epsilons)),
     )
@@ -148,7 +153,7 @@ def _pte_layer_inputs(plan: ExecutionPlan, graphs: Sequence[DelegateGraph]) -> s
     """Return the values that an operator other than an elementwise one reads, in a delegate or outside."""
     layers: set[int] = set()
     for call in _pte_instructions(plan, "KernelCall"):
-        if not is_work_elementwise(plan.operators[call.op_index].name):
+        if not is_operator_work_elementwise(plan.operators[call.op_index].name):
             layers.update(call.args)
     for call, graph in zip(_pte_instructions(plan, "DelegateCall"), graphs, strict=True):
         layers.update(index for i, index in enumerate(call.args) if i in graph.layer_arguments)

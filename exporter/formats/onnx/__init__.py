@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.onnx import contents, export, float16, onnx_file, ort_convert, ort_file, quantized
+from exporter.formats.onnx import (
+    onnx_contents,
+    onnx_export,
+    onnx_file,
+    onnx_float16,
+    onnx_quantized,
+    ort_convert,
+    ort_file,
+)
 from exporter.formats.onnx.size_guards import onnx_with_size_guards
 from exporter.records import QUANTIZED, Array, Captured, Emission, Runner, Sample, Structure, Variant
 
@@ -74,10 +82,10 @@ def structure(path: Path, variant: Variant) -> Structure:
     Raises:
         LoweringError: It is not a whole, well-formed file of its format.
     """
-    return contents.structure_of_contents(_onnx_contents(path))
+    return onnx_contents.structure_of_onnx_contents(_onnx_contents(path))
 
 
-def _onnx_contents(path: Path) -> contents.Contents:
+def _onnx_contents(path: Path) -> onnx_contents.Contents:
     try:
         return ort_file.read_ort_file(path) if path.suffix == ".ort" else onnx_file.read_onnx_file(path)
     except OSError as error:
@@ -87,12 +95,12 @@ def _onnx_contents(path: Path) -> contents.Contents:
 def _onnx_model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
     """Make the ONNX model of the variant's precision, and notes on how it was made."""
     if variant.precision == "fp16":
-        model, note = float16.onnx_float16_model(export.export_fp32_onnx(captured))
+        model, note = onnx_float16.onnx_float16_model(onnx_export.export_fp32_onnx(captured))
         return model, (note,) if note else ()
     if variant.precision in QUANTIZED:
-        model = quantized.make_quantized_onnx_model(captured)
-        return (model if variant.suffix == ".ort" else quantized.unsigned_quantized(model)), ()
-    return export.export_fp32_onnx(captured), ()
+        model = onnx_quantized.make_onnx_quantized_model(captured)
+        return (model if variant.suffix == ".ort" else onnx_quantized.unsigned_onnx_quantized(model)), ()
+    return onnx_export.export_fp32_onnx(captured), ()
 
 
 def _onnx_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:

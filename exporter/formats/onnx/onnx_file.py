@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
-from exporter.formats.onnx.contents import (
+from exporter.formats.onnx.onnx_contents import (
     Contents,
     ContentsNode,
     StoredContents,
     onnx_contents_dtype,
-    stored_contents,
+    stored_onnx_contents,
 )
 from exporter.records import TensorSpec
 
@@ -98,7 +98,7 @@ def _onnx_file_contents(model: onnx.ModelProto) -> Contents:
 def _stored_in_onnx_file(tensor: onnx.TensorProto) -> StoredContents:
     # The checker has compared the lengths of typed fields with the shape, but not that of raw data.
     raw_bytes = len(tensor.raw_data) if tensor.HasField("raw_data") else None
-    return stored_contents(
+    return stored_onnx_contents(
         tensor.name,
         onnx_contents_dtype(tensor.data_type),
         tuple(tensor.dims),

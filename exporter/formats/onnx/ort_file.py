@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from exporter.errors import LoweringError
-from exporter.formats.onnx.contents import (
+from exporter.formats.onnx.onnx_contents import (
     Contents,
     ContentsNode,
     StoredContents,
     onnx_contents_dtype,
-    stored_contents,
+    stored_onnx_contents,
 )
 from exporter.records import Array, TensorSpec
 
@@ -120,7 +120,7 @@ class _OrtFileReader:
         raw_bytes = len(tensor.RawDataAsNumpy())
         shape = tuple(int(d) for d in self._items(tensor, "Dims"))
         dtype = onnx_contents_dtype(tensor.DataType())
-        return stored_contents(
+        return stored_onnx_contents(
             name, dtype, shape, raw_bytes, lambda: _number_in_ort_file(tensor.RawDataAsNumpy(), dtype)
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.formats.onnx.export import finish_onnx_export
+from exporter.formats.onnx.onnx_export import finish_onnx_export
 from exporter.records import DynamicSize, SizeRange
 
 if TYPE_CHECKING:

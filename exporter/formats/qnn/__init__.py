@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.capture.lowering_errors import lowering_error
-from exporter.formats.onnx import quantized
-from exporter.formats.qnn.contents import CONTEXT, MODEL, contents_off_npu
-from exporter.formats.qnn.contents import read_qnn_contents as structure
+from exporter.formats.onnx import onnx_quantized
+from exporter.formats.qnn.qnn_contents import CONTEXT, MODEL, qnn_contents_off_npu
+from exporter.formats.qnn.qnn_contents import read_qnn_contents as structure
 from exporter.formats.qnn.session import compile_in_htp_session
 from exporter.formats.qnn.session import load_htp_simulator_session as load
 from exporter.records import Captured, Emission, Variant
@@ -45,10 +45,10 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     folder = directory / f"{variant.name}{variant.suffix}"
     folder.mkdir()
     try:
-        model = quantized.unsigned_quantized(quantized.make_quantized_onnx_model(captured))
+        model = onnx_quantized.unsigned_onnx_quantized(onnx_quantized.make_onnx_quantized_model(captured))
         (folder / MODEL).write_bytes(model)
         compile_in_htp_session(folder / MODEL, folder / CONTEXT, variant.backend)
-        left = contents_off_npu(folder)
+        left = qnn_contents_off_npu(folder)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.qnn.contents import CONTEXT, check_qnn_contents
+from exporter.formats.qnn.qnn_contents import CONTEXT, check_qnn_contents
 from exporter.records import Array, Runner, Sample, Variant
 
 if TYPE_CHECKING:

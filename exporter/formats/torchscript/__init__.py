@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
-from exporter.checkpoints.archive import pack_archive
+from exporter.checkpoints.packed_archive import pack_archive
 from exporter.errors import LoweringError
-from exporter.formats.torchscript.archive import SIGNATURE
-from exporter.formats.torchscript.archive import torchscript_archive_structure as structure
 from exporter.formats.torchscript.scripting import script_or_trace
 from exporter.formats.torchscript.size_guards import guard_sizes_of_torchscript
+from exporter.formats.torchscript.torchscript_archive import SIGNATURE
+from exporter.formats.torchscript.torchscript_archive import torchscript_archive_structure as structure
 from exporter.records import Array, Captured, Emission, Runner, Sample, Variant
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import VerificationError
 from exporter.records import Artifact, Comparison, OperatorCost, Report, Verdict
-from exporter.report.manifest import accuracy, task_accuracy
+from exporter.report.manifest import manifest_accuracy, manifest_task_accuracy
 from exporter.report.manifest.schema import SCHEMA_VERSION, Manifest
 from exporter.verify import budget
 
@@ -56,9 +56,11 @@ def dump_manifest(report: Report) -> str:
             "evidence": _manifest_evidence(report),
             "limits": asdict(report.limits),
             "task": report.task,
-            "accuracy": accuracy.dump_accuracy_evaluation(report.evaluation) if report.evaluation else None,
+            "accuracy": manifest_accuracy.dump_manifest_accuracy_evaluation(report.evaluation)
+            if report.evaluation
+            else None,
             "task_accuracy": report.task_evaluation
-            and task_accuracy.dump_task_accuracy_evaluation(report.task_evaluation),
+            and manifest_task_accuracy.dump_manifest_task_accuracy_evaluation(report.task_evaluation),
             "calibration_sweep": [
                 {
                     "count": point.count,
@@ -213,8 +215,11 @@ def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
             "weight_elements": _sort_manifest_counts(structure.weight_elements),
             "operators": _sort_manifest_counts(structure.operators),
         },
-        "accuracy": accuracy.dump_accuracy(artifact.accuracy) if artifact.accuracy else None,
-        "task_accuracy": artifact.task_accuracy and task_accuracy.dump_task_accuracy(artifact.task_accuracy),
+        "accuracy": manifest_accuracy.dump_manifest_accuracy(artifact.accuracy)
+        if artifact.accuracy
+        else None,
+        "task_accuracy": artifact.task_accuracy
+        and manifest_task_accuracy.dump_manifest_task_accuracy(artifact.task_accuracy),
         "arm64_emulated": asdict(artifact.arm64) if artifact.arm64 else None,
         "estimated_latencies": [asdict(item) for item in artifact.estimates],
         "notes": artifact.notes,

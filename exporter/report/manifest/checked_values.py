@@ -18,7 +18,7 @@ MAX_NAME = 255
 RESERVED = frozenset({"manifest.json", "report.html", "export.log"})
 
 
-def check_file_name_part(name: str) -> str:
+def checked_value_of_file_name(name: str) -> str:
     """Return the name of a file in OUT, or raise ValueError when it could lead anywhere else."""
     path = PurePosixPath(name)
     parts = name.split("/")
@@ -33,7 +33,7 @@ def check_file_name_part(name: str) -> str:
     return name
 
 
-def _check_tensor_part(spec: TensorSpec) -> TensorSpec:
+def _checked_value_of_tensor(spec: TensorSpec) -> TensorSpec:
     if len(spec.shape) > MAX_RANK:
         raise ValueError(f"shape has {len(spec.shape)} dimensions; at most {MAX_RANK} are accepted")
     elements = math.prod(spec.shape)
@@ -44,11 +44,13 @@ def _check_tensor_part(spec: TensorSpec) -> TensorSpec:
     return spec
 
 
-FileName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(check_file_name_part)]
+FileName = Annotated[
+    str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(checked_value_of_file_name)
+]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Tensor = Annotated[TensorSpec, AfterValidator(_check_tensor_part)]
+Tensor = Annotated[TensorSpec, AfterValidator(_checked_value_of_tensor)]
 
 
 class Part(BaseModel):

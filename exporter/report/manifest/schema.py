@@ -35,12 +35,14 @@ from exporter.records import (
     WorstChannel,
 )
 from exporter.records import CurvePoint as CurvePointRecord
-from exporter.report.manifest.accuracy import Accuracy, Evaluation
 from exporter.report.manifest.checked_values import FileName, Fraction, Name, Part, Sha256, Tensor
-from exporter.report.manifest.latencies import DeviceLatency, EstimatedLatency
+from exporter.report.manifest.manifest_accuracy import Accuracy, Evaluation
+from exporter.report.manifest.manifest_latencies import DeviceLatency, EstimatedLatency
+from exporter.report.manifest.manifest_task_accuracy import TaskAccuracy, TaskEvaluation
+from exporter.report.manifest.manifest_task_accuracy import (
+    manifest_task_accuracy_contradiction as contradiction_of_scores,
+)
 from exporter.report.manifest.quantization import MixedPoints, OperatorCosts
-from exporter.report.manifest.task_accuracy import TaskAccuracy, TaskEvaluation
-from exporter.report.manifest.task_accuracy import task_accuracy_contradiction as contradiction_of_scores
 from exporter.verify.budget import (
     budget_contradiction,
     budget_verdict,

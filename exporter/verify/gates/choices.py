@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.verify import intervals
 from exporter.verify.discrete_outputs import DiscreteOutput
-from exporter.verify.gates.whole_output import side_of_output_figure
+from exporter.verify.gates.whole_output import side_of_whole_output_figure
 from exporter.verify.observation import Observation
 
 UNSEEN_SHARE = 0.5
@@ -30,6 +30,6 @@ def _choices_gate_reason(observation: Observation, choices: DiscreteOutput) -> s
         observation.evidence.reference[choices.output][0].size,
         observation.evidence.scene_of,
     )
-    if side_of_output_figure(bounds, choices.share, limit) == "missed":
+    if side_of_whole_output_figure(bounds, choices.share, limit) == "missed":
         return f"Its {name} is right in {right} of {choices.values} values; the limit is {limit:.0%}."
     return f"Its {name} loses a class: {choices.lost}." if choices.lost else ""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.noise_by_chance import noise_by_chance, ratio_by_chance
+from exporter.verify.noise_by_chance import noise_by_chance, noise_ratio_by_chance
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Stacks
 
@@ -70,7 +70,7 @@ class MultipleLimits:
         """
         few = 1 / math.sqrt(samples)
         return cls(
-            noise=max(NOISE, math.sqrt(ratio_by_chance(max(samples * values, 2), 1))),
+            noise=max(NOISE, math.sqrt(noise_ratio_by_chance(max(samples * values, 2), 1))),
             offset=max(OFFSET, 1.5 * few, few * math.sqrt(2 * noise_by_chance(values, 1))),
             gain=max(GAIN, 2 * few, few * math.sqrt(6 * noise_by_chance(1, 1) / values)),
         )
@@ -223,7 +223,7 @@ def _simulated_edge_reason(observation: Observation, margin: float) -> str:
         actual = tuple(a[row] for a in observation.edge_ordered)
         for output, y, s, a in _simulated_comparable(expected, simulation.edges.get(name, ()), actual):
             # A few values may be rounded by next to nothing in the simulation.
-            allowed = margin * max(EDGE, math.sqrt(ratio_by_chance(max(y.size, 2), 1)))
+            allowed = margin * max(EDGE, math.sqrt(noise_ratio_by_chance(max(y.size, 2), 1)))
             times = _simulated_rms(a - y) / max(_simulated_rms(s - y), 2 * SMALLEST * _simulated_rms(y))
             if times > allowed:
                 return (

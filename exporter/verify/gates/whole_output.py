@@ -24,9 +24,9 @@ def whole_output_gate(observation: Observation) -> str:
     if are_all_discrete(observation.evidence.reference):
         return ""
     if observation.precision == "fp32":
-        reason = _whole_fp32_reason(observation.comparison, observation.limits["max_error"])
+        reason = _whole_output_fp32_reason(observation.comparison, observation.limits["max_error"])
     else:
-        reason = _whole_lossy_reason(observation)
+        reason = _whole_output_lossy_reason(observation)
     worst = observation.worst_channel
     return f"{reason} {worst.fault}".rstrip() if reason and worst else reason
 
@@ -41,13 +41,13 @@ def whole_output_doubt(observation: Observation) -> str:
     )
 
 
-def _whole_fp32_reason(comparison: Comparison, limit: float) -> str:
+def _whole_output_fp32_reason(comparison: Comparison, limit: float) -> str:
     if comparison.max_error <= limit:
         return ""
     return f"Its largest error is {comparison.max_error:.1e} of the output's scale; the limit is {limit:.1e}."
 
 
-def _whole_lossy_reason(observation: Observation) -> str:
+def _whole_output_lossy_reason(observation: Observation) -> str:
     comparison = observation.comparison
     if comparison.sqnr_db < 0:  # a network that answers one class for nearly everything agrees with any such
         return (
@@ -76,16 +76,16 @@ def _side_of_whole_output(observation: Observation) -> Side:
 def sides_of_whole_output(observation: Observation) -> tuple[Side, Side]:
     """Return the sides of SQNR and of agreement; what has no agreement misses it, but for fp16."""
     comparison, limits = observation.comparison, observation.limits
-    sqnr = side_of_output_figure(comparison.sqnr_bounds_db, comparison.sqnr_db, limits["min_sqnr_db"])
+    sqnr = side_of_whole_output_figure(comparison.sqnr_bounds_db, comparison.sqnr_db, limits["min_sqnr_db"])
     if comparison.agreement is None:
         return sqnr, "met" if observation.precision == "fp16" else "missed"
-    agreement = side_of_output_figure(
+    agreement = side_of_whole_output_figure(
         comparison.agreement_bounds, comparison.agreement, limits["min_agreement"]
     )
     return sqnr, agreement
 
 
-def side_of_output_figure(bounds: Bounds | None, estimate: float, limit: float) -> Side:
+def side_of_whole_output_figure(bounds: Bounds | None, estimate: float, limit: float) -> Side:
     """Return whether a figure meets its limit, misses it, or may do either.
 
     Where scenes were not counted, so that it has no bounds, the figure itself decides.
@@ -110,17 +110,18 @@ def _whole_output_limit(observation: Observation) -> str:
 
 def _whole_output_figures(observation: Observation) -> str:
     comparison = observation.comparison
-    figures = [f"{comparison.sqnr_db:.1f} dB SQNR{_output_bounds_text(comparison.sqnr_bounds_db, 1)}"]
+    figures = [f"{comparison.sqnr_db:.1f} dB SQNR{_whole_output_bounds_text(comparison.sqnr_bounds_db, 1)}"]
     if are_all_discrete(observation.evidence.reference):
         figures = []
     if comparison.agreement is not None:
         figures.append(
-            f"{comparison.agreement:.1%} agreement{_output_bounds_text(comparison.agreement_bounds, 100)}"
+            f"{comparison.agreement:.1%} "
+            f"agreement{_whole_output_bounds_text(comparison.agreement_bounds, 100)}"
         )
     return " and ".join(figures)
 
 
-def _output_bounds_text(bounds: Bounds | None, scale: float) -> str:
+def _whole_output_bounds_text(bounds: Bounds | None, scale: float) -> str:
     return f" ({scale * bounds[0]:.1f} to {scale * bounds[1]:.1f})" if bounds else ""
 
 

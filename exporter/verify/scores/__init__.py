@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from exporter.verify.scores import boxes, embeddings, images, keypoints, masks, regression, sequences
+from exporter.verify.scores import (
+    scored_boxes,
+    scored_embeddings,
+    scored_images,
+    scored_keypoints,
+    scored_masks,
+    scored_regression,
+    scored_sequences,
+)
 from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
 
 
@@ -25,11 +33,11 @@ class Scorer:
 
 
 SCORES: Mapping[str, Scorer] = {
-    "boxes": Scorer(boxes.score_boxes, boxes.measures_of_boxes),
-    "masks": Scorer(masks.score_masks, masks.measures_of_masks),
-    "keypoints": Scorer(keypoints.score_keypoints, keypoints.measures_of_keypoints),
-    "images": Scorer(images.score_images, images.measures_of_images),
-    "embeddings": Scorer(embeddings.score_embeddings, embeddings.measures_of_embeddings),
-    "sequences": Scorer(sequences.score_sequences, sequences.measures_of_sequences),
-    "regression": Scorer(regression.score_regression, regression.measures_of_regression),
+    "boxes": Scorer(scored_boxes.score_boxes, scored_boxes.measures_of_scored_boxes),
+    "masks": Scorer(scored_masks.score_masks, scored_masks.measures_of_scored_masks),
+    "keypoints": Scorer(scored_keypoints.score_keypoints, scored_keypoints.measures_of_scored_keypoints),
+    "images": Scorer(scored_images.score_images, scored_images.measures_of_scored_images),
+    "embeddings": Scorer(scored_embeddings.score_embeddings, scored_embeddings.measures_of_scored_embeddings),
+    "sequences": Scorer(scored_sequences.score_sequences, scored_sequences.measures_of_scored_sequences),
+    "regression": Scorer(scored_regression.score_regression, scored_regression.measures_of_scored_regression),
 }

@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from exporter.records import TaskMeasure
-from exporter.verify.tasks import boxes, embeddings, images, keypoints, masks, regression, sequences
+from exporter.verify.tasks import (
+    box_task,
+    embedding_task,
+    image_task,
+    keypoint_task,
+    mask_task,
+    regression_task,
+    sequence_task,
+)
 from exporter.verify.tasks.measured_outputs import MeasuredOutputs
 
 
@@ -25,13 +33,13 @@ class Task:
 
 
 TASKS: Mapping[str, Task] = {
-    "boxes": Task(boxes.detect_boxes, boxes.measure_boxes),
-    "masks": Task(masks.detect_masks, masks.measure_masks),
-    "keypoints": Task(keypoints.detect_keypoints, keypoints.measure_keypoints),
-    "images": Task(images.detect_images, images.measure_images),
-    "embeddings": Task(embeddings.detect_embeddings, embeddings.measure_embeddings),
-    "sequences": Task(sequences.detect_sequences, sequences.measure_sequences),
-    "regression": Task(regression.detect_regression, regression.measure_regression),
+    "boxes": Task(box_task.detect_box_task, box_task.measure_box_task),
+    "masks": Task(mask_task.detect_mask_task, mask_task.measure_mask_task),
+    "keypoints": Task(keypoint_task.detect_keypoint_task, keypoint_task.measure_keypoint_task),
+    "images": Task(image_task.detect_image_task, image_task.measure_image_task),
+    "embeddings": Task(embedding_task.detect_embedding_task, embedding_task.measure_embedding_task),
+    "sequences": Task(sequence_task.detect_sequence_task, sequence_task.measure_sequence_task),
+    "regression": Task(regression_task.detect_regression_task, regression_task.measure_regression_task),
 }
 """Name -> task, the surest to recognise first."""
 

@@ -39,7 +39,7 @@ class MeasuredOutputs:
         )
 
 
-def merged_to_measure(array: Array) -> Array:
+def merged_measured_outputs(array: Array) -> Array:
     """Return [samples, batch, …] as [samples * batch, …], in float64."""
     flat: Array = array.reshape(-1, *array.shape[2:])
     return flat.astype(np.float64) if flat.dtype.kind == "f" else flat

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.formats.coreml.interpreter.program import Program
-from exporter.formats.coreml.package import coremltools_quietly_for_package
+from exporter.formats.coreml.coreml_package import coremltools_quietly_for_package
+from exporter.formats.coreml.interpreter.mil_program import Program
 
 Build = Callable[..., Any]
 """Takes coremltools' builder and the inputs; returns the output or a tuple of outputs."""

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.formats.coreml.compress import operations_to_compress
+from exporter.formats.coreml.coreml_compress import coreml_operations_to_compress
+from exporter.formats.coreml.coreml_package import coremltools_quietly_for_package
 from exporter.formats.coreml.interpreter import constants, load_interpreter
-from exporter.formats.coreml.interpreter import program as interpreter
-from exporter.formats.coreml.interpreter.call import Call, Value
-from exporter.formats.coreml.package import coremltools_quietly_for_package
+from exporter.formats.coreml.interpreter import mil_program as interpreter
+from exporter.formats.coreml.interpreter.mil_call import Call, Value
 
 Compress = Callable[[Any, Any], Any]
 """Takes coremltools' `optimize.coreml` and a model; returns the compressed model."""
@@ -134,9 +134,9 @@ def test_compressed_weights_are_decoded(
     kinds: set[str] = set()
 
     def seen(function: Any) -> None:
-        kinds.update(operation.op_type for operation in operations_to_compress(function))
+        kinds.update(operation.op_type for operation in coreml_operations_to_compress(function))
 
-    monkeypatch.setattr(interpreter, "check_program_operators", seen)
+    monkeypatch.setattr(interpreter, "check_mil_program_operators", seen)
     run, _ = load_interpreter(path)
     with torch.no_grad():
         expected = net(torch.from_numpy(x)).numpy()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporter.formats.coreml.interpreter import constants
-from exporter.formats.coreml.interpreter.call import Call
+from exporter.formats.coreml.interpreter.mil_call import Call
 from tests.formats.interpreter.mil import assert_like_torch, compute_mil, numbers, whole
 
 MOVES: dict[str, tuple[Callable[..., Any], Callable[[Tensor], Any]]] = {

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from exporter.errors import LoweringError
-from exporter.formats.coreml.interpreter import load_interpreter, program
-from exporter.formats.coreml.interpreter.call import UnknownOperator
+from exporter.formats.coreml.coreml_package import coremltools_quietly_for_package, write_coreml_package
+from exporter.formats.coreml.interpreter import load_interpreter, mil_program
+from exporter.formats.coreml.interpreter.mil_call import UnknownOperator
 from exporter.formats.coreml.interpreter.table import OPERATORS
-from exporter.formats.coreml.package import coremltools_quietly_for_package, write_package
 from tests.formats.interpreter.mil import build_mil, compute_mil, numbers
 
 TESTS = Path(__file__).parent
@@ -71,7 +71,7 @@ def test_loop_with_a_list() -> None:
 
 def test_a_loop_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hostile loop costs a bounded number of operators."""
-    monkeypatch.setattr(program, "MAX_OPERATORS", 1000)
+    monkeypatch.setattr(mil_program, "MAX_OPERATORS", 1000)
 
     def build(mb: Any, x: Any) -> Any:
         return mb.while_loop(
@@ -86,7 +86,7 @@ def test_a_loop_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_tensor_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """What declares more values than are allowed is not computed."""
-    monkeypatch.setattr(program, "MAX_ELEMENTS", 100)
+    monkeypatch.setattr(mil_program, "MAX_ELEMENTS", 100)
     with pytest.raises(ValueError, match=r"tile .* makes more than 100 values"):
         compute_mil(lambda mb, x: mb.tile(x=x, reps=[60]), numbers(3))
 
@@ -164,7 +164,7 @@ def written(folder: Path, x: np.ndarray) -> Path:
     """Write a package of `constexpr_affine_dequantize`, `constexpr_lut_to_dense` and other constants."""
     from coremltools.converters.mil.mil import Builder, types
 
-    from exporter.formats.coreml.convert import convert_to_package
+    from exporter.formats.coreml.coreml_convert import coreml_convert_to_package
 
     ct = coremltools_quietly_for_package()
 
@@ -194,8 +194,8 @@ def written(folder: Path, x: np.ndarray) -> Path:
             x=image, y=weight, transpose_y=True
         )
 
-    package = convert_to_package(main, compute_precision=ct.precision.FLOAT32)
-    write_package(package, folder / "written.mlpackage")
+    package = coreml_convert_to_package(main, compute_precision=ct.precision.FLOAT32)
+    write_coreml_package(package, folder / "written.mlpackage")
     return folder / "written.mlpackage"
 
 
@@ -214,13 +214,13 @@ def test_a_written_package_is_read_back(tmp_path: Path) -> None:
 
 def test_a_description_of_other_outputs_is_refused(tmp_path: Path) -> None:
     """A description whose names are not the program's is an error, no missing output."""
-    from exporter.formats.coreml.package import read_package
+    from exporter.formats.coreml.coreml_package import read_coreml_package
 
     path = written(tmp_path, numbers(2, 3))
-    package = read_package(path)
+    package = read_coreml_package(path)
     package.spec.description.output[0].name = "another"
     (tmp_path / "other").mkdir()
-    write_package(package, tmp_path / "other" / "p.mlpackage")
+    write_coreml_package(package, tmp_path / "other" / "p.mlpackage")
     with pytest.raises(LoweringError, match="other inputs or outputs"):
         load_interpreter(tmp_path / "other" / "p.mlpackage")
 

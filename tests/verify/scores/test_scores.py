@@ -13,9 +13,9 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import jaccard_score, mean_absolute_error, r2_score
 
 from exporter.records import Array, TaskName
-from exporter.verify.scores import SCORES, boxes, keypoints, masks
+from exporter.verify.scores import SCORES, scored_boxes, scored_keypoints, scored_masks
 from exporter.verify.scores.scored_sample import Label, ScoredSample, Tables
-from exporter.verify.tasks.boxes import box_overlap
+from exporter.verify.tasks.box_task import box_task_overlap
 
 
 def tables(task: TaskName, samples: Sequence[tuple[ScoredSample, Label]]) -> Tables:
@@ -218,9 +218,9 @@ def test_cer_counts_edits_after_ctc_joined_the_steps() -> None:
 )
 def test_edits_are_levenshteins(given: str, wanted: str, edits: int) -> None:
     """Additions, removals and replacements count one each."""
-    from exporter.verify.scores import sequences
+    from exporter.verify.scores import scored_sequences
 
-    assert sequences.sequence_edits([*map(ord, given)], [*map(ord, wanted)]) == edits
+    assert scored_sequences.scored_sequence_edits([*map(ord, given)], [*map(ord, wanted)]) == edits
 
 
 def test_labels_as_long_as_the_output_are_compared_in_place() -> None:
@@ -303,18 +303,18 @@ def test_suppression_keeps_the_surest_of_each_class(seed: int) -> None:
     expected: list[int] = []
     for i in sorted(range(40), key=lambda number: (-scores[number], number)):
         overlaps = [
-            box_overlap(corners[[i]], corners[[j]])[0, 0] for j in expected if classes[i] == classes[j]
+            box_task_overlap(corners[[i]], corners[[j]])[0, 0] for j in expected if classes[i] == classes[j]
         ]
-        if all(overlap <= boxes.SUPPRESSED for overlap in overlaps):
+        if all(overlap <= scored_boxes.SUPPRESSED for overlap in overlaps):
             expected.append(i)
-    assert boxes._suppress_scored_boxes(corners, scores, classes).tolist() == expected
+    assert scored_boxes._suppress_scored_boxes(corners, scores, classes).tolist() == expected
 
 
 def test_a_box_that_overlaps_by_the_limit_itself_stays() -> None:
     """Seven tenths are shared; a little more is too much, but not with a box of another class."""
     corners = np.array([[0.0, 0, 10, 10], [0, 0, 7, 10], [0, 0, 7.1, 10], [0, 0, 10, 10]])
     scores, classes = np.array([3.0, 2, 1, 0]), np.array([0, 0, 0, 1])
-    assert boxes._suppress_scored_boxes(corners, scores, classes).tolist() == [0, 1, 3]
+    assert scored_boxes._suppress_scored_boxes(corners, scores, classes).tolist() == [0, 1, 3]
 
 
 def test_empty_corners_are_no_centres() -> None:
@@ -323,7 +323,7 @@ def test_empty_corners_are_no_centres() -> None:
     given[0] = [8, 8, 24, 24]
     scores = np.zeros((50, 2))
     scores[0] = [0.1, 0.9]
-    read, values, classes = boxes.scored_boxes(view(given, scores, names=PAIR))
+    read, values, classes = scored_boxes.scored_boxes(view(given, scores, names=PAIR))
     assert read[0].tolist() == [8, 8, 24, 24]
     assert values[0] == 0.9
     assert classes[0] == 1
@@ -341,7 +341,7 @@ def test_empty_corners_are_no_centres() -> None:
 )
 def test_points_are_read_in_their_usual_forms(output: Array, expected: list[list[float]]) -> None:
     """Lists of numbers, pairs and triples; up to two they are shares of the input's sides."""
-    assert keypoints.scored_keypoints(view(output)).tolist() == expected
+    assert scored_keypoints.scored_keypoints(view(output)).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -354,22 +354,27 @@ def test_points_are_read_in_their_usual_forms(output: Array, expected: list[list
 )
 def test_a_single_score_a_pixel_is_a_mask(values: list[float], inside: list[int]) -> None:
     """Probabilities are inside above a half, others above zero; whole numbers are classes themselves."""
-    mask = masks.scored_mask_classes(view(np.array(values).reshape(1, 1, 2, 2)))
+    mask = scored_masks.scored_mask_classes(view(np.array(values).reshape(1, 1, 2, 2)))
     assert mask.reshape(-1).tolist() == inside
 
 
 def test_an_output_that_is_named_a_mask_is_the_mask() -> None:
     """An output before it that could be a map is passed over; one of too few dimensions is no mask."""
     first, mask = np.zeros((1, 2, 2), np.int64), np.array([[[1, 2], [3, 4]]])
-    assert masks.scored_mask_classes(view(first, mask, names=("ids", "mask"))).tolist() == mask[0].tolist()
+    assert (
+        scored_masks.scored_mask_classes(view(first, mask, names=("ids", "mask"))).tolist()
+        == mask[0].tolist()
+    )
     flat = np.arange(3)
-    assert masks.scored_mask_classes(view(flat, mask, names=("mask", "ids"))).tolist() == mask[0].tolist()
+    assert (
+        scored_masks.scored_mask_classes(view(flat, mask, names=("mask", "ids"))).tolist() == mask[0].tolist()
+    )
 
 
 def test_logits_of_boxes_become_probabilities_box_by_box() -> None:
     """A box whose logits are all far below another's keeps its own most likely class."""
     corners = np.array([[0.0, 0, 8, 8], [8, 8, 16, 16]])
     logits = np.array([[900.0, 900, 0], [-900, -901, -1900]])
-    _, scores, classes = boxes._scored_box_pair(view(corners, logits, names=("boxes", "scores")), 0, 1)
+    _, scores, classes = scored_boxes._scored_box_pair(view(corners, logits, names=("boxes", "scores")), 0, 1)
     assert scores == pytest.approx([0.5, 1 / (1 + np.exp(-1))])
     assert classes.tolist() == [0, 0]

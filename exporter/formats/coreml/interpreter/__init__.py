@@ -16,10 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.formats.coreml.classifier import read_classifier
-from exporter.formats.coreml.image import pixels_of_image, read_image_input
-from exporter.formats.coreml.interpreter.program import Program
-from exporter.formats.coreml.package import WEIGHTS, coremltools_quietly_for_package, read_package
+from exporter.formats.coreml.coreml_classifier import read_coreml_classifier
+from exporter.formats.coreml.coreml_image import pixels_of_coreml_image, read_coreml_image_input
+from exporter.formats.coreml.coreml_package import (
+    WEIGHTS,
+    coremltools_quietly_for_package,
+    read_coreml_package,
+)
+from exporter.formats.coreml.interpreter.mil_program import Program
 from exporter.records import Array, Runner, Sample
 
 __all__ = ["load_interpreter"]
@@ -38,12 +42,14 @@ def load_interpreter(path: Path) -> tuple[Runner, str]:
         UnknownOperator: It has an operator that the interpreter does not compute.
         LoweringError: It is not a whole package.
     """
-    package = read_package(path)
+    package = read_coreml_package(path)
     program = Program.of_package(package, path / WEIGHTS.parent)
-    image, classifier = read_image_input(package.spec), read_classifier(package.spec)
+    image, classifier = read_coreml_image_input(package.spec), read_coreml_classifier(package.spec)
 
     def run(sample: Sample) -> tuple[Array, ...]:
-        values = program.values([pixels_of_image(array, image) for array in sample] if image else sample)
+        values = program.values(
+            [pixels_of_coreml_image(array, image) for array in sample] if image else sample
+        )
         if classifier:
             classifier.check(values)
         return tuple(value for value in values.values() if isinstance(value, np.ndarray))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exporter.formats.coreml.interpreter.call import Call
+from exporter.formats.coreml.interpreter.mil_call import Call
 
 
 def activation_clamped_relu(call: Call) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporter.formats.coreml.interpreter.call import Call
+from exporter.formats.coreml.interpreter.mil_call import Call
 from exporter.records import Array
 
 

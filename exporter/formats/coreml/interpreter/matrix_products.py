@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exporter.formats.coreml.interpreter.call import Call, compute_tensor
+from exporter.formats.coreml.interpreter.mil_call import Call, mil_call_tensor
 
 
 def matrix_product(call: Call) -> Tensor:
@@ -24,7 +24,7 @@ def matrix_product_linear(call: Call) -> Tensor:
 
 def matrix_product_einsum(call: Call) -> Tensor:
     """Compute `einsum`."""
-    return torch.einsum(call.text("equation"), *(compute_tensor(v) for v in call.members("values")))
+    return torch.einsum(call.text("equation"), *(mil_call_tensor(v) for v in call.members("values")))
 
 
 def matrix_products_of_attention(call: Call) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from exporter.formats.coreml.interpreter.call import Call
+from exporter.formats.coreml.interpreter.mil_call import Call
 from exporter.records import Array
 
 

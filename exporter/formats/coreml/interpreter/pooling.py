@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exporter.formats.coreml.interpreter.call import Call
 from exporter.formats.coreml.interpreter.convolutions import padding_for_convolution
+from exporter.formats.coreml.interpreter.mil_call import Call
 
 
 @dataclass(frozen=True, eq=False)

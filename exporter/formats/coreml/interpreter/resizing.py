@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exporter.formats.coreml.interpreter.call import Call
+from exporter.formats.coreml.interpreter.mil_call import Call
 
 Grid: TypeAlias = Callable[[Tensor, float, int], Tensor]
 """Positions 0, 1, ... of the outputs, values in the interval, number of outputs -> points from its start."""

@@ -14,17 +14,17 @@ from exporter.formats.coreml.interpreter import (
     convolutions,
     elementwise,
     indexing,
-    lists,
     matrix_products,
+    mil_lists,
+    mil_recurrent,
     norms,
     ordering,
     pooling,
-    recurrent,
     reductions,
     resizing,
 )
-from exporter.formats.coreml.interpreter.call import Call, Result
-from exporter.formats.coreml.interpreter.inference import inference
+from exporter.formats.coreml.interpreter.mil_call import Call, Result
+from exporter.formats.coreml.interpreter.mil_inference import mil_inference
 
 Operator: TypeAlias = Callable[[Call], Result]
 
@@ -48,9 +48,9 @@ OPERATORS: Mapping[str, Operator] = {
     "einsum": matrix_products.matrix_product_einsum,
     "scaled_dot_product_attention": matrix_products.matrix_products_of_attention,
     # recurrent.py
-    "rnn": recurrent.recurrent_simple,
-    "gru": recurrent.recurrent_gru,
-    "lstm": recurrent.recurrent_lstm,
+    "rnn": mil_recurrent.mil_recurrent_simple,
+    "gru": mil_recurrent.mil_recurrent_gru,
+    "lstm": mil_recurrent.mil_recurrent_lstm,
     # activations.py
     "clamped_relu": activations.activation_clamped_relu,
     "clip": activations.activation_clip,
@@ -175,12 +175,12 @@ OPERATORS: Mapping[str, Operator] = {
     "constexpr_sparse_blockwise_shift_scale": constants.constant_from_sparse_blocks,
     "constexpr_sparse_to_dense": constants.constant_from_sparse,
     # lists.py
-    "list_gather": lists.list_gathered,
-    "list_length": lists.list_length,
-    "list_read": lists.list_read,
-    "list_scatter": lists.list_scattered,
-    "list_write": lists.list_written,
-    "make_list": lists.list_made,
+    "list_gather": mil_lists.mil_list_gathered,
+    "list_length": mil_lists.mil_list_length,
+    "list_read": mil_lists.mil_list_read,
+    "list_scatter": mil_lists.mil_list_scattered,
+    "list_write": mil_lists.mil_list_written,
+    "make_list": mil_lists.mil_list_made,
     # inference.py: coremltools' own
     **dict.fromkeys(
         (
@@ -204,7 +204,7 @@ OPERATORS: Mapping[str, Operator] = {
             "tile",
             "transpose",
         ),
-        inference,
+        mil_inference,
     ),
 }
 """MIL name -> function. `cond` and `while_loop` are in `program.py`, which runs their blocks."""

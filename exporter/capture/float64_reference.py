@@ -1,0 +1,367 @@
+"""Computes the float64 model's outputs on the verification inputs, which artifacts are judged by."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from exporter.capture import rounding_errors
+from exporter.capture.calls import call_runner, copy_module_for_calls, first_line_of_call_error
+from exporter.capture.epsilons import program_epsilons
+from exporter.capture.resting_activations import outputs_of_resting_activations
+from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
+from exporter.capture.sigmoids import outputs_of_sigmoids
+from exporter.errors import CaptureError
+from exporter.records import Captured, Runner, Sample
+from exporter.verify.compare_outputs import compare_max_error
+from exporter.verify.infinite import without_infinite
+from exporter.verify.reference_io import (
+    ReferenceIO,
+    Stacks,
+    largest_reference_io_shapes,
+    padded_reference_io,
+    reference_io_shapes,
+    stack_reference_io,
+)
+
+MAX_FLOOR = 1e-3
+"""The largest error of eager float32 that an artifact's limit may be derived from.
+
+A network whose float32 is further from its float64 than this is ill-conditioned, or jumps: its floor would
+excuse nearly any artifact.
+"""
+
+
+def run_float64_reference(
+    captured: Captured,
+    samples: Sequence[Sample],
+    edges: Mapping[str, Sample],
+    scenes: Sequence[int] = (),
+) -> tuple[ReferenceIO, tuple[str, ...]]:
+    """Run the model in float64 on every sample and edge input, and in float32 to learn its own error.
+
+    Samples, and then edge inputs, are one sequence of calls each, from the state that the checkpoint holds.
+    Edge inputs that the model refuses, or that give NaN or Inf, are left out; so are samples and edge inputs
+    on which rounding alone decides how large an output is.
+
+    Args:
+        captured: The model.
+        samples: The verification samples.
+        edges: The edge inputs, by name.
+        scenes: Number of each sample's scene; empty when every sample is its own.
+
+    Returns:
+        The evidence, and notes on how the reference was made.
+
+    Raises:
+        CaptureError: The model does not run on a sample.
+    """
+    exact, reason = _widest_float64_reference(captured, samples)
+    single = _ReferenceNetwork(captured, widen=False)
+    whole, whole_single = exact.sequence(samples), single.sequence(samples)
+    edge_expected, edge_actual, refused = _float64_reference_on_edges(exact, single, edges)
+    _check_float64_reference_ranks(captured, [*whole, *edge_expected.values()])
+    trials = _float64_reference_size_trials(captured, [*whole, *edge_expected.values()])
+    if trials:
+        edge_expected, edge_actual, refused = _float64_reference_on_edges(exact, single, edges, trials)
+    all_samples = samples
+    samples, expected, actual, unequal = _float64_reference_of_equal_sizes(
+        samples, whole, whole_single, [run for trial in trials for run in trial.sequences(samples)]
+    )
+    usable = [edges[name] for name in edge_expected]
+    edge_outputs = list(edge_expected.values())
+    shapes = reference_io_shapes(expected, always=bool(captured.variable))
+    edge_shapes = reference_io_shapes(edge_outputs, always=bool(shapes))
+    largest = largest_reference_io_shapes([*expected, *edge_outputs])
+    expected, actual, edge_outputs, edge_actual = (
+        [padded_reference_io(outputs, largest) for outputs in each]
+        for each in (expected, actual, edge_outputs, edge_actual)
+    )
+    sigmoids = outputs_of_sigmoids(captured.program)
+    floor = _float64_reference_floor(expected, actual, sigmoids)
+    rounded = _float64_reference_floors_of_rounding(single, usable, edge_outputs)
+    edge_floors = [
+        max(_float64_reference_floor([y], [a], sigmoids), anew)
+        for y, a, anew in zip(edge_outputs, edge_actual, rounded, strict=True)
+    ]
+    nudged, edge_nudged = (
+        _run_nudged_float64_references(captured, largest, calls) for calls in (samples, usable)
+    )
+    evidence = ReferenceIO(
+        inputs=stack_reference_io(samples),
+        reference=stack_reference_io(expected),
+        edge_inputs=stack_reference_io(usable) if usable else _empty_float64_reference(samples[0]),
+        edge_reference=stack_reference_io(edge_outputs) if usable else _empty_float64_reference(expected[0]),
+        edge_names=tuple(edge_expected),
+        floor=_bound_float64_reference_floor(floor),
+        edge_floor=_bound_float64_reference_floor(
+            max((f for f in edge_floors if math.isfinite(f)), default=0.0)
+        ),
+        reference_dtype="float64" if exact.widen else "float32",
+        edge_floors=tuple(_bound_float64_reference_floor(floor) for floor in edge_floors),
+        eager_errors=_float64_reference_with_sigmoid_errors(
+            rounding_errors.rounding_errors(expected, actual, nudged), sigmoids
+        ),
+        edge_unstable=rounding_errors.rounding_errors(edge_outputs, edge_actual, edge_nudged)
+        if usable
+        else (),
+        shapes=shapes,
+        edge_shapes=edge_shapes,
+        state=captured.state,
+        output_names=tuple(spec.name for spec in captured.outputs),
+        resting=outputs_of_resting_activations(captured.program),
+        epsilons=program_epsilons(captured.program),
+        scenes=_scenes_of_float64_reference(samples, all_samples, scenes),
+    )
+    return evidence, (*reason, *unequal, *refused, *_float64_reference_floor_note(floor))
+
+
+def _scenes_of_float64_reference(
+    samples: Sequence[Sample], all_samples: Sequence[Sample], scenes: Sequence[int]
+) -> Stacks:
+    """Return the scenes of the samples that are left."""
+    if not scenes:
+        return ()
+    left = {id(sample) for sample in samples}
+    pairs = zip(all_samples, scenes, strict=True)
+    return (np.array([scene for sample, scene in pairs if id(sample) in left], np.int64),)
+
+
+class _ReferenceNetwork:
+    """The captured network, which can start sequences of calls."""
+
+    def __init__(self, captured: Captured, widen: bool, seed: int | None = None) -> None:
+        self.captured, self.widen, self.seed = captured, widen, seed
+        self._names = [spec.name for spec in captured.inputs]
+
+    def start(self) -> Runner:
+        """Return a runner that starts with the checkpoint's state."""
+        module = copy_module_for_calls(self.captured.module)
+        if self.seed is not None:
+            return rounding_errors.rounding_errors_runner(
+                module, lambda network: call_runner(network, False, self._names), self.seed
+            )
+        return call_runner(module.double() if self.widen else module, self.widen, self._names)
+
+    def sequence(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Call the network on the samples, one after the other."""
+        run = self.start()
+        return [run(sample) for sample in samples]
+
+    def sequences(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+        """Do the same; return nothing where the network refuses a changed sample."""
+        with contextlib.suppress(Exception):  # the model's own code may raise anything
+            return [self.sequence(samples)]
+        return []
+
+
+def _float64_reference_size_trials(captured: Captured, outputs: Sequence[Sample]) -> list[_ReferenceNetwork]:
+    """Return networks with other roundings, where the size of an output depends on the data."""
+    if not captured.variable and not reference_io_shapes(outputs):
+        return []
+    return [
+        _ReferenceNetwork(captured, widen=False, seed=seed) for seed in range(rounding_errors.SIZE_TRIALS)
+    ]
+
+
+def _widest_float64_reference(
+    captured: Captured, samples: Sequence[Sample]
+) -> tuple[_ReferenceNetwork, tuple[str, ...]]:
+    """Return the network in float64; in float32, with a note, where its code insists on float32."""
+    network = _ReferenceNetwork(captured, widen=True)
+    try:
+        run = network.start()
+        outputs = [output for sample in samples for output in run(sample)]
+        narrow = any(o.dtype.name in ("float32", "complex64") for o in outputs)
+        reason = "its output stays float32" if narrow else ""
+    except (CaptureError, TypeError, RuntimeError) as error:
+        reason = first_line_of_call_error(error.__cause__ or error)
+    if not reason:
+        return network, ()
+    note = f"The reference is eager float32, not float64: the model does not run in float64 ({reason})."
+    return _ReferenceNetwork(captured, widen=False), (note,)
+
+
+def _float64_reference_on_edges(
+    exact: _ReferenceNetwork,
+    single: _ReferenceNetwork,
+    edges: Mapping[str, Sample],
+    trials: Sequence[_ReferenceNetwork] = (),
+) -> tuple[dict[str, Sample], list[Sample], tuple[str, ...]]:
+    """Return the outputs on the edge inputs in float64 and float32, and a note on each omitted edge."""
+    left = dict(edges)
+    notes: list[str] = []
+    while True:
+        expected, actual, refused = {}, [], ""
+        run, run_single, runs = exact.start(), single.start(), [trial.start() for trial in trials]
+        for name, sample in left.items():
+            try:
+                expected[name] = run(sample)
+                actual.append(run_single(sample))
+                reason = _unusable_float64_reference(expected[name], actual[-1])
+                if not _same_float64_reference_sizes(
+                    expected[name], actual[-1], *_float64_reference_outputs(runs, sample)
+                ):
+                    reason = "rounding alone decides the size of an output there"
+            except CaptureError as error:
+                cause = first_line_of_call_error(error.__cause__ or error)
+                reason = f"on it the model itself fails (it raises {cause})"
+            if reason:
+                refused = name
+                break
+        if not refused:
+            return expected, actual, tuple(notes)
+        # From the start again: a call that failed may have changed a network's state.
+        notes.append(f"The edge input {refused!r} is left out: {reason}.")
+        del left[refused]
+
+
+def _float64_reference_floors_of_rounding(
+    single: _ReferenceNetwork, edges: Sequence[Sample], expected: Sequence[Sample]
+) -> list[float]:
+    """Return, for each edge input, float32's largest error where every value of the input is rounded anew.
+
+    A norm of a flat input divides the rounding of its mean by the root of its epsilon. Eager float32 may
+    have none by luck; a right runtime that sums in another order has it. An error beyond `MAX_FLOOR` is a
+    jump, not rounding, and counts as none.
+    """
+    errors = [0.0] * len(edges)
+    for outputs in single.sequences([rounding_errors.round_anew(sample) for sample in edges])[:1]:
+        for index, (y, a) in enumerate(zip(expected, outputs, strict=True)):
+            if (
+                _same_float64_reference_sizes(y, a)
+                and (error := _float64_reference_floor([y], [a])) <= MAX_FLOOR
+            ):
+                errors[index] = error
+    return errors
+
+
+def _float64_reference_outputs(runs: Sequence[Runner], sample: Sample) -> Iterator[Sample]:
+    """Yield the outputs of every runner that does not refuse the sample."""
+    for run in runs:
+        with contextlib.suppress(Exception):  # the model's own code may raise anything
+            yield run(sample)
+
+
+def _same_float64_reference_sizes(*outputs: Sample) -> bool:
+    return len({tuple(array.shape for array in each) for each in outputs}) == 1
+
+
+def _unusable_float64_reference(expected: Sample, actual: Sample) -> str:
+    settled = (without_infinite(expected, expected), without_infinite(expected, actual))
+    if any(o.dtype.kind in "fc" and not np.isfinite(o).all() for outputs in settled for o in outputs):
+        return "on it the model itself fails (it gives NaN or Inf)"
+    floor = (
+        _float64_reference_floor([expected], [actual])
+        if _same_float64_reference_sizes(expected, actual)
+        else 0.0
+    )
+    if floor > MAX_FLOOR:  # a norm of nothing divides rounding by rounding
+        distance = f"float32 is {floor:.1e} of the output's scale away from float64"
+        return f"on it the model itself fails ({distance})"
+    return ""
+
+
+def _float64_reference_of_equal_sizes(
+    samples: Sequence[Sample],
+    expected: Sequence[Sample],
+    actual: Sequence[Sample],
+    trials: Sequence[Sequence[Sample]],
+) -> tuple[list[Sample], list[Sample], list[Sample], tuple[str, ...]]:
+    """Leave out samples where rounding alone decides how many rows an output has."""
+    triples = list(zip(samples, expected, actual, strict=True))
+    equal = [
+        t
+        for i, t in enumerate(triples)
+        if _same_float64_reference_sizes(*t[1:], *(trial[i] for trial in trials))
+    ]
+    if not equal:
+        raise CaptureError(
+            "Rounding alone decides the size of an output on every sample.",
+            "Nothing can be compared: export the network without its last selection.",
+        )
+    count = len(triples) - len(equal)
+    note = f"{count} verification sample(s) are left out: rounding alone decides the size of an output there."
+    return [t[0] for t in equal], [t[1] for t in equal], [t[2] for t in equal], (note,) if count else ()
+
+
+def _check_float64_reference_ranks(captured: Captured, outputs: Sequence[Sample]) -> None:
+    for spec, arrays in zip(captured.outputs, zip(*outputs, strict=True), strict=True):
+        ranks = sorted({array.ndim for array in arrays})
+        if len(ranks) > 1:
+            raise CaptureError(
+                f"The output {spec.name!r} has {' or '.join(map(str, ranks))} dimensions, depending on the "
+                "input.",
+                "Return it with one number of dimensions (squeeze with a dim, for one).",
+            )
+
+
+def _empty_float64_reference(sample: Sample) -> Sample:
+    """Return stacks of no samples."""
+    return tuple(np.zeros((0, *array.shape), array.dtype) for array in sample)
+
+
+def _run_nudged_float64_references(
+    captured: Captured, largest: Sequence[tuple[int, ...]], samples: Sequence[Sample]
+) -> list[Stacks]:
+    """Run with other roundings, where rounding can change a discrete output: class numbers, masks."""
+    real = ("float", "bfloat", "complex")
+    if not samples or all(spec.dtype.startswith(real) for spec in captured.outputs):
+        return []
+
+    def padding(module: nn.Module) -> Runner:
+        run = call_runner(module)
+        return lambda sample: padded_reference_io(run(sample), largest)
+
+    return rounding_errors.run_nudged_rounding_errors(
+        captured.module, copy_module_for_calls, padding, samples
+    )
+
+
+def _float64_reference_with_sigmoid_errors(errors: Stacks, sigmoids: Sequence[bool]) -> Stacks:
+    """Let values of a sigmoid have the error with which a runtime may compute it."""
+    if not any(sigmoids):
+        return errors
+    floats = zip(errors, sigmoids, strict=True)
+    return tuple(np.maximum(e, SIGMOID_ERROR) if s and e.dtype.kind == "f" else e for e, s in floats)
+
+
+def _float64_reference_floor(
+    expected: Sequence[Sample], actual: Sequence[Sample], sigmoids: Sequence[bool] = ()
+) -> float:
+    """Return float32's largest error as a share of its output's scale.
+
+    Args:
+        expected: The outputs of the reference.
+        actual: Those of eager float32.
+        sigmoids: Per output, whether it holds what a sigmoid gives; empty where that is not known.
+    """
+    reference, single = stack_reference_io(expected), stack_reference_io(actual)
+    stacks = zip(without_infinite(reference, reference), without_infinite(reference, single), strict=True)
+    pairs = [(y, a) for y, a in stacks if y.dtype.kind in "fc"]
+    if not all(np.isfinite(array).all() for pair in pairs for array in pair):
+        return math.inf
+    small = [
+        min(SIGMOID_ERROR / float(np.abs(y).max(initial=SIGMOID_ERROR)), MAX_FLOOR)
+        for y, sigmoid in zip(reference, sigmoids, strict=False)
+        if sigmoid and y.dtype.kind == "f"
+    ]
+    return max((*(compare_max_error(y, a) for y, a in pairs), *small), default=0.0)
+
+
+def _bound_float64_reference_floor(floor: float) -> float:
+    """Return the floor, at most `MAX_FLOOR`. A reference with NaN has none; a gate refuses what it judges."""
+    return min(floor, MAX_FLOOR) if math.isfinite(floor) else MAX_FLOOR
+
+
+def _float64_reference_floor_note(floor: float) -> tuple[str, ...]:
+    if floor <= MAX_FLOOR:
+        return ()
+    return (
+        f"Eager float32 itself is {floor:.1e} of the output's scale away from float64: the network is "
+        f"ill-conditioned, or jumps. Limits are derived from {MAX_FLOOR:g} at most.",
+    )

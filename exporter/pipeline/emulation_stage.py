@@ -1,0 +1,199 @@
+"""Runs artifacts on a phone's CPU kernels, emulated, and judges their outputs. No time is measured."""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from exporter import sandbox
+from exporter.config.targets import Target
+from exporter.emulated import arm_tools, cores
+from exporter.emulated import run as emulated
+from exporter.emulated.arm_tools import ArmTools
+from exporter.errors import LoweringError
+from exporter.files import EVIDENCE, digest_file_or_folder
+from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key, default_cache_root
+from exporter.pipeline.cached_steps import Step, cached_steps
+from exporter.pipeline.context import Context, Run, preload_of_context
+from exporter.pipeline.stage_results import BuildResult
+from exporter.pipeline.workers.pool import Job
+from exporter.records import Array, Emulation, Limits, Sample, Variant
+from exporter.verify import compare_outputs, judge_artifact, reference_io
+from exporter.verify.reference_io import ReferenceIO
+
+SAMPLES = 2
+"""The first verification samples, which are run: an emulated call takes seconds."""
+SECONDS = 1200.0
+"""Bound on the wall time of one artifact."""
+
+
+def emulation_stage_of_artifact(
+    path: Path,
+    variant: Variant,
+    evidence_path: Path,
+    limits: Limits,
+    target: Target,
+    ready: ArmTools,
+    root: Path,
+) -> Emulation:
+    """Run one artifact on the emulated target and on this machine, and compare both with the reference.
+
+    It runs in a confined process, which may start QEMU until the artifact has run there.
+
+    Args:
+        path: The artifact.
+        variant: What it claims to be.
+        evidence_path: The inputs, and what the float64 model computes.
+        limits: When it counts as equal.
+        target: The phone whose core is emulated.
+        ready: QEMU and the programs.
+        root: What the emulated program sees as /.
+    """
+    whole = reference_io.load_reference_io(evidence_path)
+    # No edge inputs: these test the file, not the kernels.
+    evidence = replace(reference_io.first_of_reference_io(whole, SAMPLES), edge_names=(), edge_floors=())
+    samples = evidence.samples()
+    blank = Emulation("failed", "", "", cores.emulated_core_name(target), len(samples))
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        backend = emulated.BACKENDS[variant.backend]
+        try:
+            answer = emulated.run_emulated(
+                ready, root, cores.emulated_core(target), backend, path, samples, scratch
+            )
+        except LoweringError as error:
+            return replace(blank, reason=f"On emulated Arm, {error.cause}")
+    sandbox.tighten_sandbox()
+    blank = replace(blank, runtime=answer.runtime)
+    outputs, problem = reference_io.stack_like_reference_io(
+        answer.outputs, evidence.reference, evidence.shapes
+    )
+    if problem:
+        return replace(blank, reason=f"On emulated Arm: {problem}")
+    verdict = judge_artifact.judge_artifact(variant, answer.runtime, evidence, outputs, (), None, limits)
+    figures = verdict.comparison
+    result = replace(
+        blank,
+        max_error=_finite_in_emulation_stage(figures.max_error) if figures else None,
+        sqnr_db=_finite_in_emulation_stage(figures.sqnr_db) if figures else None,
+    )
+    if verdict.status == "failed":
+        return replace(result, reason=f"On emulated Arm: {verdict.reason}")
+    # So few samples may be inconclusive. Where Arm's outputs equal this machine's, its verdict holds.
+    difference, problem = _emulation_stage_from_host(path, variant, samples, outputs, evidence, limits)
+    return replace(result, status="failed" if problem else "passed", reason=problem, difference=difference)
+
+
+def _finite_in_emulation_stage(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _emulation_stage_from_host(
+    path: Path,
+    variant: Variant,
+    samples: Sequence[Sample],
+    outputs: Sequence[Array],
+    evidence: ReferenceIO,
+    limits: Limits,
+) -> tuple[float | None, str]:
+    """Return how far Arm's outputs are from this machine's kernels', and why that is too far.
+
+    Both ran the same file: float32 may differ by what rounding does, and a narrower precision by what its
+    lowering may.
+    """
+    from exporter.formats import FORMATS
+
+    run, _ = FORMATS[variant.format].load(path, variant, 1)
+    here, problem = reference_io.stack_like_reference_io(
+        [run(sample) for sample in samples], evidence.reference, evidence.shapes
+    )
+    if problem:
+        return None, ""  # the host's own verdict says so
+    pairs = [(a, b) for a, b in zip(here, outputs, strict=True) if a.dtype.kind == "f"]
+    errors = [compare_outputs.compare_max_error(a, b) for a, b in pairs]
+    worst = max(errors, default=0.0)
+    if variant.precision == "fp32":
+        limit = max(limits.fp32_max_error, limits.fp32_floor_factor * evidence.floor)
+        wrong = worst > limit
+        told = f"{worst:.2g} of the output's scale, at most {limit:.2g} is rounding"
+    else:
+        least = limits.fp16_min_sqnr_db if variant.precision == "fp16" else limits.lowering_min_sqnr_db
+        noise = min((compare_outputs.compare_sqnr_db(a, b) for a, b in pairs), default=math.inf)
+        wrong = noise < least
+        told = f"{noise:.1f} dB, expected at least {least:.0f} dB"
+    reason = f"Emulated Arm and this machine compute different outputs from the same file: {told}."
+    return _finite_in_emulation_stage(worst), reason if wrong else ""
+
+
+def run_emulation_stage(
+    folder: Path,
+    files: Sequence[tuple[Variant, str]],
+    limits: Limits,
+    target: Target,
+    ready: ArmTools,
+    run: Run,
+    cache: Cache,
+) -> Mapping[str, Emulation]:
+    """Run every artifact that has an Arm library, each in a process of its own. Variant name -> result.
+
+    Args:
+        folder: OUT.
+        files: The artifacts and their files in OUT.
+        limits: When an artifact counts as equal.
+        target: The phone.
+        ready: QEMU and the programs.
+        run: Runs the jobs; they must be allowed to read the programs.
+        cache: Where the results of unchanged files are kept.
+    """
+    root = arm_tools.root_of_arm_tools(target, ready)
+    chosen = [(variant, file) for variant, file in files if variant.backend in emulated.BACKENDS]
+    steps = [
+        Step(
+            "arm64",
+            cache_key(
+                cache_toolchain_key(), variant, limits, cores.emulated_core(target), ready.folder.name,
+                digest_file_or_folder(folder / file), digest_file_or_folder(folder / EVIDENCE),
+            ),
+            Emulation,
+            functools.partial(_emulation_stage_job, folder, variant, file, (limits, target, ready, root)),
+            failed=functools.partial(_emulation_stage_of_crash, target),
+        )
+        for variant, file in chosen
+    ]  # fmt: skip
+    results: list[Emulation] = cached_steps(run, cache, "arm64", steps)
+    return {variant.name: item for (variant, _), item in zip(chosen, results, strict=True)}
+
+
+def emulation_stage_of_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
+    """Emulate what an export built, where the programs are prepared and the target is an Android phone."""
+    ready = arm_tools.ready_arm_tools(default_cache_root())
+    if not ready or not context.request.verify or "coreml-fp16" in context.target.runnable:
+        return {}
+    files = [(item.variant, item.file) for item in built if item.file]
+    limits = context.request.limits
+    return run_emulation_stage(
+        context.folders.out, files, limits, context.target, ready, context.run, context.cache
+    )
+
+
+def _emulation_stage_job(
+    folder: Path, variant: Variant, file: str, rest: tuple[Limits, Target, ArmTools, Path], _: object
+) -> Job:
+    return Job(
+        f"{variant.name} on Arm",
+        emulation_stage_of_artifact,
+        (folder / file, variant, folder / EVIDENCE, *rest),
+        preload=preload_of_context(variant),
+        cost_s=60.0,
+        read_only=True,
+        scratch=True,
+        seconds=SECONDS,
+    )
+
+
+def _emulation_stage_of_crash(target: Target, error: Exception) -> Emulation:
+    return Emulation("failed", f"On emulated Arm: {error}", "", cores.emulated_core_name(target), SAMPLES)

@@ -1,0 +1,312 @@
+"""The verify stage: each artifact runs in a worker process and gets a verdict."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter import sandbox
+from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_tools
+from exporter.errors import CannotRunHere, LoweringError
+from exporter.files import (
+    EVIDENCE,
+    SIZES,
+    default_cache_root,
+    digest_file_or_folder,
+    file_size_bytes,
+    lowering_file,
+    simulation_file,
+)
+from exporter.pipeline import stage_results
+from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key
+from exporter.pipeline.cached_steps import Step, cached_steps
+from exporter.pipeline.context import Context, Run, Source, preload_of_context
+from exporter.pipeline.stage_results import CheckedArtifactResult, CheckResult, ExpectedResult
+from exporter.pipeline.workers.pool import Job
+from exporter.records import SHIPPABLE, Array, Executor, Runner, Sample, Variant, Verdict
+from exporter.sandbox import confinement_seconds
+
+if TYPE_CHECKING:
+    from exporter.verify.reference_io import ReferenceIO
+    from exporter.verify.standard import Standard
+
+REPEATED = 4
+"""Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
+HISTOGRAM_VALUES = 4096
+
+
+def verify_stage_of_artifact(
+    path: Path,
+    variant: Variant,
+    evidence_path: Path,
+    lowering_path: Path | None,
+    expected: ExpectedResult,
+    simulation_path: Path | None = None,
+) -> CheckResult:
+    """Read the written file, run it in its own runtime on the evidence, and judge it.
+
+    A file that crashes its runtime kills only the process this runs in.
+    """
+    from exporter.formats import FORMATS, stand_for, variant_executor
+    from exporter.verify import contract, reference_io, several_sizes, simulation_io, standard
+    from exporter.verify.standard import Standard
+
+    module = FORMATS[variant.format]
+    try:
+        structure = module.structure(path, variant)
+    except LoweringError as error:
+        return CheckResult(None, _failed_verdict_of_verify_stage(f"It cannot be read: {error.cause}"))
+    stand = stand_for(variant)
+    samples = stand.samples if stand else None
+    evidence = reference_io.first_of_reference_io(reference_io.load_reference_io(evidence_path), samples)
+    sizes_path = evidence_path.with_name(SIZES)
+    several = several_sizes.load_several_sizes(sizes_path) if sizes_path.exists() else None
+    problem = contract.check_structure_by_contract(
+        several_sizes.several_sizes_structure_at_example(
+            structure, several, expected.inputs, expected.outputs
+        )
+        if several
+        else structure,
+        variant,
+        expected.inputs,
+        expected.outputs,
+        expected.matrix_weights,
+        expected.limits,
+        evidence.shapes,
+        expected.labels,
+        expected.image,
+    ) or contract.check_epsilons_by_contract(structure, variant.precision, evidence.epsilons)
+    if problem:
+        return CheckResult(structure, _failed_verdict_of_verify_stage(problem))
+    if structure.image:
+        evidence = reference_io.pictures_of_reference_io(evidence, structure.image)
+    # To read a file may take other programs, to run it does not.
+    sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
+    executor = variant_executor(variant)
+    try:
+        run, runtime = module.load(path, variant, 1)
+    except CannotRunHere as error:
+        return CheckResult(
+            structure, Verdict("not_run", _reason_of_verify_stage_without_run(error), "", None)
+        )
+    except Exception as error:
+        return CheckResult(structure, _failed_verdict_of_verify_stage(f"Its runtime refuses it: {error}"))
+    lowering = reference_io.load_reference_io_lowering(lowering_path) if lowering_path else None
+    simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
+    if stand:
+        lowering = lowering and replace(
+            lowering, outputs=reference_io.first_reference_io_rows(lowering.outputs, samples)
+        )
+        simulation = simulation and simulation_io.first_of_simulation(simulation, samples)
+    by = Standard(
+        evidence, expected.outputs, expected.limits, lowering, simulation, expected.labels, expected.task
+    )
+
+    def fresh() -> Runner:
+        """The same file as it starts: with the state that it was written with."""
+        return module.load(path, variant, 1)[0] if evidence.state else run
+
+    try:
+        calls = _VerifiedCalls.collect(run, fresh, evidence, 1 if stand else REPEATED)
+    except CannotRunHere as error:
+        return CheckResult(
+            structure, Verdict("not_run", _reason_of_verify_stage_without_run(error), runtime, None)
+        )
+    except Exception as error:
+        return CheckResult(
+            structure,
+            _failed_verdict_of_verify_stage(
+                f"It does not run on the model's inputs: {error}", runtime, executor
+            ),
+        )
+    verdict = standard.judge_by_standard(by, variant, runtime, calls.samples, calls.edges, executor)
+    if verdict.status in SHIPPABLE and (problem := _check_repeats_in_verify_stage(by, variant, calls)):
+        verdict = replace(verdict, status="failed", reason=problem)
+    if several and verdict.status in SHIPPABLE:
+        example = evidence.samples()[0]
+        verdict = several_sizes.judge_several_sizes(run, several, example, variant, verdict, expected.limits)
+    stacked = standard.stack_by_standard(by, variant, calls.samples)
+    values = None if stacked.problem else histogram_values_of_verify_stage(stacked.samples[0])
+    return CheckResult(structure, verdict, values)
+
+
+def histogram_values_of_verify_stage(output: Array) -> Array:
+    """Return the finite values that the report's histogram shows; of complex numbers the magnitude."""
+    values: Array = output.reshape(-1)[:HISTOGRAM_VALUES]
+    values = np.abs(values) if values.dtype.kind == "c" else values
+    return values[np.isfinite(values)] if values.dtype.kind == "f" else values
+
+
+@dataclass(frozen=True, eq=False)
+class _VerifiedCalls:
+    """An artifact's outputs on the evidence, as its runtime gave them."""
+
+    samples: Sequence[Sample]
+    edges: Sequence[Sample]
+    again: Sequence[Sample]
+    """The outputs on the first samples, called once more."""
+
+    @classmethod
+    def collect(
+        cls, run: Runner, fresh: Callable[[], Runner], evidence: ReferenceIO, repeats: int = REPEATED
+    ) -> _VerifiedCalls:
+        """Run an artifact on the samples, on the edges, and on some samples again.
+
+        Args:
+            run: The artifact as it was loaded.
+            fresh: Gives it as it was loaded, before each further sequence of calls.
+            evidence: What it is run on.
+            repeats: Samples that are run a second time.
+
+        Raises:
+            Exception: Whatever its runtime raises.
+        """
+        samples, edges = evidence.samples(), evidence.edges()
+        given = [run(sample) for sample in samples]
+        run = fresh()
+        on_edges = [run(edge) for edge in edges]
+        run = fresh()
+        # In reverse: nothing may be carried over, unless the model itself carries it from call to call.
+        order = range(repeats) if evidence.state else reversed(range(repeats))
+        repeated = {i: run(samples[i]) for i in order if i < len(samples)}
+        return cls(given, on_edges, [repeated[i] for i in sorted(repeated)])
+
+
+def _check_repeats_in_verify_stage(by: Standard, variant: Variant, calls: _VerifiedCalls) -> str:
+    """Return a sentence when the same inputs gave other outputs the second time, else an empty string."""
+    from exporter.verify.compare_outputs import compare_repeats
+    from exporter.verify.infinite import without_infinite
+    from exporter.verify.standard import stack_by_standard
+
+    first = stack_by_standard(by, variant, calls.samples[: len(calls.again)])
+    again = stack_by_standard(by, variant, calls.again)
+    repeated = without_infinite(first.samples, again.samples)
+    return again.problem or compare_repeats(without_infinite(first.samples, first.samples), repeated)
+
+
+def _reason_of_verify_stage_without_run(why: CannotRunHere) -> str:
+    return f"{str(why).rstrip('.')}. Its structure was checked."
+
+
+def _failed_verdict_of_verify_stage(
+    reason: str, runtime: str = "", executor: Executor = "runtime"
+) -> Verdict:
+    return Verdict("failed", reason, runtime, None, executor=executor)
+
+
+def run_verify_stage(
+    context: Context, source: Source, built: Sequence[stage_results.BuildResult]
+) -> Mapping[str, CheckedArtifactResult]:
+    """Judge every file that was made, each in a process of its own. Variant name -> finding."""
+    if not context.request.verify:
+        verdict = Verdict("not_run", "Verification was switched off (--no-verify).", "", None)
+        return {b.variant.name: CheckedArtifactResult(None, verdict) for b in built if b.file}
+    return verify_stage_of_files(
+        context.folders.out,
+        [(b.variant, b.file) for b in built if b.file],
+        expected_by_verify_stage(context, source),
+        context.run,
+        context.cache,
+    )
+
+
+def expected_by_verify_stage(context: Context, source: Source) -> stage_results.ExpectedResult:
+    """Return what every artifact of this run is checked against."""
+    facts = source.facts
+    limits = context.request.limits
+    return stage_results.ExpectedResult(
+        facts.inputs,
+        facts.outputs,
+        facts.matrix_weights,
+        limits,
+        facts.labels,
+        context.request.task,
+        facts.image,
+    )
+
+
+def verify_stage_of_files(
+    folder: Path,
+    files: Sequence[tuple[Variant, str]],
+    expected: stage_results.ExpectedResult,
+    run: Run,
+    cache: Cache,
+) -> Mapping[str, CheckedArtifactResult]:
+    """Verify files from their folder alone; findings for unchanged ones come from the cache."""
+    steps = [
+        Step(
+            "verdict",
+            _verify_stage_key(folder, variant, file, expected),
+            CheckedArtifactResult,
+            functools.partial(_verify_stage_job, folder, variant, file, expected),
+            value=_result_of_verify_stage,
+            failed=_crashed_result_of_verify_stage,
+        )
+        for variant, file in files
+    ]
+    checked = cached_steps(run, cache, "verify", steps)
+    return {variant.name: item for (variant, _), item in zip(files, checked, strict=True)}
+
+
+def _verify_stage_job(
+    folder: Path, variant: Variant, file: str, expected: stage_results.ExpectedResult, _: object
+) -> Job:
+    from exporter.formats import stand_for
+
+    stand = stand_for(variant)
+    lowering, simulation = _programs_of_verify_stage(folder, variant)
+    arguments = (
+        folder / file,
+        variant,
+        folder / EVIDENCE,
+        lowering if lowering.exists() else None,
+        expected,
+        simulation if simulation.exists() else None,
+    )
+    return Job(
+        variant.name,
+        verify_stage_of_artifact,
+        arguments,
+        preload=preload_of_context(variant),
+        cost_s=variant.cost_s,
+        read_only=True,
+        scratch=True,
+        seconds=stand.seconds if stand else confinement_seconds(file_size_bytes(folder / file)),
+        reads=(*stand.reads, *_vulkan_tools_of_verify_stage(variant)) if stand else (),
+    )
+
+
+def _verify_stage_key(
+    folder: Path, variant: Variant, file: str, expected: stage_results.ExpectedResult
+) -> str:
+    paths = (folder / file, folder / EVIDENCE, folder / SIZES, *_programs_of_verify_stage(folder, variant))
+    digests = [digest_file_or_folder(path) for path in paths if path.exists()]
+    stand_in = [path.name for path in _vulkan_tools_of_verify_stage(variant)]
+    return cache_key(cache_toolchain_key(), variant, digests, expected, stand_in)
+
+
+def _vulkan_tools_of_verify_stage(variant: Variant) -> tuple[Path, ...]:
+    """Return the folder of the libraries that run a Vulkan artifact here; nothing where there are none."""
+    ready = ready_vulkan_tools(default_cache_root()) if variant.backend == "vulkan" else None
+    return (ready.resolve(),) if ready else ()
+
+
+def _programs_of_verify_stage(folder: Path, variant: Variant) -> tuple[Path, Path]:
+    """Return where the outputs of its quantised program, and of its simulation, would be."""
+    names = lowering_file(variant.precision, variant.name), simulation_file(variant.precision)
+    return folder / names[0], folder / names[1]
+
+
+def _result_of_verify_stage(checked: CheckResult) -> CheckedArtifactResult:
+    values = () if checked.outputs is None else tuple(float(x) for x in checked.outputs)
+    return CheckedArtifactResult(checked.structure, checked.verdict, values)
+
+
+def _crashed_result_of_verify_stage(error: Exception) -> CheckedArtifactResult:
+    """Return the verdict on a file whose runtime crashed."""
+    return CheckedArtifactResult(None, Verdict("failed", str(error), "", None))

@@ -1,0 +1,166 @@
+"""Choose the range of each activation that costs the outputs least, for PT2E.
+
+An int8 range is a trade-off: a wide one clips nothing and rounds coarsely. Which is better for a tensor
+depends on what its values do to the output, which `probes` tells: shrunken copies of the observed range are
+tried, both ends alike or one of them, then each end again. Photos that were not seen reach further than those
+that were, so the best part is widened: without, MobileNetV2 loses 2.3 dB on such photos.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
+
+from exporter.quantize.error_probes import Probe, make_error_probes
+from exporter.quantize.graphs import spread_graph_samples
+
+PARTS = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.15, 0.1)
+"""The parts of the full range to try."""
+
+MARGIN = 1.35
+"""The factor by which the best range is widened; it never exceeds the observed range."""
+
+MOST_SAMPLES = 16
+"""How many calibration samples the parts are tried on; the full range comes from all of them."""
+
+Parts = tuple[float, float]
+"""The parts of the lower and of the upper end."""
+
+
+class RangeObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
+    """An observer of the extremes of its input; `choose_activation_ranges` sets the part of them to use."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.low, self.high = torch.tensor(0.0), torch.tensor(0.0)
+        self.parts: Parts = (1.0, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Record the extremes; return `x` unchanged."""
+        self.low = torch.minimum(self.low, x.detach().min().float())
+        self.high = torch.maximum(self.high, x.detach().max().float())
+        return x
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """Return scale and zero point, one element each."""
+        return self.at(self.parts)
+
+    def at(self, parts: Parts) -> tuple[Tensor, Tensor]:
+        """Return scale and zero point of a part of the range."""
+        scale, zero = self._calculate_qparams(self.low * parts[0], self.high * parts[1])
+        return scale, zero
+
+
+@dataclass(frozen=True, eq=False)
+class _Range:
+    """Tensors that share a range, and the observers that hold it."""
+
+    tensors: frozenset[fx.Node]
+    observers: tuple[RangeObserver, ...]
+
+    def grids(self, parts: Sequence[Parts]) -> list[_RangeGrid]:
+        """Return the grid of each choice of parts."""
+        return [_RangeGrid.of(self.observers[0], part) for part in parts]
+
+    def cost(self, probes: Mapping[fx.Node, Probe], grid: _RangeGrid) -> float:
+        """Return the cost of rounding to a grid for one sample."""
+        probes_here = [probes[node] for node in self.tensors if node in probes]
+        return sum(probe.cost(grid.error(probe.value)) for probe in probes_here)
+
+
+@dataclass(frozen=True)
+class _RangeGrid:
+    """The values that an int8 tensor can have: `scale` times the whole numbers from `first` to `last`."""
+
+    scale: float
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, observer: RangeObserver, parts: Parts) -> _RangeGrid:
+        scale, zero = observer.at(parts)
+        return cls(float(scale), observer.quant_min - int(zero), observer.quant_max - int(zero))
+
+    def error(self, value: Tensor) -> Tensor:
+        """Return the rounding error. Operations in place make this faster than torch's fake quantisation."""
+        steps = (value / self.scale).round_().clamp_(self.first, self.last)
+        return steps.mul_(self.scale).sub_(value)
+
+
+def choose_activation_ranges(prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
+    """Set the parts of every `RangeObserver` of a prepared module that has seen all samples."""
+    ranges = _activation_ranges_by_observer(prepared)
+    few = spread_graph_samples(samples, MOST_SAMPLES)
+    best = _best_activation_ranges(
+        prepared, {group: _first_activation_ranges(group.observers[0]) for group in ranges}, few
+    )
+    if signed := [group for group in ranges if _is_activation_range_signed(group.observers[0])]:
+        best |= _best_activation_ranges(
+            prepared, {group: _activation_ranges_around(best[group]) for group in signed}, few
+        )
+    for group, parts in best.items():
+        for observer in group.observers:
+            observer.parts = _widen_activation_range(parts)
+
+
+def _widen_activation_range(parts: Parts) -> Parts:
+    return min(1.0, parts[0] * MARGIN), min(1.0, parts[1] * MARGIN)
+
+
+def _activation_ranges_by_observer(prepared: fx.GraphModule) -> list[_Range]:
+    """Group tensors that share an observer, such as an average and its input."""
+    at: dict[fx.Node, set[RangeObserver]] = defaultdict(set)
+    for node in prepared.graph.nodes:
+        if node.op == "call_module":
+            observer = prepared.get_submodule(str(node.target))
+            if isinstance(observer, RangeObserver):
+                at[node.args[0]].add(observer)
+    ranges: list[_Range] = []
+    for tensor, observers in at.items():
+        sharing = [shared for shared in ranges if observers & set(shared.observers)]
+        ranges = [shared for shared in ranges if shared not in sharing]
+        tensors = frozenset({tensor}.union(*(shared.tensors for shared in sharing)))
+        ranges.append(_Range(tensors, tuple(observers.union(*(shared.observers for shared in sharing)))))
+    return ranges
+
+
+def _is_activation_range_signed(observer: RangeObserver) -> bool:
+    return float(observer.low) < 0 < float(observer.high)
+
+
+def _first_activation_ranges(observer: RangeObserver) -> list[Parts]:
+    """List the parts to try first: both ends shrunk alike, or one of them alone."""
+    alike = [(p, p) for p in PARTS]
+    return (
+        [*alike, *((1.0, p) for p in PARTS), *((p, 1.0) for p in PARTS)]
+        if _is_activation_range_signed(observer)
+        else alike
+    )
+
+
+def _activation_ranges_around(parts: Parts) -> list[Parts]:
+    """List the same parts, and those with any part of one end."""
+    return list(dict.fromkeys([parts, *((p, parts[1]) for p in PARTS), *((parts[0], p) for p in PARTS)]))
+
+
+def _best_activation_ranges(
+    prepared: fx.GraphModule,
+    candidates: Mapping[_Range, Sequence[Parts]],
+    samples: Sequence[tuple[Tensor, ...]],
+) -> dict[_Range, Parts]:
+    """Return each range's cheapest candidate over all samples; the first where the outputs ignore it."""
+    grids = {group: group.grids(parts) for group, parts in candidates.items()}
+    costs = {group: [0.0] * len(parts) for group, parts in candidates.items()}
+    tensors = [tensor for group in candidates for tensor in group.tensors]
+    for probes in make_error_probes(prepared, tensors, samples):
+        for group, here in grids.items():
+            costs[group] = [
+                total + group.cost(probes, grid) for total, grid in zip(costs[group], here, strict=True)
+            ]
+    return {group: candidates[group][min(range(len(c)), key=c.__getitem__)] for group, c in costs.items()}

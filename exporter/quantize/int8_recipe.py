@@ -1,0 +1,206 @@
+"""The int8 recipe, step by step. Both ExecuTorch and ONNX lower its result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.records import Array, Runner, Sample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, fx
+
+
+PROGRAM = "int8.pt2"
+WEIGHTS = "int8-float-weights.pt"
+NOTE = "int8-note.txt"
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Program:
+    """A program in int8, before it is lowered for a runtime."""
+
+    module: fx.GraphModule
+    """A PT2E module: float operators between quantise and dequantise pairs, weights stored as integers."""
+    example: tuple[Tensor, ...]
+    float_weights: dict[str, Tensor]
+    """Layer node -> its weight before rounding, for layers that stay in float."""
+    dynamic_shapes: Any = None
+    """The sizes of its inputs that may differ from call to call, as `torch.export` takes them; None: none."""
+    note: str = ""
+    """How the program was quantised, where there was a choice. Shown to the user."""
+
+    def program(self) -> torch.export.ExportedProgram:
+        """Return the program, ready to be lowered."""
+        import torch
+
+        return torch.export.export(self.module, self.example, dynamic_shapes=self.dynamic_shapes)
+
+
+def quantize_by_int8_recipe(
+    program: torch.export.ExportedProgram, calibration: Sequence[Sample]
+) -> Int8Program:
+    """Quantise weights (int8 per output channel) and activations (int8 per tensor).
+
+    Where most work is in linear layers and static ranges lose, ranges are chosen at run time
+    (`dynamic`); where that loses, too, activations stay in float (`weights_only`).
+
+    Args:
+        program: A float program; it is not changed.
+        calibration: Samples of one call each, with batch 1 as the program was captured. They run one by one:
+            a larger batch would need a program with a dynamic batch.
+
+    Raises:
+        ValueError: There are no calibration samples.
+    """
+    from exporter.quantize import dynamic_int8, int8_scheme, sensitivity, weights_only
+
+    if not calibration:
+        raise ValueError("int8 needs calibration samples, got none")
+    samples = [int8_recipe_tensors(sample) for sample in calibration]
+    fixed = quantize_by_static_int8_recipe(program, samples)
+    if not dynamic_int8.is_dynamic_int8_worthwhile(program):
+        return fixed
+    module, weights = dynamic_int8.quantize_dynamic_int8(copy.deepcopy(program.module()), samples)
+    ways: dict[int8_scheme.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
+    calls = int8_scheme.samples_for_scheme(samples)
+    judge = partial(
+        int8_scheme.sqnr_of_scheme, sensitivity.run_for_sensitivity(program.module(), calls), samples=calls
+    )
+    reached = {way: judge(dynamic_int8.dynamic_int8_by_rows(candidate)) for way, candidate in ways.items()}
+    if int8_scheme.all_schemes_lose(reached):
+        ways["weights only"] = weights_only.quantize_weights_only(module, weights, samples)
+        reached["weights only"] = judge(ways["weights only"])
+    chosen = int8_scheme.choose_int8_scheme(reached)
+    float_weights = fixed.float_weights if chosen.way == "static" else weights
+    return Int8Program(ways[chosen.way], program.example_inputs[0], float_weights, note=chosen.note)
+
+
+def quantize_by_static_int8_recipe(
+    program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]
+) -> Int8Program:
+    """Quantise statically: all activation ranges are fixed at calibration time."""
+    import torch
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from exporter.quantize import (
+        activation_ranges,
+        annotate,
+        batch_norms,
+        channel_spread,
+        cross_layer_equalization,
+        data_movement,
+        embeddings,
+        float_tail,
+        recurrent_weights,
+        weight_rounding,
+    )
+
+    module = copy.deepcopy(program.module())
+    spreads = channel_spread.channel_spread_of_norms(module)
+    batch_norms.fold_batch_norms(module)
+    cross_layer_equalization.equalize_across_layers(module, samples, spreads)
+    prepared = prepare_pt2e(
+        module, annotate.annotating_static_quantizer(float_tail.float_tail(module, samples))
+    )
+    with torch.no_grad():
+        for sample in samples:
+            prepared(*sample)
+    activation_ranges.choose_activation_ranges(prepared, samples)
+    weights = weight_rounding.weights_before_weight_rounding(prepared)
+    converted = convert_pt2e(prepared)
+    data_movement.share_quantisation_of_data_movement(converted)
+    recurrent_weights.quantize_recurrent_weights(converted)
+    embeddings.quantize_embeddings(converted)
+    weight_rounding.improve_weight_rounding(converted, weights, samples)
+    return Int8Program(converted, program.example_inputs[0], weights)
+
+
+def save_int8_recipe(quantized: Int8Program, work: Path) -> None:
+    """Write the program for the other workers of this run."""
+    import torch
+
+    torch.export.save(quantized.program(), work / PROGRAM)
+    torch.save(
+        [quantized.float_weights.get(node.name) for node in _int8_recipe_layers(quantized.module)],
+        work / WEIGHTS,
+    )
+    (work / NOTE).write_text(quantized.note, "utf-8")
+
+
+def load_int8_recipe_note(work: Path) -> str:
+    """Return how the program that `save_int8_recipe` wrote was quantised, where there was a choice."""
+    return (work / NOTE).read_text("utf-8")
+
+
+def load_int8_recipe_program(work: Path) -> torch.export.ExportedProgram:
+    """Load the program that `save_int8_recipe` wrote, to be lowered."""
+    import exporter.quantize.graphs  # noqa: F401 - its operators must be known before they are read
+    from exporter.quantize.saved_program import load_saved_program
+
+    return load_saved_program(work / PROGRAM)
+
+
+def load_int8_recipe(work: Path) -> Int8Program:
+    """Load what `save_int8_recipe` wrote in this run's own work folder."""
+    import torch
+
+    program = load_int8_recipe_program(work)
+    module: fx.GraphModule = program.module()
+    weights = zip(_int8_recipe_layers(module), torch.load(work / WEIGHTS), strict=True)
+    return Int8Program(
+        module,
+        program.example_inputs[0],
+        {n.name: w for n, w in weights if w is not None},
+        note=load_int8_recipe_note(work),
+    )
+
+
+def stored_weights_of_int8_recipe(module: fx.GraphModule) -> int:
+    """Count the elements of the weights (two or more dimensions) that a module stores in 8 bits."""
+    import torch
+
+    from exporter.quantize.graphs import graph_attribute
+
+    names = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    values = [graph_attribute(module, name) for name in names]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]  # of `cond` it is a graph
+    return sum(t.numel() for t in tensors if t.dtype == torch.int8 and t.dim() > 1)
+
+
+def _int8_recipe_layers(module: fx.GraphModule) -> list[fx.Node]:
+    """Return the layers in order, because their names change when a program is exported again."""
+    from exporter.quantize.graphs import LAYERS
+
+    return [node for node in module.graph.nodes if node.target in LAYERS]
+
+
+def int8_recipe_tensors(sample: Sample) -> tuple[Tensor, ...]:
+    """Return a call's arrays as contiguous tensors of their own."""
+    import numpy as np
+    import torch
+
+    return tuple(torch.from_numpy(np.array(array, order="C")) for array in sample)
+
+
+def int8_recipe_runner(module: fx.GraphModule) -> Runner:
+    """Return a function that runs a quantised module as XNNPACK rounds (see `integer` and `dynamic`)."""
+    from exporter.quantize import dynamic_int8
+    from exporter.quantize.graphs import graph_outputs
+    from exporter.quantize.integer import IntegerInterpreter
+
+    interpreter = IntegerInterpreter(dynamic_int8.dynamic_int8_by_rows(module))
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        import torch
+
+        with torch.no_grad():
+            outputs = graph_outputs(interpreter.run(*int8_recipe_tensors(sample)))
+        return tuple(output.numpy().copy() for output in outputs)
+
+    return run

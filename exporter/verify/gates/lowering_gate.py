@@ -1,0 +1,57 @@
+"""A quantised artifact must compute what its quantised program computes."""
+
+from __future__ import annotations
+
+from exporter.records import Limits, Variant
+from exporter.verify.compare_outputs import compare_sqnr_db
+from exporter.verify.discrete_outputs import are_all_discrete
+from exporter.verify.observation import Observation
+from exporter.verify.reference_io import Lowering, ReferenceIO
+
+ROUNDING_MARGIN_DB = 3.0
+"""How much further than its program's own rounding noise an artifact may be: half the energy again."""
+
+
+ROUNDS_IN_INTEGERS = frozenset({"htp"})
+"""Backends, without their generation, that round every activation in integers of their own.
+
+The program rounds in float32. Of MobileNetV2's first layer, the NPU's simulator puts 1.6 % of the values one
+step aside, without a bias, and the layers after it amplify that as they do the program's own rounding: the
+whole is as far from its program as the program from the model (24.0 and 22.1 dB)."""
+
+
+def lowering_gate_limit(lowering: Lowering, limits: Limits, variant: Variant, evidence: ReferenceIO) -> float:
+    """Return the fixed limit, or the program's own rounding noise less a margin where that is louder.
+
+    A backend that rounds otherwise may be as far from its program as the program is from the model.
+    """
+    least = min(limits.lowering_min_sqnr_db, lowering.rounding_floor_db - ROUNDING_MARGIN_DB)
+    if not lowering_gate_rounds_in_integers(variant):
+        return least
+    pairs = zip(evidence.reference, lowering.outputs, strict=True)
+    return min([least, *(compare_sqnr_db(y, program) for y, program in pairs if y.dtype.kind == "f")])
+
+
+def lowering_gate_rounds_in_integers(variant: Variant) -> bool:
+    """Tell whether a variant's backend rounds every activation in integers of its own."""
+    return variant.backend.partition("-")[0] in ROUNDS_IN_INTEGERS
+
+
+def lowering_gate(observation: Observation) -> str:
+    """Fail a quantised artifact that differs from its own quantised program."""
+    comparison = observation.against_program
+    if comparison is None:
+        return ""
+    # A program turns ties in its own way and does not say what was equal: the model's outputs decide.
+    if not comparison.problem and are_all_discrete(observation.evidence.reference):
+        return ""
+    if comparison.problem:
+        return comparison.problem
+    expected = observation.limits["lowering_min_sqnr_db"]
+    if comparison.sqnr_db >= expected:
+        return ""
+    worst = observation.worst_channel
+    return (
+        f"It differs from its own quantised program ({comparison.sqnr_db:.1f} dB, expected {expected:.1f}):"
+        f" a fault of the lowering, not of the quantisation. {worst.fault if worst else ''}"
+    ).rstrip()

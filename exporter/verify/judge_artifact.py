@@ -1,0 +1,323 @@
+"""Judges whether an artifact's outputs equal the original model's. Pure: arrays in, verdict out.
+
+An artifact passes when no gate of `GATES` has a reason against it. To add a gate, write `gates/<name>.py`
+with a `check` and add a line to the table; what it needs to know is in `Observation`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from exporter.records import Array, Comparison, Executor, Limits, Precision, Variant, Verdict, WorstChannel
+from exporter.verify.compare_outputs import compare_not_finite, compare_outputs, compare_typical_sqnr_db
+from exporter.verify.discrete_outputs import compare_discrete, is_discrete
+from exporter.verify.gates import (
+    channels_gate,
+    choices,
+    comparable,
+    edges_gate,
+    exchanged_outputs,
+    lookalikes_gate,
+    lowering_gate,
+    reference_gate,
+    simulated,
+    whole_output,
+)
+from exporter.verify.gates import task as task_gate
+from exporter.verify.infinite import (
+    different_infinite,
+    evidence_without_infinite,
+    lowering_without_infinite,
+    simulation_without_infinite,
+    without_infinite,
+)
+from exporter.verify.observation import Gate, Observation
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
+from exporter.verify.simulation_io import Simulation
+from exporter.verify.tasks import measure_task
+from exporter.verify.tasks.measured_outputs import MeasuredOutputs
+from exporter.verify.ties import undo_ties_of_outputs
+from exporter.verify.tolerance import Tolerance
+from exporter.verify.worst_channel import worst_channel
+
+GATES: Mapping[str, Gate] = {
+    "comparable": comparable.comparable_gate,
+    "reference": reference_gate.reference_gate,
+    "exchanged": exchanged_outputs.exchanged_outputs_gate,
+    "lowering": lowering_gate.lowering_gate,
+    "choices": choices.choices_gate,
+    "whole": whole_output.whole_output_gate,
+    "channels": channels_gate.channels_gate,
+    "edges": edges_gate.edges_gate,
+    "simulated": simulated.simulated_gate,
+    "lookalikes": lookalikes_gate.lookalikes_gate,
+    "task": task_gate.task_gate,
+}
+"""Name -> gate, in the order in which their reasons are useful: the first reason is shown."""
+
+HALF_STEP = 2.0**-10
+"""float16's step, as a share of the largest value."""
+
+
+def judge_artifact(
+    variant: Variant,
+    runtime: str,
+    evidence: ReferenceIO,
+    outputs: Stacks,
+    edge_outputs: Stacks,
+    program: Lowering | None,
+    limits: Limits,
+    labels: Sequence[str] = (),
+    simulation: Simulation | None = None,
+    task: str = "",
+    executor: Executor = "runtime",
+    on_device: bool = False,
+) -> Verdict:
+    """Compare an artifact's outputs with the float64 model's.
+
+    Args:
+        variant: What the artifact claims to be; its precision chooses the limits.
+        runtime: "executorch 1.4.1".
+        evidence: Inputs and expected outputs.
+        outputs: The artifact's, stacked, on `evidence.inputs`.
+        edge_outputs: The artifact's on `evidence.edge_inputs`.
+        program: Its quantised program's own outputs, where it has one.
+        limits: When it counts as equal.
+        labels: Of the model's classes, where they have names.
+        simulation: What its precision makes of the model, where that was simulated.
+        task: The model's, where the user named it; empty leaves it to the outputs.
+        executor: What executed the artifact.
+        on_device: Whether it ran on a device.
+
+    Returns:
+        PASSED, FAILED or, when the scenes are too few to tell, INCONCLUSIVE, with every figure.
+    """
+    if problem := different_infinite(evidence, outputs, edge_outputs):
+        nothing = Comparison(len(evidence.reference[0]), math.inf, -math.inf, None, problem)
+        return Verdict("failed", problem, runtime, nothing, executor=executor)
+    outputs = without_infinite(evidence.reference, outputs)
+    edge_outputs = without_infinite(evidence.edge_reference, edge_outputs)
+    program = program and lowering_without_infinite(evidence, program)
+    simulation = simulation and simulation_without_infinite(evidence, simulation)
+    evidence = evidence_without_infinite(evidence)
+    tolerances = tie_widths_to_judge_by(evidence, limits, variant.precision)
+    outputs = _undo_ties_before_judging(evidence.reference, outputs, tolerances)
+    comparison = compare_outputs(
+        evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of
+    )
+    edge_ordered = _undo_edge_ties_before_judging(evidence, edge_outputs, tolerances)
+    applied = _limits_to_judge_by(variant, limits, evidence, program)
+    observation = Observation(
+        variant=variant,
+        evidence=evidence,
+        outputs=outputs,
+        edge_outputs=edge_outputs,
+        edge_ordered=edge_ordered,
+        lowering=program,
+        simulation=simulation
+        or (Simulation(program.outputs, {}, program.rounding_floor_db) if program else None),
+        comparison=comparison,
+        edges=_judge_edges(evidence, edge_ordered, tolerances),
+        tied_within=tolerances,
+        edge_limits=edges_gate.edges_gate_limits(evidence, limits),
+        against_program=compare_outputs(program.outputs, outputs) if program else None,
+        choices=()
+        if comparison.problem
+        else compare_discrete(evidence.reference, outputs, evidence.eager_errors, tolerances),
+        worst_channel=_judge_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
+        task=None
+        if comparison.problem
+        else measure_task(
+            MeasuredOutputs(
+                evidence.output_names, evidence.inputs, evidence.reference, outputs, variant.precision
+            ),
+            task,
+        ),
+        executor=executor,
+        on_device=on_device,
+        task_named=task,
+        limits=applied,
+    )
+    observation = replace(observation, limits=observation.limits | simulated.simulated_limit_db(observation))
+    reason = first_judged_reason(observation)
+    doubt = "" if reason else whole_output.whole_output_doubt(observation)
+    return Verdict(
+        status="failed" if reason else "inconclusive" if doubt else "passed",
+        reason=reason or doubt or None,
+        runtime=runtime,
+        comparison=observation.comparison,
+        edge=_worst_edge_judged(observation.edges),
+        lowering=observation.against_program,
+        limits=observation.limits,
+        worst_channel=observation.worst_channel,
+        task=observation.task,
+        executor=executor,
+    )
+
+
+def first_judged_reason(observation: Observation) -> str:
+    """Return the first gate's reason against the artifact; an empty string when it passes them all."""
+    return next((reason for gate in GATES.values() if (reason := gate(observation))), "")
+
+
+def _judge_worst_channel(
+    precision: Precision,
+    evidence: ReferenceIO,
+    outputs: Stacks,
+    comparison: Comparison,
+    limits: Limits,
+    labels: Sequence[str],
+) -> WorstChannel | None:
+    if comparison.problem or compare_not_finite("", evidence.reference):
+        return None
+    allowed = tolerance_to_judge_by(
+        precision, comparison, limits, _typical_sqnr_to_judge(evidence.reference, outputs)
+    )
+    names = evidence.output_names
+    return worst_channel(
+        evidence.reference, outputs, evidence.eager_errors, allowed, names, labels, evidence.resting
+    )
+
+
+def _typical_sqnr_to_judge(reference: Stacks, outputs: Stacks) -> float:
+    """Return the worst float output's SQNR, as its median channel has it."""
+    floats = [(y, a) for y, a in zip(reference, outputs, strict=True) if not is_discrete(y)]
+    return min((compare_typical_sqnr_db(y, a) for y, a in floats), default=math.inf)
+
+
+def tolerance_to_judge_by(
+    precision: Precision, comparison: Comparison, limits: Limits, typical_sqnr_db: float
+) -> Tolerance:
+    """Return what a precision may cost a channel.
+
+    The limits for the whole hold for its channels; float32 may be ten times as far off, as errors are shared
+    out unevenly. An artifact that passes by its agreement, or that the scenes are too few to fail, is held to
+    its median channel's figure. A constant must be as exact as the precision stores numbers.
+    """
+    if precision == "fp32":
+        sqnr_db = -20 * math.log10(10 * limits.fp32_max_error)
+        return Tolerance(sqnr_db, limits.fp32_floor_factor, limits.fp32_max_error)
+    half = precision == "fp16"
+    limit_db = limits.fp16_min_sqnr_db if half else limits.int8_min_sqnr_db
+    agrees = comparison.agreement is not None and comparison.agreement >= limits.int8_min_agreement
+    lower = (agrees and not half) or _judge_undecided(comparison, limit_db, limits.int8_min_agreement, half)
+    sqnr_db = min(limit_db, typical_sqnr_db) if lower else limit_db
+    if half:
+        return Tolerance(sqnr_db, limits.fp32_floor_factor, 2.0**-10, 2.0**-11)
+    return Tolerance(sqnr_db, limits.fp32_floor_factor, 1 / 7 if precision == "w4" else 2 / 127)
+
+
+def _judge_undecided(comparison: Comparison, limit_db: float, min_agreement: float, half: bool) -> bool:
+    """Tell whether an artifact misses its SQNR, but the scenes are too few to fail it as a whole."""
+    if comparison.sqnr_db >= limit_db:
+        return False
+    agreement = comparison.agreement
+    may_agree = (
+        not half
+        and agreement is not None
+        and whole_output.side_of_whole_output_figure(comparison.agreement_bounds, agreement, min_agreement)
+        != "missed"
+    )
+    return (
+        may_agree
+        or whole_output.side_of_whole_output_figure(comparison.sqnr_bounds_db, comparison.sqnr_db, limit_db)
+        != "missed"
+    )
+
+
+def tie_widths_to_judge_by(evidence: ReferenceIO, limits: Limits, precision: Precision) -> tuple[float, ...]:
+    """Return for each output how far apart its values may be and still be equal but for rounding.
+
+    In float16 two values that are next to each other may change places.
+    """
+    errors = evidence.eager_errors or tuple(
+        np.asarray(evidence.floor * np.abs(y).max(initial=0.0)) for y in evidence.reference
+    )
+    apart = HALF_STEP if precision == "fp16" else 0.0
+    return tuple(
+        max(
+            limits.fp32_floor_factor * float(np.max(error, initial=0.0)),
+            apart * _largest_magnitude_to_judge(y),
+        )
+        for error, y in zip(errors, evidence.reference, strict=True)
+    )
+
+
+def _largest_magnitude_to_judge(output: Array) -> float:
+    return 0.0 if is_discrete(output) else float(np.abs(output).max(initial=0.0))
+
+
+def _undo_ties_before_judging(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+    same = [y.shape for y in reference] == [a.shape for a in actual]
+    return undo_ties_of_outputs(reference, actual, tolerances) if same else actual
+
+
+def _undo_edge_ties_before_judging(
+    evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
+) -> Stacks:
+    """Put the rows of equal scores of each edge input, on its own, into the model's order."""
+    edges = [
+        _undo_ties_before_judging(
+            _row_to_judge(evidence.edge_reference, i), _row_to_judge(actual, i), tolerances
+        )
+        for i in range(len(evidence.edge_names))
+    ]
+    return tuple(map(np.concatenate, zip(*edges, strict=True))) if edges else actual
+
+
+def _row_to_judge(stacks: Stacks, index: int) -> Stacks:
+    return tuple(stack[index : index + 1] for stack in stacks)
+
+
+def _judge_edges(
+    evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
+) -> dict[str, Comparison]:
+    """Compare each edge input on its own scale, because a saturated input would hide an error on zeros."""
+    return {name: _judge_edge(evidence, actual, i, tolerances) for i, name in enumerate(evidence.edge_names)}
+
+
+def _judge_edge(
+    evidence: ReferenceIO, actual: Stacks, index: int, tolerances: tuple[float, ...]
+) -> Comparison:
+    reference = _row_to_judge(evidence.edge_reference, index)
+    unstable = edges_gate.edges_gate_unstable_rows(evidence, index)
+    return compare_outputs(reference, _row_to_judge(actual, index), unstable, tolerances)
+
+
+def _worst_edge_judged(edges: Mapping[str, Comparison]) -> Comparison | None:
+    if not edges:
+        return None
+    return Comparison(
+        samples=len(edges),
+        max_error=max(c.max_error for c in edges.values()),
+        sqnr_db=min(c.sqnr_db for c in edges.values()),
+        agreement=None,
+        problem=next((c.problem for c in edges.values() if c.problem), ""),
+    )
+
+
+def _limits_to_judge_by(
+    variant: Variant, limits: Limits, evidence: ReferenceIO, program: Lowering | None
+) -> dict[str, float]:
+    """Resolve the limits that hold for an artifact to figures."""
+    own: dict[str, float] = {}
+    if program:
+        own["lowering_min_sqnr_db"] = lowering_gate.lowering_gate_limit(program, limits, variant, evidence)
+    precision = variant.precision
+    if precision == "fp32":
+        on_edges = edges_gate.edges_gate_limits(evidence, limits).values()
+        edge = {"edge_max_error": max(on_edges)} if on_edges else {}
+        return own | _fp32_limit_to_judge_by("max_error", limits, evidence.floor) | edge
+    if precision == "fp16":
+        return own | {"min_sqnr_db": limits.fp16_min_sqnr_db, "min_agreement": limits.fp16_min_agreement}
+    return own | {"min_sqnr_db": limits.int8_min_sqnr_db, "min_agreement": limits.int8_min_agreement}
+
+
+def _fp32_limit_to_judge_by(name: str, limits: Limits, floor: float) -> dict[str, float]:
+    """Return the fixed limit, or ten times eager float32's own error where that is larger; both are shown."""
+    measured = limits.fp32_floor_factor * floor
+    return {name: max(limits.fp32_max_error, measured), f"{name}_from_eager_floor": measured}

@@ -1,0 +1,147 @@
+"""Tests of estimating an export: with planted counts, without QEMU, and in an export of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from exporter.cli.app import app
+from exporter.config.targets import get_target
+from exporter.emulated.arm_tools import ArmTools
+from exporter.emulated.run import BACKENDS
+from exporter.errors import VerificationError
+from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.qemu_plugin import PACKAGES, Plugin
+from exporter.files import MANIFEST
+from exporter.formats import VARIANTS
+from exporter.pipeline import audit_claims, estimate_stage
+from exporter.records import Report
+from exporter.report import manifest
+from tests.exports import exported
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+COUNTS = Counts(fma=70_000_000, dot=0, simd=9_000_000, scalar=3_000_000, branch=9_000_000, load=20_000_000)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    shutil.copytree(exported("cnn")[0], folder)
+    return folder
+
+
+def estimated(out: Path, monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, Counts] | None) -> Report:
+    """Estimate with these counts; None is a machine without QEMU."""
+    tools = (ArmTools(Path(), out), Plugin(Path(), Path())) if counts is not None else None
+    monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: tools)
+    monkeypatch.setattr(estimate_stage, "count_artifacts_in_estimate_stage", lambda *_: counts)
+    return estimate_stage.estimate_stage_for_command(out)
+
+
+def latencies(report: Report) -> dict[str, float]:
+    """Return artifact name -> estimated median on one thread."""
+    return {a.variant.name: a.estimates[0].p50_ms for a in report.artifacts if a.estimates}
+
+
+def test_every_cpu_artifact_is_estimated_and_no_other(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPU artifacts and those of another system have no figure; the choice follows the estimates."""
+    counted = [v.name for v in VARIANTS.values() if v.backend in BACKENDS]
+    report = estimated(out, monkeypatch, dict.fromkeys(counted, COUNTS))
+    names = {a.variant.name for a in report.artifacts if a.status == "passed"}
+    assert set(latencies(report)) == {
+        name for name in names if not name.startswith(("coreml", "executorch-vulkan"))
+    }
+    best = min(latencies(report), key=lambda name: min(e.p50_ms for e in rows(report)[name]))
+    assert report.selected == best
+    assert "by estimate" in report.selection_reason
+    for artifact in (a for a in report.artifacts if a.estimates):
+        (fastest,) = (item for item in artifact.estimates if item.operators)
+        assert fastest.p50_ms == min(item.p50_ms for item in artifact.estimates)
+        assert sum(item.ms for item in fastest.operators) == pytest.approx(fastest.p50_ms)
+        assert {"stem.0", "depthwise.0", "pointwise.0", "head"} <= {o.module for o in fastest.operators}
+    assert "Estimated time by module" in (out / "report.html").read_text()
+    assert report.budget == "not_measured"
+
+
+def rows(report: Report) -> dict[str, Any]:
+    return {a.variant.name: a.estimates for a in report.artifacts if a.estimates}
+
+
+def test_a_planted_wrong_count_changes_the_estimate(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that runs twice shows in its own artifact, and in no other."""
+    twice = Counts(*(2 * value for value in astuple(COUNTS)))
+    once = latencies(estimated(out, monkeypatch, {"onnx-fp32": COUNTS}))
+    wrong = latencies(estimated(out, monkeypatch, {"onnx-fp32": twice}))
+    assert wrong["onnx-fp32"] == pytest.approx(2 * once["onnx-fp32"], rel=0.01)
+    assert {n: v for n, v in wrong.items() if n != "onnx-fp32"} == {
+        n: v for n, v in once.items() if n != "onnx-fp32"
+    }
+
+
+def test_without_qemu_the_graph_is_used_and_it_is_said(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is there, wider and marked, and the packages are named."""
+    counted = rows(estimated(out, monkeypatch, {"onnx-fp32": COUNTS}))["onnx-fp32"][0]
+    monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: None)
+    monkeypatch.setenv("PATH", str(out))
+    result = CliRunner().invoke(app, ["estimate", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "(estimated)" in result.stdout
+    assert " ".join(f"install QEMU: {PACKAGES}".split()) in " ".join(result.stdout.split())
+    listed = json.loads((out / MANIFEST).read_text())
+    graph = next(a for a in listed["artifacts"] if a["name"] == "onnx-fp32")["estimated_latencies"][0]
+    assert (graph["evidence"], graph["basis"]) == ("estimated", "graph")
+    assert graph["high_ms"] / graph["low_ms"] > counted.high_ms / counted.low_ms
+    assert any("Nothing was counted" in note for note in graph["notes"])
+
+
+def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts read the verdict beside each figure."""
+    monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: None)
+    answer = json.loads(CliRunner().invoke(app, ["estimate", str(out), "--json"]).stdout)
+    verdicts = {item["verdict"] for items in answer["artifacts"].values() for item in items}
+    assert verdicts <= {"estimated within", "estimated over", "uncertain"}
+    assert verdicts
+
+
+def test_verify_says_that_nothing_in_out_proves_an_estimate(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who edits an estimate edits the choice: only a signature vouches for both."""
+    before = manifest.load_manifest(out / MANIFEST)
+    estimated(out, monkeypatch, {})
+    after = manifest.load_manifest(out / MANIFEST)
+    assert "estimated_latencies" not in audit_claims.unproven_audit_claims(before)
+    assert "estimated_latencies" in audit_claims.unproven_audit_claims(after)
+
+
+def test_a_changed_file_is_refused(out: Path) -> None:
+    """An estimate of another file than the verified one would mislead."""
+    with (out / "onnx-fp32.onnx").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(VerificationError, match=r"onnx-fp32\.onnx is not the file"):
+        estimate_stage.estimate_stage_for_command(out)
+
+
+@pytest.mark.parametrize(
+    ("asked", "switch", "target", "wanted"),
+    [
+        (None, "1", "865", True),
+        (None, "0", "865", False),
+        (True, "0", "865", True),
+        (False, "1", "865", False),
+        (True, "1", "iphone", False),
+    ],
+)
+def test_when_an_export_estimates(
+    asked: bool | None, switch: str, target: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option comes before the environment, and only Snapdragons have estimates."""
+    monkeypatch.setenv(estimate_stage.SWITCH, switch)
+    assert estimate_stage.wanted_of_estimate_stage(asked, get_target(target)) is wanted
