@@ -136,6 +136,40 @@ def _onnx() -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
 
 
+def pixels_model(folder: Path, backend: Backend) -> Path:
+    """Write a model that maps bytes of shape [1, 3, height, width] to their 255th parts, for any size."""
+    path = folder / f"pixels{SUFFIX[backend]}"
+    if backend == "executorch":
+        import torch
+        from executorch.exir import to_edge_transform_and_lower
+
+        class Scaled(torch.nn.Module):
+            def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+                return pixels.to(torch.float32) / 255
+
+        sides = {2: torch.export.Dim("height", min=2, max=16), 3: torch.export.Dim("width", min=2, max=16)}
+        example = (torch.zeros(1, 3, 8, 12, dtype=torch.uint8),)
+        program = torch.export.export(Scaled(), example, dynamic_shapes=(sides,))
+        path.write_bytes(to_edge_transform_and_lower(program).to_executorch().buffer)
+        return path
+    from onnx import TensorProto, helper
+
+    shape = [1, 3, "height", "width"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["values", "most"], ["y"]),
+        ],
+        "pixels",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [helper.make_tensor("most", TensorProto.FLOAT, [], [255.0])],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+    return path
+
+
 @functools.cache
 def inputs() -> tuple[Arrays, ...]:
     random = np.random.default_rng(5)

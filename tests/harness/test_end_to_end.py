@@ -152,6 +152,39 @@ def test_onnxruntime_on_an_emulated_arm64_device(monkeypatch: pytest.MonkeyPatch
     check_measured(measured)
 
 
+def test_state_begins_anew_in_every_launch(phones: tuple[TestDevice, ...]) -> None:
+    """Neither the timed calls nor an earlier launch on the device is in the outputs that are judged."""
+    runners.host_runner("executorch")
+    path = runners.model("executorch", keeps_state=True)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    task = BenchTask("summing", path, sha256, "executorch", runners.inputs(), keeps_state=True)
+    for launch in session(benched([task], SICK)[SICK]).launches:
+        total = np.ones((2, 3), np.float32)  # what the file holds
+        for (a, b), (came,) in zip(runners.inputs(), launch.outputs, strict=True):
+            total = total + a
+            np.testing.assert_allclose(came, total + b, rtol=1e-5, atol=1e-5)
+
+
+PIXELS = tuple(
+    (np.random.default_rng(height).integers(0, 256, (1, 3, height, width), np.uint8),)
+    for height, width in ((4, 6), (9, 5), (4, 16))
+)
+"""Photos as apps have them, each of another size."""
+
+
+@pytest.mark.parametrize("backend", ["executorch", "onnxruntime"])
+def test_pixels_of_any_size(phones: tuple[TestDevice, ...], tmp_path: Path, backend: Backend) -> None:
+    """Artifacts with preprocessing inside take bytes, and those with dynamic shapes each input's own."""
+    runners.host_runner(backend)
+    path = runners.pixels_model(tmp_path, backend)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    measured = session(benched([BenchTask("pixels", path, sha256, backend, PIXELS)], SICK)[SICK])
+    for launch in measured.launches:
+        assert len(launch.durations_ns) >= PLAN.min_iterations
+        for (photo,), (came,) in zip(PIXELS, launch.outputs, strict=True):
+            np.testing.assert_allclose(came, photo.astype(np.float32) / 255, rtol=1e-5, atol=1e-6)
+
+
 # --- The command line
 
 
