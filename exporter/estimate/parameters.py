@@ -46,7 +46,7 @@ class Fit:
     spread: Mapping[str, Spread]
     """Number of threads -> interval."""
     operators: Mapping[str, float]
-    """Without counts: cycles of a "mac", of a "depthwise" one, and of a "value" that is read or written."""
+    """Cycles of a "mac", of a "depthwise" one, and of a "value" read or written: for what is not counted."""
     operators_spread: Mapping[str, Spread]
     graph: Mapping[str, float]
     """Where no graph can be read: cycles of a "flop", of a "byte" of weights and of a "kernel"."""

@@ -170,7 +170,7 @@ GRAPH = GraphWork(macs=280_000_000, depthwise_macs=20_700_000, values=26_400_000
 
 
 def test_a_graph_tells_more_than_flops() -> None:
-    """Without counts, operators give a narrower interval than FLOPs, and a note tells the basis."""
+    """Operators give a narrower interval than FLOPs where nothing is counted, and a note tells the basis."""
     by_graph, by_flops = estimated(None, graph=GRAPH), estimated(None)
     assert by_graph.high_ms / by_graph.low_ms < by_flops.high_ms / by_flops.low_ms
     assert any("the operators of the graph" in note for note in by_graph.notes)

@@ -154,7 +154,7 @@ def pixels_model(folder: Path, backend: Backend) -> Path:
         return path
     from onnx import TensorProto, helper
 
-    shape = [1, 3, "height", "width"]
+    shape: list[str | int | None] = [1, 3, "height", "width"]
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),

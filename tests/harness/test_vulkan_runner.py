@@ -100,7 +100,7 @@ def test_vulkan_is_measured_through_adbd(
 def test_it_runs_on_the_software_driver_alone(
     vulkan_build: Path, vulkan_task: BenchTask, tmp_path: Path
 ) -> None:
-    """Without the driver beside it the runner fails: no other Vulkan, and no CPU kernel, stands in."""
+    """The runner fails where its driver is missing: no other Vulkan, and no CPU kernel, stands in."""
     runner = runner_build._runner_in_build(vulkan_build, "vulkan")
     beside = tmp_path / "program"
     beside.mkdir()
