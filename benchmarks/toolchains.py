@@ -4,9 +4,9 @@
 
 Makes a virtual environment in FOLDER (5 GB with CUDA's libraries) with the given versions; packages that are
 not named have those of the first tested set. This environment and that one then export the sample MobileNetV2
-for a phone, take networks of the zoo through all formats, and run the tests of `--tests`. Ends with 1 where
-an artifact or a test that passes here does not pass there. `FOLDER/*.json` keeps the outcomes, and a second
-call repeats only those parts that have none.
+for a phone, take networks of the zoo through all formats, and run the fast tests of `--tests`. Ends with 1
+where an artifact or a test that passes here does not pass there. `FOLDER/*.json` keeps the outcomes, and a
+second call repeats only those parts that have none.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _zoo_lines(text: str) -> Iterator[tuple[str, str]]:
 
 def pytest_outcomes(python: Path, report: Path, tests: Sequence[str]) -> Outcomes:
     """Run tests, and read what became of each."""
-    run = _called(python, "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests)
+    run = _called(
+        python, "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", f"--junitxml={report}", *tests
+    )
     if not report.is_file():
         return {"tests": f"no report: {run.stdout.strip()[-300:]}"}
     return dict(_junit_outcomes(ET.parse(report).getroot()))

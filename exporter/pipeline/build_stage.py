@@ -333,6 +333,6 @@ def _build_stage_key_of_artifact(context: Context, source: Source, variant: Vari
         facts.inputs,
         facts.outputs,
         request.torchscript,
-        (request.about, facts.labels, facts.preprocessing, facts.image) if variant.format == "coreml" else (),
+        (request.about, facts.labels, facts.preprocessing, facts.image),
         data,
     )

@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exporter.errors import LoweringError
+from exporter.formats.metadata import LABELS_KEY
 from exporter.records import About, Captured, TensorSpec
-
-LABELS_KEY = "classes"
-"""The metadata key of the labels, a JSON list in the order of the scores."""
 
 
 def package_description(spec: Any, captured: Captured) -> None:

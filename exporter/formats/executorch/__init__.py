@@ -10,6 +10,7 @@ from exporter.errors import LoweringError
 from exporter.formats.executorch.executorch_lowering import lower_to_executorch
 from exporter.formats.executorch.executorch_runtime import load_in_executorch_runtime as load
 from exporter.formats.executorch.pte import read_pte as structure
+from exporter.formats.metadata import metadata_as_json
 from exporter.records import Captured, Emission, Variant
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     try:
-        data = lower_to_executorch(captured.program, variant.backend, captured.dynamic)
+        data = lower_to_executorch(
+            captured.program, variant.backend, captured.dynamic, metadata_as_json(captured.about)
+        )
     except Exception as error:
         # The compiler's passes raise errors of any type on a graph that they don't know.
         raise lowering_error(error, captured.program) from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
+from exporter.formats.metadata import model_metadata
 from exporter.formats.onnx import (
     onnx_contents,
     onnx_export,
@@ -17,7 +18,7 @@ from exporter.formats.onnx import (
     ort_file,
 )
 from exporter.formats.onnx.size_guards import onnx_with_size_guards
-from exporter.records import QUANTIZED, Array, Captured, Emission, Runner, Sample, Structure, Variant
+from exporter.records import QUANTIZED, About, Array, Captured, Emission, Runner, Sample, Structure, Variant
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -49,12 +50,29 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     try:
         model, notes = _onnx_model(captured, variant)
         model = onnx_with_size_guards(model, captured.dynamic)
-        path.write_bytes(ort_convert.convert_to_ort(model) if variant.suffix == ".ort" else model)
+        told = onnx_metadata(captured.about)
+        if variant.suffix == ".ort":
+            path.write_bytes(ort_convert.convert_to_ort(model + told if told else model))
+        else:
+            with path.open("wb") as file:
+                file.write(model)
+                file.write(told)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
     return Emission(path, (*notes, ORT_NOTE) if variant.suffix == ".ort" else notes)
+
+
+def onnx_metadata(about: About) -> bytes:
+    """Return the metadata properties in bytes that are written after a model's own, without a copy of it."""
+    import onnx
+
+    proto = onnx.ModelProto()
+    for key, text in model_metadata(about).items():
+        proto.metadata_props.add(key=key, value=text)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
 
 
 def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
 from exporter.checkpoints.packed_archive import pack_archive
 from exporter.errors import LoweringError
+from exporter.formats.metadata import METADATA, metadata_as_json
 from exporter.formats.torchscript.scripting import script_or_trace
 from exporter.formats.torchscript.size_guards import guard_sizes_of_torchscript
 from exporter.formats.torchscript.torchscript_archive import SIGNATURE
@@ -61,9 +62,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         try:
             optimised, note = _optimise_torchscript(script)
             guard_sizes_of_torchscript(optimised, captured.dynamic)
-            optimised._save_for_lite_interpreter(
-                str(path), _extra_files={SIGNATURE: _torchscript_signature(captured)}
-            )
+            optimised._save_for_lite_interpreter(str(path), _extra_files=_torchscript_extra_files(captured))
         except Exception as error:
             raise lowering_error(error, captured.program) from error
     return Emission(path, (*notes, note))
@@ -129,6 +128,11 @@ def _optimise_torchscript(script: torch.jit.ScriptModule) -> tuple[torch.jit.Scr
         "Frozen, batch norms folded. PyTorch's own mobile pass did not run: it packs weights for XNNPACK, "
         "which this build of PyTorch lacks."
     )
+
+
+def _torchscript_extra_files(captured: Captured) -> dict[str, str]:
+    told = metadata_as_json(captured.about)
+    return {SIGNATURE: _torchscript_signature(captured)} | ({f"{METADATA}.json": told} if told else {})
 
 
 def _torchscript_signature(captured: Captured) -> str:
