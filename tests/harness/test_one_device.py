@@ -79,6 +79,26 @@ def test_one_input_is_computed_several_times(mode: str, repeatable: bool, tmp_pa
         np.testing.assert_array_equal(session.task.samples[0][0], launch.outputs[0][0])
 
 
+@pytest.mark.parametrize("breaks", [False, True], ids=["the profiler fails", "the cable is pulled"])
+def test_a_profile_that_fails_costs_no_launch(breaks: bool, tmp_path: Path) -> None:
+    """All launches are kept, and the reason why operators have no times is told."""
+    device = Breaking(lambda argv: breaks and "profile" in argv)
+    steps: list[str] = []
+    (session,) = one_device.bench_one_device(
+        device,
+        identity.read_identity(device),
+        lambda backend: Program(sessions.stand_in(tmp_path)),
+        [sessions.task(tmp_path, "fine")],
+        replace(PLAN, profile=True),
+        lambda serial, step: steps.append(step),
+    )
+    assert isinstance(session, Session)
+    assert len(session.launches) == PLAN.launches
+    assert session.operators == ()
+    (told,) = (step for step in steps if "its operators were not timed: " in step)
+    assert ("gone" in told) is breaks
+
+
 def test_launches_alternate(tmp_path: Path) -> None:
     """The order of three tasks is ABC, then CBA."""
     device = HostDevice()
