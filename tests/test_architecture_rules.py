@@ -65,6 +65,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.other_ties",
     "exporter.capture.randomness",
     "exporter.capture.float64_reference",
+    "exporter.capture.scripted",
     "exporter.capture.state",
     "exporter.formats.coreai.coreai_float16",
     "exporter.formats.coreml.interpreter.activations",

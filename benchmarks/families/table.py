@@ -63,7 +63,7 @@ FAMILIES: dict[str, Family] = {
     "minilm": _trained("all-MiniLM-L6-v2, sentence embeddings", "minilm"),
     "silero_vad": _trained(
         "Silero VAD, TorchScript with control flow and state", "silero_vad",
-        "--input-shape", "x=1x512", "--input-value", "sr=16000",
+        "--input-shape", "x=1x512", "--input-value", "sr=16000", "--state", "explicit",
     ),
     "crepe": _trained(
         "CREPE tiny, pitch", "crepe",

@@ -85,7 +85,13 @@ def read_stage_capture(
         ExportError: The checkpoint or the data cannot be read, or the data was changed meanwhile.
     """
     from exporter import data
-    from exporter.capture import captured_program, dynamic_shapes, embedded_preprocessing, explicit_state
+    from exporter.capture import (
+        captured_program,
+        dynamic_shapes,
+        embedded_preprocessing,
+        explicit_state,
+        scripted,
+    )
     from exporter.data import image_input
 
     if request.dynamic and not request.input_shapes:
@@ -112,6 +118,7 @@ def read_stage_capture(
         reader=model.reader,
     )
     data.check_data_unchanged(request.calibration, calibration_digest)
+    model = scripted.model_without_branches(model, samples.verification[0])
     if request.state == "explicit":
         explicit = explicit_state.make_state_explicit(
             model, samples.calibration, samples.verification, samples.choice

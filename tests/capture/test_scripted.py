@@ -1,0 +1,99 @@
+"""TorchScript with branches and state becomes a straight network that computes the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import scripted
+from exporter.errors import CaptureError
+
+
+class Recurrent(nn.Module):
+    """Branches on a number and a size, loops over its layers, and makes its state at the first call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+        self.state = torch.empty(0)
+        self.calls = 0
+
+    def forward(self, x: Tensor, rate: int = 16) -> Tensor:
+        if self.calls == 0 or len(self.state) == 0:
+            self.state = torch.zeros(x.shape[0], 6)
+        self.calls = self.calls + 1
+        x = x * 2 if rate > 8 else x[:, ::2]
+        for layer in self.layers:
+            x = torch.tanh(layer(x + self.state))
+        self.state = x
+        return x
+
+
+class OnValues(nn.Module):
+    """Branches on what a tensor holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 0):
+            return x * 2
+        return x - 1
+
+
+class Counter(nn.Module):
+    """Counts its calls in a number, which its output depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        if self.calls > 1:
+            x = x * 3
+        return x
+
+
+def test_a_straight_network_computes_the_same_from_call_to_call() -> None:
+    """Its state starts as the archive's does, and follows it."""
+    torch.manual_seed(0)
+    archive = torch.jit.script(Recurrent().eval())  # type: ignore[no-untyped-call]
+    calls = [torch.randn(1, 6) for _ in range(4)]
+
+    straight = scripted.straighten_script(archive, calls[:1])
+
+    assert isinstance(straight, scripted.StraightScript)
+    assert straight.states == ("state",)
+    assert len(list(straight.parameters())) == 4
+    with torch.no_grad():
+        for x in calls:
+            assert torch.allclose(straight(x), archive(x))
+
+
+def test_it_keeps_its_weights_and_state_in_an_exported_program() -> None:
+    """`torch.export` takes the straight network, without any branch."""
+    torch.manual_seed(0)
+    archive = torch.jit.script(Recurrent().eval())  # type: ignore[no-untyped-call]
+    straight = scripted.straighten_script(archive, [torch.randn(1, 6)])
+
+    program = torch.export.export(straight, (torch.randn(1, 6),)).run_decompositions()
+
+    assert len(program.graph_signature.parameters) == 4
+    assert list(program.graph_signature.buffers_to_mutate.values()) == ["state"]
+
+
+@pytest.mark.parametrize("network", [OnValues(), Counter()], ids=["values", "counter"])
+def test_what_no_straight_graph_computes_is_refused(network: nn.Module) -> None:
+    """A branch on a tensor's values, or on the number of calls, would be taken as the example took it."""
+    archive = torch.jit.script(network.eval())  # type: ignore[no-untyped-call]
+
+    with pytest.raises(CaptureError, match="straight graph|first call"):
+        scripted.straighten_script(archive, [torch.randn(1, 6)])
+
+
+def test_other_networks_stay_as_they_are() -> None:
+    """Neither a network of Python nor TorchScript without branches is recorded."""
+    plain = nn.Linear(6, 6)
+    traced = torch.jit.trace(nn.Linear(6, 6), torch.zeros(1, 6))  # type: ignore[no-untyped-call]
+
+    assert scripted.straighten_script(plain, [torch.zeros(1, 6)]) is plain
+    assert scripted.straighten_script(traced, [torch.zeros(1, 6)]) is traced
