@@ -32,9 +32,13 @@ SIGNS = (
     ("ssd300", "head.classification_head.module_list."),
 )
 """Beginning of the names of detectors -> of those of their tensors; the first that the file has counts."""
-TWO_STAGES = ("keypointrcnn", "maskrcnn", "fasterrcnn")
+TWO_STAGES = ("fasterrcnn",)
+THREE_STAGES = ("keypointrcnn", "maskrcnn")
+WITHOUT_EPSILON = ("retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn")
+"""Networks whose first published weights were trained with batch norms that add nothing to variances."""
 CLASSES = 91
 """Classes of COCO's networks, with one for the background."""
+IN_THE_APP = "docs/guides/detectors.md has it in Python, Kotlin and Swift"
 MULTIPLE = 32
 """Sides of the input of a network with a feature pyramid: torchvision pads photos up to this."""
 
@@ -71,8 +75,7 @@ def torchvision_detector(
         name: The network that the user named; empty tries all.
 
     Raises:
-        ArchitectureError: It is a detector of two stages, whose second one has as many inputs as the first
-            finds.
+        ArchitectureError: It has masks or keypoints, computed for as many boxes as stay.
         UsageError: The input's size does not suit the network.
     """
     for weights in readings:
@@ -163,47 +166,70 @@ def _construct_torchvision_detector(known: KnownDetector) -> Any:
 def _built_torchvision_detector(
     known: KnownDetector, weights: Weights, sha256: str, size: tuple[int, int] | None
 ) -> Built:
-    from exporter.architectures.detector_heads import DetectorHeads
-
     title = PREFIX + known.name
-    if known.name.startswith(TWO_STAGES):
+    if known.name.startswith(THREE_STAGES):
         raise ArchitectureError(
-            f"The file holds {title}, a detector of two stages: the second one runs once for every box that "
-            "the first finds, as often as that may be, which no format for phones expresses.",
-            "Train a detector of one stage (ssdlite320_mobilenet_v3_large, retinanet_resnet50_fpn_v2, "
-            "fcos_resnet50_fpn), or write the part that you need as a function: --arch mypkg.nets:make_net.",
+            f"The file holds {title}: its masks or keypoints are computed once for every box that stays, as "
+            "many as that may be, which no format for phones expresses.",
+            "Train a detector of one stage (Ultralytics' yolov8n-pose has keypoints, yolov8n-seg has masks), "
+            "or write the part that you need as a function: --arch mypkg.nets:make_net.",
             code="EM-TWO-STAGES",
         )
     network = _construct_torchvision_detector(known)
     notes = weight_loading.load_weights(network, (weights,), title, assign=True)
     published = find_published_torchvision_detector(known.name, sha256)
-    if (
-        published is not None
-        and str(published).endswith("COCO_V1")
-        and known.name == "retinanet_resnet50_fpn"
-    ):
+    if published is not None and str(published).endswith("COCO_V1") and known.name in WITHOUT_EPSILON:
         _set_torchvision_detector_epsilon(network, 0.0)
     photo = _torchvision_detector_photo(network.transform, size)
     height, width = photo.preprocessing.crop
     if network.transform.fixed_size is None:
         _check_torchvision_detector_size(title, height, width)
-    module = DetectorHeads(network, (height, width))
-    settings = (
-        f"score_threshold={network.score_thresh:g}, iou_threshold={network.nms_thresh:g}, "
-        f"candidates={network.topk_candidates}, detections={network.detections_per_img}"
-    )
+    heads = _region_heads if known.name.startswith(TWO_STAGES) else _one_stage_heads
+    module, outputs = heads(network, (height, width))
     return Built(
         module=module,
         architecture=title,
         notes=(
             f"{len(weights.tensors)} tensors match {title} with {known.classes} classes exactly",
             *notes,
-            f"the outputs are {module.rows} boxes as corners in pixels, and a score for each class"
-            + (", without the background's" if module.has_background else ""),
-            f"the app does the rest, with {settings}: docs/guides/detectors.md has it in Python, Kotlin and "
-            "Swift",
+            *outputs,
         ),
         photo=photo,
+    )
+
+
+def _one_stage_heads(network: Any, size: tuple[int, int]) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Wrap a detector of one stage, and say what the app does with its outputs."""
+    from exporter.architectures.detector_heads import DetectorHeads
+
+    module = DetectorHeads(network, size)
+    settings = (
+        f"score_threshold={network.score_thresh:g}, iou_threshold={network.nms_thresh:g}, "
+        f"candidates={network.topk_candidates}, detections={network.detections_per_img}"
+    )
+    return module, (
+        f"the outputs are {module.rows} boxes as corners in pixels, and a score for each class"
+        + (", without the background's" if module.has_background else ""),
+        f"the app does the rest, with {settings}: {IN_THE_APP}",
+    )
+
+
+def _region_heads(network: Any, size: tuple[int, int]) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Wrap a Faster R-CNN, and say what the app does with its outputs."""
+    from exporter.architectures.region_heads import RegionHeads
+
+    module = RegionHeads(network, size)
+    regions, boxes = network.rpn, network.roi_heads
+    settings = (
+        f"levels={list(module.levels)}, region_threshold={regions.score_thresh:g}, "
+        f"region_overlap={regions.nms_thresh:g}, regions={regions.post_nms_top_n()}, "
+        f"score_threshold={boxes.score_thresh:g}, iou_threshold={boxes.nms_thresh:g}, "
+        f"detections={boxes.detections_per_img}"
+    )
+    return module, (
+        f"the outputs are the {sum(module.levels)} regions that the first stage may keep, and for each of "
+        "them the second stage's boxes and scores by class, without the background's",
+        f"the app does the rest, with {settings}: {IN_THE_APP}",
     )
 
 

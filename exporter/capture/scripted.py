@@ -80,7 +80,8 @@ def straighten_script(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     """
     if not isinstance(module, torch.jit.ScriptModule) or not _has_branches(module):
         return module
-    fresh, used = copy_module_for_calls(module), copy_module_for_calls(module)
+    fresh: Any = copy_module_for_calls(module)
+    used: Any = copy_module_for_calls(module)
     with torch.no_grad():
         outputs = fresh(*_copied_script_inputs(inputs))
         states = _first_script_states(used, fresh)
@@ -99,7 +100,7 @@ def straighten_script(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
 
 def _has_branches(module: torch.jit.ScriptModule) -> bool:
     try:
-        pending = [module.inlined_graph]
+        pending: list[Any] = [module.inlined_graph]
     except RuntimeError:  # a method that cannot be inlined
         return True
     while pending:
@@ -132,7 +133,7 @@ def _script_tensors(module: torch.jit.ScriptModule) -> dict[str, Tensor]:
     tensors = {}
     for path, part in module.named_modules():
         own: Any = part
-        kind = torch._C.ConcreteModuleType.from_jit_type(own._c._type())
+        kind: Any = torch._C.ConcreteModuleType.from_jit_type(own._c._type())
         names = [*kind.get_attributes(), *(name for name, _ in own.named_buffers(recurse=False))]
         for name in names:
             value = own._c.getattr(name)

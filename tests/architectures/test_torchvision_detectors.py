@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.architectures import build_architecture, skeleton, weight_loading
+from exporter.architectures import build_architecture, skeleton, torchvision_detectors, weight_loading
 from exporter.architectures.detector_heads import DetectorHeads
 from exporter.architectures.torchvision_detectors import KnownDetector, find_published_torchvision_detector
 from exporter.checkpoints import read_checkpoint
@@ -25,11 +26,16 @@ SIZE = (64, 96)
 @pytest.fixture(scope="module")
 def tail() -> Callable[..., list[tuple[float, int, Any]]]:
     """Return the page's Python function."""
-    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    names: dict[str, Any] = {}
-    exec(code, names)  # the page's own code, which its readers paste
-    function: Callable[..., list[tuple[float, int, Any]]] = names["detections"]
+    function: Callable[..., list[tuple[float, int, Any]]] = page_functions()["detections"]
     return function
+
+
+def page_functions() -> dict[str, Any]:
+    """Return the page's Python functions, which its readers paste, by name."""
+    names: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE):
+        exec(code, names)
+    return names
 
 
 @pytest.fixture
@@ -111,11 +117,63 @@ def test_boxes_scores_and_the_page_s_function_are_torchvision_s_detections(
     assert np.allclose([box for _, _, box in actual], expected["boxes"], atol=1e-3)
 
 
+def test_regions_and_the_page_s_functions_are_torchvision_s_detections(
+    suppression: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Faster R-CNN's exported outputs, through the page's functions, give the detections of torchvision."""
+    from importlib import import_module
+
+    from torchvision.models.detection import faster_rcnn
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.ops import MultiScaleRoIAlign, poolers
+
+    def align(feature: Any, rois: Any, output_size: Any, spatial_scale: float, sampling_ratio: int) -> Any:
+        # torchvision's own code in Python, as its operators may not load beside this torch
+        plain = import_module("torchvision.ops.roi_align")._roi_align
+        return plain(feature, rois, spatial_scale, *output_size, sampling_ratio, False)
+
+    monkeypatch.setattr(poolers, "roi_align", align)
+    torch.manual_seed(5)
+    network = faster_rcnn.FasterRCNN(
+        Pyramid(),
+        4,
+        rpn_anchor_generator=AnchorGenerator(((16, 24), (32, 48)), ((0.5, 1.0),) * 2),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1"], 7, 2, canonical_scale=32),
+        rpn_pre_nms_top_n_test=100,
+        rpn_post_nms_top_n_test=150,
+        rpn_score_thresh=0.3,
+        image_mean=[0.0] * 3,
+        image_std=[1.0] * 3,
+        min_size=SIZE[0],
+        max_size=max(SIZE),
+    ).eval()
+    for name, parameter in [*network.rpn.named_parameters(), *network.roi_heads.named_parameters()]:
+        torch.nn.init.normal_(parameter, std=0.08 if name.endswith("weight") else 0.3)
+    photo = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        (expected,) = network([photo[0]])
+        module, notes = torchvision_detectors._region_heads(network, SIZE)
+        outputs = {name: value[0].numpy() for name, value in module(photo).items()}
+
+    settings = dict(re.findall(r"(\w+)=(\[[\d, ]+\]|[\d.e-]+)", notes[1]))
+    actual = page_functions()["two_stage_detections"](
+        outputs["regions"],
+        outputs["objectness"],
+        outputs["boxes"],
+        outputs["scores"],
+        {name: ast.literal_eval(value) for name, value in settings.items()},
+    )
+
+    assert module.levels == (100, 96)  # the most, and all
+    assert len(actual) == len(expected["scores"]) > 10
+    assert np.allclose([score for score, _, _ in actual], expected["scores"], atol=1e-6)
+    assert [column + 1 for _, column, _ in actual] == expected["labels"].tolist()
+    assert np.allclose([box for _, _, box in actual], expected["boxes"], atol=1e-3)
+
+
 @pytest.fixture(scope="module")
 def ssdlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save an SSDLite with six classes, wrapped as in data-parallel training."""
-    from exporter.architectures import torchvision_detectors
-
     torch.manual_seed(0)
     known = KnownDetector("ssdlite320_mobilenet_v3_large", 6, full_tail=True)
     network = torchvision_detectors._construct_torchvision_detector(known).to_empty(device="cpu")
@@ -147,9 +205,9 @@ def checkpoint_of_detector(name: str, classes: int) -> Checkpoint:
 
 
 def test_a_detector_of_two_stages_is_refused_by_its_name() -> None:
-    """Faster R-CNN is recognised, and refused with the reason."""
-    with pytest.raises(ArchitectureError, match=r"fasterrcnn_mobilenet_v3_large.*two stages"):
-        build_architecture(checkpoint_of_detector("fasterrcnn_mobilenet_v3_large_320_fpn", 3))
+    """Keypoint R-CNN is recognised, and refused with the reason."""
+    with pytest.raises(ArchitectureError, match=r"keypointrcnn_resnet50_fpn.*every box that stays"):
+        build_architecture(checkpoint_of_detector("keypointrcnn_resnet50_fpn", 2))
 
 
 def test_a_pyramid_takes_multiples_of_32_only(monkeypatch: pytest.MonkeyPatch) -> None:
