@@ -224,6 +224,10 @@ def classes_exchanged(graph: Any) -> None:
     after_output("Gather", np.array([0, 1, 2, 3, 4, 5, 6, 9, 8, 7]), axis=1)(graph)
 
 
+def classes_rolled(graph: Any) -> None:
+    after_output("Gather", np.roll(np.arange(10), 1), axis=1)(graph)
+
+
 def clipped_class(graph: Any) -> None:
     """One class's score stops where it begins to matter."""
     ceiling = np.full((1, 10), 1e9, np.float32)
@@ -459,10 +463,17 @@ FAULTS = (
         for what, edit, words in (
             ("an output cast to float64", cast_output(TensorProto.DOUBLE), "output types are float64"),
             ("an output cast to float16", cast_output(TensorProto.FLOAT16), "output types are float16"),
+            ("an output cast to int64", cast_output(TensorProto.INT64), "output types are int64"),
+            ("an output as yes or no", cast_output(TensorProto.BOOL), "output types are bool"),
             ("an input of another type", cast_input(TensorProto.DOUBLE), "input types are float64"),
+            ("an input of half precision", cast_input(TensorProto.FLOAT16), "input types are float16"),
+            ("an input of bytes", cast_input(TensorProto.UINT8), "input types are uint8"),
             ("an input renamed", renamed("input", "pixels"), "input names are pixels"),
             ("an output renamed", renamed("output", "scores"), "output names are scores"),
             ("a dead class", dead_class(3), "logits[..., 3] is dead"),
+            ("the first class dead", dead_class(0), "logits[..., 0] is dead"),
+            ("the last class dead", dead_class(9), "logits[..., 9] is dead"),
+            ("all classes one further", classes_rolled, "such channels are wrong"),
             ("a class negated", classes(negated_class), "logits[..., 8] reaches"),
             ("a class shifted", classes(shifted_class), "logits[..., 4] reaches"),
             ("two classes exchanged", classes_exchanged, "2 of 10 such channels are wrong"),
