@@ -116,7 +116,8 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
                 prepared.device, lambda: _run_and_fetch_launch(prepared, task, base)
             )
         outputs, repeatable = repeated_for_launch(
-            prepared.device, lambda: _fetch_launch_outputs(prepared, task, result, base)
+            prepared.device,
+            lambda: _fetch_launch_outputs(prepared, task, result, base, _launch_repeats(task)),
         )
     finally:
         with contextlib.suppress(DeviceError):
@@ -145,7 +146,7 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
         ), int((prepared.config.max_seconds + LOAD_S) * NANOSECONDS)
     run_for_push(device, "rm", "-rf", base)
     run_for_push(device, "mkdir", "-p", f"{base}/outputs")
-    job = _launch_job(prepared, task, base, REPEATS)
+    job = _launch_job(prepared, task, base, _launch_repeats(task))
     _send_launch_job(prepared, job.model_dump_json(), f"{base}/job.json")
     program = prepared.files.programs[task.backend]
     start_ns = time.monotonic_ns()
@@ -207,6 +208,11 @@ def launch_on_edges(prepared: PreparedDevice, task: BenchTask) -> tuple[Sample, 
     finally:
         with contextlib.suppress(DeviceError):
             device.run("rm", "-rf", base)
+
+
+def _launch_repeats(task: BenchTask) -> int:
+    """Return how often the first sample is computed once more: never where a call changes the next."""
+    return 0 if task.keeps_state else REPEATS
 
 
 def _launch_job(prepared: PreparedDevice, task: BenchTask, base: str, repeats: int = 0) -> Job:
@@ -327,7 +333,7 @@ def _launch_output_sizes(device: Device, *paths: str) -> list[int]:
 
 
 def _fetch_launch_outputs(
-    prepared: PreparedDevice, task: BenchTask, result: Result, base: str, repeats: int = REPEATS
+    prepared: PreparedDevice, task: BenchTask, result: Result, base: str, repeats: int
 ) -> tuple[tuple[Sample, ...], bool]:
     """Return the outputs of the task's samples, and whether the first sample gave the same each time."""
     runner_results.check_runner_result_outputs(result, task, f"{base}/outputs", repeats)

@@ -263,3 +263,19 @@ def test_a_failure_on_edge_inputs_is_the_session_s(tmp_path: Path) -> None:
     assert len(session.launches) == 2
     assert session.edge_outputs == ()
     assert "it broke" in session.edge_failure
+
+
+def test_a_model_with_state_repeats_no_input(tmp_path: Path) -> None:
+    """Its second answer to one input is another: that is no fault of the device's."""
+    device = HostDevice()
+    task = replace(sessions.task(tmp_path, "changing"), keeps_state=True)
+    (session,) = one_device.bench_one_device(
+        device,
+        identity.read_identity(device),
+        lambda backend: Program(sessions.stand_in(tmp_path)),
+        [task],
+        PLAN,
+        lambda serial, step: None,
+    )
+    assert isinstance(session, Session)
+    assert all(launch.repeatable and len(launch.outputs) == 2 for launch in session.launches)
