@@ -21,22 +21,20 @@ from android_harness import (
     phone_settings,
     push,
     readiness,
-    runner_build,
 )
 from android_harness.errors import DeviceError, HarnessError
 from android_harness.one_device import Failed, Measured, Observer, Programs
-from android_harness.push import Program
 from android_harness.records import (
     HOST,
     BenchConfig,
     BenchTask,
-    Build,
     Device,
     Gate,
     Identity,
     Session,
     State,
 )
+from android_harness.runner_programs import runner_programs_for_device
 
 POLL_S = 0.5
 WAKE_S = 10.0
@@ -119,7 +117,7 @@ def bench_all_devices(
                 config,
                 soc,
                 stoppable,
-                programs or built_for_all_devices,
+                programs or runner_programs_for_device,
                 stop,
                 _storing_all_devices(measured, device.serial, stop),
                 saved,
@@ -152,30 +150,6 @@ def _stop_all_on_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number in changed:
             signal.signal(number, before[number])
-
-
-def built_for_all_devices(device: Device, identity: Identity) -> Programs:
-    """Return the runners that `runner build` made for the device's kind of system.
-
-    Raises:
-        SetupError: They are not built.
-        DeviceError: The device does not answer.
-    """
-    target = _target_of_any_device(device, identity)
-    return lambda backend: _program_for_all_devices(runner_build.find_runner_build(target, backend))
-
-
-def _program_for_all_devices(binary: Path) -> Program:
-    """Return a runner with the libraries next to it: even on the host it is copied to another folder."""
-    beside = (path for pattern in ("*.so*", "*.json") for path in binary.parent.glob(pattern))
-    return Program(binary, tuple(sorted(path for path in beside if path.is_file())))
-
-
-def _target_of_any_device(device: Device, identity: Identity) -> Build:
-    if identity.machine != "aarch64":
-        return "host"
-    android = device.run("test", "-e", "/system/bin/linker64").exit_code == 0
-    return "android-arm64" if android else "linux-arm64"
 
 
 def _all_devices_done(futures: Sequence[Future[Outcome]]) -> bool:

@@ -10,7 +10,8 @@ from exporter.config import targets
 from exporter.config.request import Request
 from exporter.formats import VARIANTS
 from exporter.pipeline.context import Context, Observer
-from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
+from exporter.pipeline.workers.jobs import Job, JobOutcome
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.staging import Staging
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import lookalike_doubts, network_index, reparametrized, skeleton, weight_loading
+from exporter.architectures import (
+    lookalike_doubts,
+    network_index,
+    skeleton,
+    torchvision_identification,
+    weight_loading,
+)
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.preprocessing import resize_preprocessing
 from exporter.architectures.weight_readings import Weights
-from exporter.checkpoints import foreign_files
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint
 
@@ -21,16 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 PREFIX = "torchvision/"
-OWN_FACTORY_HINT = (
-    "For a network of your own, say which function makes it: `--arch mypkg.nets:make_net` "
-    "(with `--arch-arg name=value` for its arguments)."
-)
-OLD_KEYS = (
-    # DenseNets and vision transformers as their published files, still, spell them.
-    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
-    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
-    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
-)
 NOT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone", "quantize", "progress")
 TRANSFORM_INPUT = ("googlenet", "inception_v3")
 
@@ -54,9 +48,11 @@ def infer_torchvision(
             file says that it is another one.
         UsageError: The builder does not take the arguments.
     """
-    match = _identify_in_torchvision(readings)
+    match = torchvision_identification.identify_torchvision(readings)
     if match is None:
-        raise unknown_to_torchvision([weights.shapes for weights in readings])
+        raise torchvision_identification.torchvision_identification_error(
+            [weights.shapes for weights in readings]
+        )
     weights, entry, comparison = match
     published = _find_torchvision_recipe(entry, checkpoint.sha256) is not None
     warnings = lookalike_doubts.lookalike_doubts(
@@ -98,7 +94,7 @@ def torchvision_by_name(
     weights, entry, comparison = max(
         (
             (weights, entry, entry.compare(weights.shapes))
-            for weights in _current_torchvision_readings(readings)
+            for weights in torchvision_identification.readings_for_torchvision_identification(readings)
             for entry in entries
         ),
         key=lambda candidate: (candidate[2].exact, candidate[2].likeness),
@@ -111,61 +107,11 @@ def torchvision_by_name(
     elif arguments:
         notes = (f"{len(weights.tensors)} tensors match {PREFIX}{name} with the given arguments",)
     else:
-        raise weight_loading.weight_loading_mismatch(comparison, _other_torchvision_network(readings))
+        raise weight_loading.weight_loading_mismatch(
+            comparison, torchvision_identification.other_network_for_torchvision_identification(readings)
+        )
     weights = weights.noted(weights.tensors, *notes)
     return _build_torchvision(name, entry, comparison, weights, sha256, arguments, size)
-
-
-def _identify_in_torchvision(
-    readings: Sequence[Weights],
-) -> tuple[Weights, network_index.IndexEntry, network_index.IndexComparison] | None:
-    """Return the first reading that fits a known network; complete and unchanged readings come first."""
-    for weights in _current_torchvision_readings(readings):
-        match = network_index.identify_in_network_index(weights.shapes)
-        if match:
-            return (weights, *match)
-    return None
-
-
-def _current_torchvision_readings(readings: Sequence[Weights]) -> Iterator[Weights]:
-    """Yield each reading with today's names; then without leftovers of training and FLOP counting."""
-    respelt = [_current_torchvision_keys(weights) for weights in readings]
-    yield from respelt
-    for weights in respelt:
-        plain = weight_loading.weight_loading_without_unused(reparametrized.merge_reparametrized(weights))
-        if plain is not weights:
-            yield plain
-
-
-def unknown_to_torchvision(readings: Sequence[Mapping[str, network_index.Shape]]) -> ArchitectureError:
-    """Describe weights that fit no known network by the networks that are closest.
-
-    Args:
-        readings: Name -> shape of the tensors, by each way to name them.
-    """
-    if kind := foreign_files.foreign_file_by_names(readings[0]):
-        name = next(key for key in readings[0] if kind.names.search(key))
-        return ArchitectureError(
-            f"The file holds {kind.title}: it has {network_index.printable_network_index_key(name)}, "
-            "which no known network has.",
-            kind.advice,
-        )
-    ranked = [(network_index.near_misses_in_network_index(shapes), shapes) for shapes in readings]
-    nearest, shapes = max(ranked, key=lambda pair: pair[0][0].likeness if pair[0] else 0.0)
-    if not nearest:
-        keys = ", ".join(network_index.printable_network_index_key(key) for key in list(shapes)[:3])
-        return ArchitectureError(
-            f"No known network has these {len(shapes)} tensors, nor any of them ({keys}, ...)."
-            if len(shapes) > 3
-            else f"No known network has these {len(shapes)} tensors ({keys}).",
-            OWN_FACTORY_HINT,
-        )
-    closest = ", ".join(f"{c.title} ({c.matched} of {len(c.tensors)} tensors match)" for c in nearest)
-    return ArchitectureError(
-        f"No known network has exactly these {len(shapes)} tensors. Closest: {closest}. "
-        f"Against {nearest[0].title}: {nearest[0].summary()}.",
-        OWN_FACTORY_HINT,
-    )
 
 
 def torchvision_photo(entry: network_index.IndexEntry, bindings: Mapping[str, int], sha256: str) -> Photo:
@@ -198,7 +144,7 @@ def torchvision_image_side(entry: network_index.IndexEntry, bindings: Mapping[st
         raise ArchitectureError(
             f"{entry.first('positions')} has {bindings['positions']} positions: a class token and {patches} "
             "patches, which make no square image.",
-            OWN_FACTORY_HINT,
+            torchvision_identification.OWN_FACTORY_HINT,
         )
     return patch * math.isqrt(patches)
 
@@ -329,22 +275,6 @@ def _find_torchvision_recipe(
     return next((recipe for recipe in entry.recipes if sha256.startswith(recipe.sha256_prefix)), None)
 
 
-def _current_torchvision_keys(weights: Weights) -> Weights:
-    """Respell the keys of files from before torchvision renamed some layers."""
-    renamed = {_current_torchvision_key(key) for key in weights.tensors}
-    changed = len(renamed - weights.tensors.keys())
-    if not changed or len(renamed) != len(weights.tensors):
-        return weights
-    note = f"{changed} keys are spelt as in old torchvision files; respelt as today's"
-    return weights.respelt(_current_torchvision_key, note)
-
-
-def _current_torchvision_key(key: str) -> str:
-    for pattern, replacement in OLD_KEYS:
-        key = pattern.sub(replacement, key)
-    return key
-
-
 def _check_torchvision_name(name: str) -> None:
     builders = skeleton.skeleton_builders()
     if name in builders:
@@ -352,8 +282,3 @@ def _check_torchvision_name(name: str) -> None:
     nearest = difflib.get_close_matches(name, builders, n=3)
     suggestion = "Did you mean " + " or ".join(PREFIX + n for n in nearest) + "?" if nearest else ""
     raise UsageError(f"torchvision has no network named {name!r}.", suggestion, code="EM-ARCH")
-
-
-def _other_torchvision_network(readings: Sequence[Weights]) -> str:
-    match = _identify_in_torchvision(readings)
-    return f"They fit {match[1].title} exactly: leave --arch out." if match else OWN_FACTORY_HINT

@@ -13,7 +13,7 @@ from exporter.files import PREDICTIONS
 from exporter.pipeline import labelled_predictions, stage_results, task_accuracy
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.stage_results import CheckedArtifactResult, ExtraResults
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import SHIPPABLE, Artifact, Evaluation, TaskAccuracy, TaskEvaluation, TaskName
 from exporter.verify import labelled_loss, reference_io
 from exporter.verify.labelled_loss import LabelledFigures

@@ -33,7 +33,8 @@ from exporter.pipeline import (
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.verify_stage import verify_stage_of_files
-from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
+from exporter.pipeline.workers.jobs import Job, JobOutcome
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Executor, Status
 
 if TYPE_CHECKING:

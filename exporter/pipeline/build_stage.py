@@ -16,7 +16,7 @@ from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
 from exporter.pipeline.read_stage import ensure_read_stage
 from exporter.pipeline.stage_results import BuildResult, load_stage_data
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import QUANTIZED, FormatName, Preprocessing, Purpose, Variant
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.pipeline.cache import Cache
 from exporter.pipeline.context import Run
-from exporter.pipeline.workers.pool import Job, JobOutcome
+from exporter.pipeline.workers.jobs import Job, JobOutcome
 
 
 def _same_cached_step_value(value: Any) -> Any:

@@ -10,7 +10,7 @@ from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source
 from exporter.pipeline.read_stage import ensure_read_stage
 from exporter.pipeline.stage_results import ExtraResults, load_stage_data
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import CurvePoint
 from exporter.verify.sweep_decision import sweep_decision_counts, sweep_decision_warning
 

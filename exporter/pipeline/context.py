@@ -12,7 +12,8 @@ from exporter.config.request import Request
 from exporter.config.targets import Target
 from exporter.files import EVIDENCE
 from exporter.pipeline import cache, stage_results
-from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
+from exporter.pipeline.workers.jobs import Job, JobOutcome
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Variant
 from exporter.staging import Staging
 

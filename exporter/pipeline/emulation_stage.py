@@ -20,7 +20,7 @@ from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key, defau
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, preload_of_context
 from exporter.pipeline.stage_results import BuildResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import Array, Emulation, Limits, Sample, Variant
 from exporter.verify import compare_outputs, judge_artifact, reference_io
 from exporter.verify.reference_io import ReferenceIO

@@ -29,7 +29,8 @@ from exporter.pipeline.context import Context, Event, Observer, Run
 from exporter.pipeline.emulation_stage import SECONDS
 from exporter.pipeline.report_stage import write_report_stage
 from exporter.pipeline.stage_results import BuildResult
-from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
+from exporter.pipeline.workers.jobs import Job, JobOutcome
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report, Variant
 from exporter.verify import budget, estimate_verdicts, reference_io, select_artifact
 

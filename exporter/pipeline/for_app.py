@@ -12,7 +12,8 @@ from exporter.android.records import Answer, Check, Container, Needs
 from exporter.errors import LoweringError, UsageError, VerificationError
 from exporter.files import MANIFEST, digest_file_or_folder, file_inside
 from exporter.pipeline import job_rights
-from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
+from exporter.pipeline.workers.jobs import Job, JobOutcome
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import FormatName
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from exporter.pipeline import cache, stage_results
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, preload_of_context
 from exporter.pipeline.stage_results import CheckedArtifactResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import Latency, Variant
 
 File = tuple[Path, Variant]

@@ -12,7 +12,8 @@ from exporter.errors import ArchitectureError, OverBoundsError
 from exporter.files import file_size_bytes
 from exporter.pipeline import expectations, job_rights, read_stage
 from exporter.pipeline.context import TORCH
-from exporter.pipeline.workers.pool import Job, WorkerPool
+from exporter.pipeline.workers.jobs import Job
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
 
 

@@ -15,7 +15,7 @@ from exporter.pipeline import cache, stage_results
 from exporter.pipeline.cached_steps import Step
 from exporter.pipeline.context import TORCH, Context, Event, Source
 from exporter.pipeline.stage_results import QuantizationResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.quantize import int8_recipe
 from exporter.records import QUANTIZED, Preprocessing, Runner, Sample
 

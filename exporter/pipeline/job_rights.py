@@ -12,7 +12,7 @@ from exporter.config.request import ModelRequest, Request
 from exporter.emulated import arm_tools
 from exporter.files import file_size_bytes
 from exporter.pipeline.cache import default_cache_root
-from exporter.pipeline.workers.pool import JobRights
+from exporter.pipeline.workers.jobs import JobRights
 from exporter.sandbox import Confinement, confinement_memory, confinement_seconds
 from exporter.staging import Staging
 

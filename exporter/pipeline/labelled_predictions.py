@@ -19,7 +19,7 @@ from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of_context
 from exporter.pipeline.read_stage import ensure_read_stage
 from exporter.pipeline.stage_results import LabelsResult, RankedResult, ReadResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import Array, Runner, TaskName, TensorSpec, Variant
 from exporter.verify import accuracy, labelled_loss
 from exporter.verify.labelled_loss import LabelledFigures

@@ -30,7 +30,7 @@ from exporter.pipeline.host_latency import (
 )
 from exporter.pipeline.int8_stage import edges_for_int8_stage, int8_stage_lowering
 from exporter.pipeline.stage_results import CheckedArtifactResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.quantize.operator_ranking import RankedMix
 from exporter.records import SHIPPABLE, Latency, MixedPoint, Preprocessing, Variant, Verdict
 

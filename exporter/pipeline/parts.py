@@ -21,7 +21,8 @@ from exporter.errors import OutputError, UsageError, VerificationError
 from exporter.files import EVIDENCE, MANIFEST, digest_file, digest_file_or_folder, write_text_file
 from exporter.pipeline import job_rights
 from exporter.pipeline.context import TORCH, Observer
-from exporter.pipeline.workers.pool import Job, WorkerPool
+from exporter.pipeline.workers.jobs import Job
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import QUANTIZED, Artifact, Report, Variant
 from exporter.staging import check_empty_before_staging
 from exporter.verify.parts_together import (

@@ -15,7 +15,7 @@ from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
 from exporter.pipeline.job_rights import job_rights_of_own_code
 from exporter.pipeline.stage_results import DATA, ReadResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import About, TensorSpec
 from exporter.report.text import preprocessing_text
 from exporter.sandbox import confinement_seconds, resource_limit_of_seconds_anew

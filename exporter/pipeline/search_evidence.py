@@ -12,7 +12,7 @@ from exporter.pipeline import build_stage, cache, int8_stage, read_stage, stage_
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source
 from exporter.pipeline.stage_results import CheckedArtifactResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import Preprocessing
 
 

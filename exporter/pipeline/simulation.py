@@ -11,7 +11,7 @@ from exporter.files import simulation_file
 from exporter.pipeline import cache
 from exporter.pipeline.cached_steps import Step
 from exporter.pipeline.context import TORCH, Context, Source
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import SIMULATED, Precision, Runner, Sample
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, Source, preload_of_context
 from exporter.pipeline.stage_results import CheckedArtifactResult, CheckResult, ExpectedResult
-from exporter.pipeline.workers.pool import Job
+from exporter.pipeline.workers.jobs import Job
 from exporter.records import SHIPPABLE, Array, Executor, Runner, Sample, Variant, Verdict
 from exporter.sandbox import confinement_seconds
 

@@ -9,7 +9,16 @@ from exporter.records import (
     Artifact,
     Report,
 )
-from exporter.report import html_rows, plots, quantization_cost, snippets, templates, text
+from exporter.report import (
+    accuracy_text,
+    device_text,
+    html_rows,
+    plots,
+    quantization_cost,
+    snippets,
+    templates,
+    text,
+)
 from exporter.verify import budget, sweep_decision
 
 if TYPE_CHECKING:
@@ -41,15 +50,16 @@ def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
             rows=[html_rows.html_row_of_artifact(artifact, report) for artifact in report.artifacts],
             device_rows=[
                 html_rows.html_row_of_device(name, latency, estimated.get(name, ()))
-                for name, latency in text.text_rows_of_devices(report)
+                for name, latency in device_text.device_text_rows(report)
             ],
             no_phone=[
                 text.NO_PHONE[kind]
-                for kind in sorted({latency.evidence for _, latency in text.text_rows_of_devices(report)})
+                for kind in sorted({latency.evidence for _, latency in device_text.device_text_rows(report)})
                 if kind in text.NO_PHONE
             ],
             plots=_html_plots(report, outputs),
             quantization=quantization_cost.quantization_cost_view(report),
+            accuracy=accuracy_text.report_accuracy_text(report),
             accuracy_rows=html_rows.html_rows_of_accuracy(report),
             facts=_html_facts(report),
             snippets=snippets.make_snippets(report),
@@ -108,7 +118,7 @@ def _html_budget_remark(chosen: Artifact, report: Report) -> str:
     if worst is None or worst.evidence != "measured":
         return text.BUDGET_WORDS[report.budget]
     p90 = text.interval_text(worst.p90_ci_ms)
-    return f"{text.BUDGET_WORDS[report.budget]}: p90 {p90}, {text.device_text(worst)}"
+    return f"{text.BUDGET_WORDS[report.budget]}: p90 {p90}, {device_text.device_text(worst)}"
 
 
 def _html_plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str, str, str], ...]:
@@ -127,7 +137,7 @@ def _html_plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tupl
         (
             "On devices",
             "A line per launch: p5 to p95, thick p25 to p75, dot the median. Only «measured» is a phone.",
-            plots.plot_devices(text.text_rows_of_devices(report), report.selected, report.budget_ms),
+            plots.plot_devices(device_text.device_text_rows(report), report.selected, report.budget_ms),
         ),
         (
             "Accuracy lost",

@@ -18,7 +18,7 @@ from exporter.records import (
     TaskAccuracy,
     TaskEvaluation,
 )
-from exporter.report import instability_flags, text
+from exporter.report import accuracy_text, device_text, instability_flags, text
 from exporter.verify import accuracy, budget, estimate_verdicts
 
 
@@ -109,7 +109,7 @@ def html_row_of_device(
     """Make the row of a device's latency, compared with the artifact's estimates."""
     facts = (
         *(
-            (text.property_label_text(key), text.device_property_text(value))
+            (device_text.device_property_label_text(key), device_text.device_property_text(value))
             for key, value in latency.device.items()
             if value
         ),
@@ -132,7 +132,7 @@ def html_row_of_device(
         evidence=text.EVIDENCE_WORDS[latency.evidence],
         css=VERDICT_CSS[latency.verdict],
         verdict=text.VERDICT_WORDS[latency.verdict],
-        device=text.device_text(latency),
+        device=device_text.device_text(latency),
         reasons=tuple(
             filter(
                 None,
@@ -201,7 +201,10 @@ def _html_row_score_cells(accuracy: TaskAccuracy) -> tuple[tuple[str, str], ...]
     return tuple(
         cell
         for score in accuracy.scores
-        for cell in ((score.name, f"{score.value:.4g}"), (f"{score.name} lost", text.lost_text(score)))
+        for cell in (
+            (score.name, f"{score.value:.4g}"),
+            (f"{score.name} lost", accuracy_text.lost_accuracy_text(score)),
+        )
     )
 
 
@@ -220,9 +223,14 @@ def _html_row_of_accuracy(
 def _html_row_shares(measured: Accuracy) -> tuple[tuple[str, str], ...]:
     low, high = accuracy.accuracy_interval(measured.right, measured.count)
     return (
-        ("Top-1", text.share_text(measured.right, measured)),
+        ("Top-1", accuracy_text.accuracy_share_text(measured.right, measured)),
         ("95 % interval", f"{100 * low:.1f} to {100 * high:.1f}"),
-        ("Top-5", text.NONE if measured.right5 is None else text.share_text(measured.right5, measured)),
+        (
+            "Top-5",
+            text.NONE
+            if measured.right5 is None
+            else accuracy_text.accuracy_share_text(measured.right5, measured),
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exporter.records import Artifact, Report, Status
-from exporter.report import quantization_cost, text
+from exporter.report import accuracy_text, quantization_cost, text
 from exporter.verify import sweep_decision
 
 if TYPE_CHECKING:
@@ -44,10 +44,8 @@ def print_terminal_report(report: Report, console: Console) -> None:
     console.print(_widest_terminal_table(report, console))
     console.print()
     _terminal_choice(report, console)
-    if report.evaluation:
-        _print_terminal_line(console, text.labelled_text(report.evaluation))
-    if report.task_evaluation:
-        _print_terminal_line(console, text.scored_text(report.task_evaluation))
+    if accuracy := accuracy_text.report_accuracy_text(report):
+        _print_terminal_line(console, accuracy)
     if report.calibration_sweep:
         _print_terminal_line(console, sweep_decision.sweep_decision_sentence(report.calibration_sweep))
     _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")

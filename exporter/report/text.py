@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from exporter.records import (
-    Accuracy,
     Artifact,
     Comparison,
-    DeviceLatency,
-    Evaluation,
     Executor,
     Preprocessing,
     Purpose,
     Report,
     Scenes,
-    Score,
     SizesVerdict,
     Status,
-    TaskEvaluation,
     TaskMeasure,
     TensorSpec,
     WorstChannel,
 )
-from exporter.verify import accuracy, estimate_verdicts
-from exporter.verify.scores import compare_scores
+from exporter.verify import estimate_verdicts
 
 STATUS_WORDS: dict[Status, str] = {
     "passed": "passed",
@@ -69,13 +62,6 @@ EVIDENCE_WORDS = {"measured": "measured", "simulated": "SIMULATED", "host": "HOS
 NO_PHONE = {
     "simulated": "Simulated: this device did not prove to be a phone; the figures say nothing about one.",
     "host": "Host: the runner ran on this machine, so the figures say nothing about a phone.",
-}
-POWER = {
-    "ac": "charging",
-    "usb": "on USB power",
-    "wireless": "charging wirelessly",
-    "none": "on battery",
-    "unknown": "",
 }
 NONE = "\N{EN DASH}"
 
@@ -224,56 +210,6 @@ def interval_text(bounds: tuple[float, float]) -> str:
     return f"{sig3_text(bounds[0])} to {sig3_text(bounds[1])} ms"
 
 
-def device_text(latency: DeviceLatency) -> str:
-    """Name a device: model, SoC and serial, as far as known."""
-    named = [str(latency.device[key]) for key in ("model", "soc", "serial") if latency.device.get(key)]
-    return ", ".join(named)
-
-
-def device_line_text(latencies: Sequence[DeviceLatency]) -> str:
-    """Describe a device in one line: serial, model, SoC, Android, runtimes, threads, power.
-
-    Args:
-        latencies: Latencies that it measured, of one artifact or several; at least one.
-    """
-    device = latencies[0].device
-    soc = " ".join(
-        f"({soc})" if n else soc for n, soc in enumerate(_property_value_text(device, "chip", "soc"))
-    )
-    runtimes = dict.fromkeys(str(item.device["runtime"]) for item in latencies if item.device.get("runtime"))
-    parts = (
-        *_property_value_text(device, "model"),
-        soc,
-        *(f"Android {version}" for version in _property_value_text(device, "android")),
-        *runtimes,
-        *(f"{count} threads" for count in _property_value_text(device, "threads")),
-        *(f"cores {mask}" for mask in _property_value_text(device, "affinity")),
-        *(POWER.get(power, power) for power in _property_value_text(device, "power")),
-    )
-    return f"{latencies[0].serial}: {', '.join(part for part in parts if part)}"
-
-
-def device_property_text(value: Any) -> str:
-    """Format a device's property: lists and tables become words."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {device_property_text(item)}" for key, item in value.items())
-    return ", ".join(map(device_property_text, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def property_label_text(key: str) -> str:
-    """Format a property's name as a heading: "clock_state" is "Clock state"."""
-    return {"soc": "SoC", "max_khz": "Highest clocks, kHz"}.get(key, key.replace("_", " ").capitalize())
-
-
-def _property_value_text(device: Mapping[str, Any], *keys: str) -> list[str]:
-    return [str(device[key]) for key in keys if device.get(key)]
-
-
-def text_rows_of_devices(report: Report) -> list[tuple[str, DeviceLatency]]:
-    """List (artifact, its latency on a device), in the report's order."""
-    return [(a.variant.name, latency) for a in report.artifacts for latency in a.device_latencies]
-
-
 def quantized_share_text(artifact: Artifact) -> float | None:
     """Format the share of weights in 8 bits or fewer, where the file could be read."""
     return artifact.structure.quantized_weight_fraction if artifact.structure else None
@@ -302,40 +238,6 @@ def over_scenes_text(comparison: Comparison | None) -> str:
         words.append(f"agreement {sig3_text(100 * low)} to {sig3_text(100 * high)} %")
     scenes = f"{comparison.scenes} scene{'' if comparison.scenes == 1 else 's'}"
     return f"{', '.join(words)} (95 % bounds over {scenes})" if words else ""
-
-
-def labelled_text(evaluation: Evaluation) -> str:
-    """Describe float32's accuracy on the labelled samples, which every artifact is compared with."""
-    reference = evaluation.reference
-    five = "" if reference.right5 is None else f", top-5 {share_text(reference.right5, reference)}"
-    low, high = accuracy.accuracy_interval(reference.right, reference.count)
-    return (
-        f"Float32 is right about {share_text(reference.right, reference)} of "
-        f"{reference.count} labelled {evaluation.kind} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
-        f"{five}; {evaluation.max_drop:g} point{'' if evaluation.max_drop == 1 else 's'} may be lost."
-    )
-
-
-def scored_text(evaluation: TaskEvaluation) -> str:
-    """Describe float32's measures on labelled samples of a task."""
-    reference = evaluation.reference
-    first, *others = reference.scores
-    more = "".join(f", {score.name} {score.value:.4g}" for score in others)
-    return (
-        f"Float32 has {first.name} {first.value:.4g}{more} on {reference.count} labelled {evaluation.kind} "
-        f"({evaluation.task}); {evaluation.max_drop:g} {compare_scores.score_unit(first)} of {first.name} "
-        "may be lost."
-    )
-
-
-def lost_text(score: Score) -> str:
-    """Format how much worse a measure is than float32's, with its unit and 95 % interval."""
-    low, high = score.interval
-    return f"{score.lost:.3g} {compare_scores.score_unit(score)}".strip() + f" ({low:.2g} to {high:.2g})"
-
-
-def share_text(right: int, measured: Accuracy) -> str:
-    return f"{100 * right / measured.count:.1f} %"
 
 
 def estimate_line(report: Report) -> str:

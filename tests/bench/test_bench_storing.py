@@ -19,7 +19,7 @@ from exporter.errors import OutputError, VerificationError
 from exporter.pipeline import audit_claims
 from exporter.records import DeviceLatency
 from exporter.release import intact
-from exporter.report import manifest, text
+from exporter.report import device_text, manifest, text
 from exporter.report.manifest import restore
 from tests.harness import sessions
 from tests.release import outs
@@ -46,7 +46,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make an export that one phone has measured, with a short page: drawing the real one takes seconds."""
     monkeypatch.setattr(
         "exporter.pipeline.report_stage.render_report_stage_page",
-        lambda _, report: f"{text.budget_text(report)} {text.text_rows_of_devices(report)}",
+        lambda _, report: f"{text.budget_text(report)} {device_text.device_text_rows(report)}",
     )
     folder = outs.write(tmp_path / "out", outs.report())
     bench.store_bench(folder, bench.read_for_bench(folder)[0], [benched("FIRST")], 15.0)

@@ -220,7 +220,7 @@ def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
     program = Program(sessions.stand_in(phones.folder))
     monkeypatch.setattr(all_devices, "bench_all_devices", BENCH_ALL)
     monkeypatch.setattr(
-        all_devices, "built_for_all_devices", lambda device, identity: lambda backend: program
+        all_devices, "runner_programs_for_device", lambda device, identity: lambda backend: program
     )
     monkeypatch.setattr(
         devices, "find_night_devices", lambda names: DevicePool({"a": device}, {"a": who}, {}, ("a",))

@@ -24,7 +24,8 @@ from exporter.pipeline.inspect import inspect_checkpoint
 from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.verify_stage import verify_stage_of_artifact
 from exporter.pipeline.workers import answers
-from exporter.pipeline.workers.pool import Job, JobRights, WorkerPool, keep_pool_warm
+from exporter.pipeline.workers.jobs import Job, JobRights
+from exporter.pipeline.workers.pool import WorkerPool, keep_pool_warm
 from exporter.records import Limits, TensorSpec
 from exporter.sandbox import Confinement, sandbox_support, tighten_sandbox
 from tests.checkpoints import hostile_scripts as hostile

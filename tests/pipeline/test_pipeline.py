@@ -21,7 +21,8 @@ from exporter.config.request import Request
 from exporter.config.targets import get_target
 from exporter.errors import CheckpointError, UsageError
 from exporter.pipeline.variants import check_required_variants, plan_variants
-from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
+from exporter.pipeline.workers.jobs import Job, JobOutcome
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Artifact
 from exporter.report import manifest
 from tests import exports, nets, odd_nets

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from exporter.errors import CheckpointError, WorkerError
-from exporter.pipeline.workers.pool import Job, WorkerPool, _PoolQueue, keep_pool_warm
+from exporter.pipeline.workers.jobs import Job
+from exporter.pipeline.workers.pool import WorkerPool, _PoolQueue, keep_pool_warm
 from tests.waiting import wait_until
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from exporter.records import BudgetVerdict, DeviceEvidence, DeviceLatency, Report
-from exporter.report import instability_flags, text
+from exporter.report import device_text, instability_flags, text
 from exporter.report.terminal import plain_terminal_text
 from exporter.verify import estimate_verdicts
 
@@ -70,7 +70,7 @@ def print_bench(
 def _print_bench_device(measured: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
     """Print one device: its identity, its table, and below it the doubts about the figures."""
     first = measured[0][1]
-    console.print(plain_terminal_text(text.device_line_text([item for _, item in measured]), "bold"))
+    console.print(plain_terminal_text(device_text.device_line_text([item for _, item in measured]), "bold"))
     if first.evidence in text.NO_PHONE:
         console.print(plain_terminal_text(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
     if first.why:

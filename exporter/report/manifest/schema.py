@@ -5,7 +5,6 @@ A manifest may come from anyone, so every string that becomes a path or a size i
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -17,7 +16,6 @@ from exporter.files import file_inside
 from exporter.records import (
     BudgetVerdict,
     Count,
-    DataKind,
     Emulation,
     Executor,
     FormatName,
@@ -34,7 +32,6 @@ from exporter.records import (
     Variant,
     WorstChannel,
 )
-from exporter.records import CurvePoint as CurvePointRecord
 from exporter.report.manifest.checked_values import FileName, Fraction, Name, Part, Sha256, Tensor
 from exporter.report.manifest.manifest_accuracy import Accuracy, Evaluation
 from exporter.report.manifest.manifest_latencies import DeviceLatency, EstimatedLatency
@@ -43,6 +40,14 @@ from exporter.report.manifest.manifest_task_accuracy import (
     manifest_task_accuracy_contradiction as contradiction_of_scores,
 )
 from exporter.report.manifest.quantization import MixedPoints, OperatorCosts
+from exporter.report.manifest.source_schema import (
+    MAX_FILES,
+    Calibration,
+    CurvePoint,
+    Evidence,
+    Source,
+    Target,
+)
 from exporter.verify.budget import (
     budget_contradiction,
     budget_verdict,
@@ -52,59 +57,6 @@ from exporter.verify.budget import (
 
 SCHEMA_VERSION = 1
 MAX_ARTIFACTS = 1000
-MAX_FILES = 20_000
-
-
-class Source(Part):
-    file: str
-    sha256: Sha256
-    kind: str
-    architecture: str
-    parameters: Count
-    flops: Count | None = None
-
-
-class Target(Part):
-    name: str
-    soc: str
-
-
-class Calibration(Part):
-    kind: DataKind
-    count: Count
-
-
-class CurvePoint(Part):
-    """The quality of int8 calibrated on the first `count` samples."""
-
-    count: Annotated[int, Field(gt=0)]
-    sqnr_db: float | None
-    """The SQNR; null when the outputs are not finite."""
-    top1_agreement: Fraction | None
-
-    def record(self) -> CurvePointRecord:
-        return CurvePointRecord(
-            self.count, -math.inf if self.sqnr_db is None else self.sqnr_db, self.top1_agreement
-        )
-
-
-class EvidenceFile(Part):
-    """A file next to the artifacts: verification inputs, expected outputs or quantised programs' outputs."""
-
-    file: FileName
-    sha256: Sha256
-
-
-class Evidence(Part):
-    """The samples that the artifacts were compared on."""
-
-    kind: DataKind
-    count: Count
-    floor: float | None = None
-    """Eager float32's own max_error; the fp32 limit is never below a multiple of it."""
-    matrix_weights: Count = 0
-    """The number of weight elements that every artifact must hold."""
-    files: Annotated[tuple[EvidenceFile, ...], Field(max_length=MAX_FILES), FailFast()] = ()
 
 
 Bound = Annotated[float, Field(ge=-3000, le=3000)]
