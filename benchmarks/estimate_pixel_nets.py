@@ -1,7 +1,8 @@
 """Describe the networks that were published on a Pixel 4 (github.com/qed-usc/mobile-ml-benchmark), by name.
 
-CNNs are those of pytorchcv, transformers those of timm. They are built without weights and run on shapes
-alone. A network whose FLOPs are not the published ones within a tenth is another one, and is not described.
+CNNs are those of pytorchcv, transformers those of timm or of Hugging Face. They are built without weights and
+run on shapes alone. A network whose FLOPs differ from the published ones by more than a tenth is another one,
+and is not described.
 """
 
 from __future__ import annotations
@@ -34,6 +35,29 @@ TIMM: tuple[tuple[str, str], ...] = (
 """The published name of a transformer -> timm's."""
 
 
+HUGGING_FACE: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("mit-b0", "Segformer", {"depths": [2, 2, 2, 2], "hidden_sizes": [32, 64, 160, 256]}),
+    *(
+        (f"mit-b{index}", "Segformer", {"depths": depths, "hidden_sizes": [64, 128, 320, 512]})
+        for index, depths in enumerate(
+            ([2, 2, 2, 2], [3, 4, 6, 3], [3, 4, 18, 3], [3, 8, 27, 3], [3, 6, 40, 3]), start=1
+        )
+    ),
+    ("cvt-13", "Cvt", {"depth": [1, 2, 10]}),
+    ("cvt-13-384", "Cvt", {"depth": [1, 2, 10]}),
+    ("cvt-21", "Cvt", {"depth": [1, 4, 16]}),
+    ("cvt-21-384", "Cvt", {"depth": [1, 4, 16]}),
+    ("pvt-tiny-224", "Pvt", {"depths": [2, 2, 2, 2]}),
+    ("pvt-small-224", "Pvt", {"depths": [3, 4, 6, 3]}),
+    ("pvt-medium-224", "Pvt", {"depths": [3, 4, 18, 3]}),
+    ("pvt-large-224", "Pvt", {"depths": [3, 8, 27, 3]}),
+    ("dinov2-small-imagenet1k-1-layer", "Dinov2", {"hidden_size": 384, "num_attention_heads": 6}),
+    ("dinov2-base-imagenet1k-1-layer", "Dinov2", {}),
+    ("vit-msn-base-4", "ViTMSN", {"patch_size": 4}),
+)
+"""The published name of a transformer that timm lacks, its class in `transformers`, and its configuration."""
+
+
 def describe_pixel_network(name: str, flops: float) -> dict[str, int]:
     """Return a network's work as `estimate_nets.describe_graph` does; nothing where it cannot be built.
 
@@ -57,6 +81,14 @@ def describe_pixel_network(name: str, flops: float) -> dict[str, int]:
 
 
 def _pixel_network(name: str) -> tuple[Any, int]:
+    """Return a network, and the side of its square input."""
+    for known, family, options in HUGGING_FACE:
+        if known == name:
+            import transformers
+
+            config = getattr(transformers, f"{family}Config")(num_labels=1000, **options)
+            network = getattr(transformers, f"{family}ForImageClassification")(config)
+            return network, 384 if name.endswith("384") else 224
     timm_name = next((re.sub(known, new, name) for known, new in TIMM if re.fullmatch(known, name)), None)
     if timm_name is None:
         from pytorchcv.model_provider import get_model

@@ -27,7 +27,7 @@ def estimate(
     """Estimate every CPU artifact's latency on the target Snapdragon, and choose by it. Nothing is measured.
 
     Counts what each artifact executes in its Arm library under QEMU; the first time, this downloads and
-    compiles the programs. Where QEMU is missing, the estimate follows from FLOPs and is less certain.
+    compiles the programs. Where QEMU is missing, the estimate follows from the graph and is less certain.
     """
     from exporter.cli.console import estimates as printed
     from exporter.emulated import arm_tools

@@ -109,7 +109,7 @@ class EstimatedLatency:
     coverage: Annotated[float, Ge(0), Le(1)]
     """The share of cases that the interval is meant to hold."""
     basis: Literal["counts", "graph"]
-    """Counted instructions of the runtime's Arm kernels, or only FLOPs and weights of the graph."""
+    """Counted instructions of the runtime's Arm kernels, or only the graph: operators, else FLOPs."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """What bounds it (arithmetic, loads, memory, starting threads, ...) -> share of the time."""
     notes: tuple[str, ...] = ()

@@ -284,7 +284,7 @@ def _html_row_estimate(artifact: Artifact) -> str:
 
 def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
     """Return a fact for each number of threads: the interval, what it follows from, what bounds it."""
-    bases = {"counts": "counted instructions", "graph": "FLOPs and weights"}
+    bases = {"counts": "counted instructions", "graph": "the graph, nothing counted"}
     facts = [
         (
             f"Estimated on {item.threads} {'thread' if item.threads == 1 else 'threads'}",
