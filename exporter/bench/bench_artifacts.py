@@ -191,6 +191,11 @@ def evidence_file_of_bench_artifact(out: Path, report: Report, name: str) -> Pat
 
 
 def _check_bench_artifact_hash(path: Path, sha256: str) -> None:
+    if path.is_dir():
+        raise UsageError(
+            f"{path} is a folder of a graph and its weights, which the runner on the phone does not load.",
+            "Measure another artifact: --artifact NAME.",
+        )
     if not path.is_file():
         raise VerificationError(f"{path} is missing.", "Export again.", code="EM-CHANGED")
     if files.digest_file(path) != sha256:

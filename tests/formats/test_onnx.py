@@ -213,7 +213,7 @@ def test_weights_that_exceed_one_file_are_refused(tmp_path: Path, monkeypatch: p
     """Above protobuf's limit the message gives both sizes."""
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
     with pytest.raises(LoweringError, match="one ONNX file holds up to"):
-        onnx_format.emit(replace(nets.captured("cnn")), VARIANTS["onnx-fp32"], tmp_path)
+        onnx_format.emit(replace(nets.captured("cnn")), VARIANTS["ort-fp32"], tmp_path)
 
 
 CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {

@@ -11,6 +11,7 @@ from exporter.formats.metadata import model_metadata
 from exporter.formats.onnx import (
     onnx_contents,
     onnx_export,
+    onnx_external,
     onnx_file,
     onnx_float16,
     onnx_quantized,
@@ -38,6 +39,10 @@ PRELOAD: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript")
 SHARED_WEIGHT = "Attempt to replace the existing tensor"
 """In ONNX Runtime's message where it converts a weight a second time, because two operators share it."""
 ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."
+EXTERNAL_NOTE = (
+    f"A folder: one file cannot hold so many weights. Apps open its {onnx_external.MODEL}, with "
+    f"{onnx_external.WEIGHTS} beside it."
+)
 
 
 def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
@@ -48,6 +53,10 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
+        if variant.name == "onnx-fp32" and onnx_external.needs_external_weights(captured.program):
+            told = onnx_metadata(captured.about)
+            onnx_external.write_onnx_with_external_weights(captured, path, told)
+            return Emission(path, (EXTERNAL_NOTE,))
         model, notes = _onnx_model(captured, variant)
         model = onnx_with_size_guards(model, captured.dynamic)
         told = onnx_metadata(captured.about)
@@ -88,7 +97,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
 
     _onnx_contents(path)  # before the runtime sees it: it would follow references to other files
     try:
-        session = _onnx_session(str(path), threads)
+        session = _onnx_session(str(onnx_external.onnx_model_file(path)), threads)
     except Exception as error:
         raise lowering_error(error) from error
     return _onnx_runner(session), f"onnxruntime {ort.__version__}"

@@ -46,9 +46,18 @@ def export_fp32_onnx(captured: Captured) -> bytes:
 
 
 def export_to_onnx(
-    program: torch.export.ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    program: torch.export.ExportedProgram,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    external: bool = False,
 ) -> onnx_ir.Model:
     """Translate by PyTorch's own exporter; inputs and outputs get the given names.
+
+    Args:
+        program: In ATen dialect.
+        inputs: The model's inputs.
+        outputs: The model's outputs.
+        external: Whether the weights are written to a file of their own, which may have any size.
 
     Raises:
         LoweringError: The weights are too large for one file.
@@ -56,7 +65,8 @@ def export_to_onnx(
     """
     import torch
 
-    refuse_onnx_export_too_large(sum(t.nbytes for t in program.state_dict.values()))
+    if not external:
+        refuse_onnx_export_too_large(sum(t.nbytes for t in program.state_dict.values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
@@ -79,17 +89,23 @@ def finish_onnx_export(model: onnx_ir.Model) -> bytes:
     """
     import onnx
     import onnx_ir
+
+    clean_onnx_export(model)
+    proto = onnx_ir.to_proto(model)
+    strip_onnx_export(proto)
+    refuse_onnx_export_too_large(proto.ByteSize())
+    onnx.checker.check_model(proto, full_check=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def clean_onnx_export(model: onnx_ir.Model) -> None:
+    """Remove notes, and make names and the order of nodes valid."""
     from onnx_ir.passes import common
 
     common.ClearMetadataAndDocStringPass()(model)
     common.NameFixPass()(model)  # outputs got their names last: an inner value may have had that name
     common.TopologicalSortPass()(model)
-    proto = onnx_ir.to_proto(model)
-    _strip_onnx_export(proto)
-    refuse_onnx_export_too_large(proto.ByteSize())
-    onnx.checker.check_model(proto, full_check=True)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
 
 
 def refuse_onnx_export_too_large(size_bytes: int) -> None:
@@ -100,11 +116,12 @@ def refuse_onnx_export_too_large(size_bytes: int) -> None:
     """
     if size_bytes > MAX_BYTES:
         raise LoweringError(
-            f"The weights take {size_bytes / 1e9:.2f} GB; one ONNX file holds up to {MAX_BYTES / 1e9:.2f} GB."
+            f"The weights take {size_bytes / 1e9:.2f} GB; one ONNX file holds up to {MAX_BYTES / 1e9:.2f} "
+            "GB, and only onnx-fp32 has another file for them."
         )
 
 
-def _strip_onnx_export(proto: onnx.ModelProto) -> None:
+def strip_onnx_export(proto: onnx.ModelProto) -> None:
     """Remove PyTorch's notes on the model and its values, which the passes leave."""
     graph = proto.graph
     proto.producer_name, proto.producer_version, proto.doc_string = "export-mobile", "", ""

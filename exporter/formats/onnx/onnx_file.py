@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
+from exporter.formats.onnx import onnx_external
 from exporter.formats.onnx.onnx_contents import (
     Contents,
     ContentsNode,
@@ -29,9 +30,12 @@ def read_onnx_file(path: Path) -> Contents:
     import onnx
 
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
-        _refuse_onnx_external_data(model)
-        onnx.checker.check_model(model)
+        file = onnx_external.onnx_model_file(path)
+        model = onnx.load_model_from_string(file.read_bytes())
+        if path.is_dir():
+            onnx_external.check_external_weights(model, path)
+        _refuse_onnx_external_data(model, within_folder=path.is_dir())
+        onnx.checker.check_model(str(file) if path.is_dir() else model)
         return _onnx_file_contents(model)
     except (LoweringError, OSError):
         raise
@@ -43,13 +47,15 @@ def _first_line_of_onnx_error(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _refuse_onnx_external_data(model: onnx.ModelProto) -> None:
-    # Such a reference may name any file of this machine.
+def _refuse_onnx_external_data(model: onnx.ModelProto, within_folder: bool) -> None:
+    # Such a reference may name any file of this machine. Those of the main graph were checked in a folder.
     from onnx.external_data_helper import uses_external_data
 
     for graph in onnx_file_graphs(model):
         sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
-        for tensor in (*graph.initializer, *sparse, *_onnx_file_attribute_tensors(graph.node)):
+        checked = within_folder and graph is model.graph
+        stored = () if checked else graph.initializer
+        for tensor in (*stored, *sparse, *_onnx_file_attribute_tensors(graph.node)):
             if uses_external_data(tensor):
                 raise LoweringError(
                     f"Tensor '{tensor.name}' is stored in another file: an artifact must be self-contained."
@@ -97,7 +103,8 @@ def _onnx_file_contents(model: onnx.ModelProto) -> Contents:
 
 def _stored_in_onnx_file(tensor: onnx.TensorProto) -> StoredContents:
     # The checker has compared the lengths of typed fields with the shape, but not that of raw data.
-    raw_bytes = len(tensor.raw_data) if tensor.HasField("raw_data") else None
+    place = onnx_external.external_place(tensor)
+    raw_bytes = place[2] if place else len(tensor.raw_data) if tensor.HasField("raw_data") else None
     return stored_onnx_contents(
         tensor.name,
         onnx_contents_dtype(tensor.data_type),
@@ -110,6 +117,8 @@ def _stored_in_onnx_file(tensor: onnx.TensorProto) -> StoredContents:
 def _number_in_onnx_file(tensor: onnx.TensorProto) -> float:
     from onnx import numpy_helper
 
+    if onnx_external.external_place(tensor):
+        raise LoweringError(f"Tensor '{tensor.name}' of one number is not in the graph.")
     return float(numpy_helper.to_array(tensor).reshape(-1)[0])
 
 

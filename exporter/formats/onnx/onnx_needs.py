@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.android.records import Needs, Operator
-from exporter.formats.onnx import onnx_file, ort_file
+from exporter.formats.onnx import onnx_external, onnx_file, ort_file
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +28,7 @@ def _onnx_needs_of_onnx(path: Path) -> Needs:
     import onnx
 
     onnx_file.read_onnx_file(path)  # refuses what is not whole, valid and self-contained
-    model = onnx.load_model_from_string(path.read_bytes())
+    model = onnx.load_model_from_string(onnx_external.onnx_model_file(path).read_bytes())
     opsets = {_domain_of_onnx_needs(entry.domain): entry.version for entry in model.opset_import}
     operators = {
         _describe_operator_of_onnx_needs(node, opsets)

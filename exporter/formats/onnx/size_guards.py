@@ -34,6 +34,12 @@ def onnx_with_size_guards(model: bytes, sizes: Sequence[DynamicSize]) -> bytes:
     if not sizes:
         return model
     proto = onnx.load_model_from_string(model)
+    guard_sizes_of_onnx(proto, sizes)
+    return finish_onnx_export(onnx_ir.from_proto(proto))
+
+
+def guard_sizes_of_onnx(proto: onnx.ModelProto, sizes: Sequence[DynamicSize]) -> None:
+    """Put the checks into a model, in place."""
     guards = _OnnxGuards(proto.graph)
     for size in sizes:
         (first, first_axis), *others = size.places
@@ -41,7 +47,6 @@ def onnx_with_size_guards(model: bytes, sizes: Sequence[DynamicSize]) -> bytes:
         for position, axis in others:  # the same range is the same size everywhere
             guards.guard_same(position, axis, (first, first_axis))
     guards.finish()
-    return finish_onnx_export(onnx_ir.from_proto(proto))
 
 
 class _OnnxGuards:

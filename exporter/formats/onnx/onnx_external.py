@@ -1,0 +1,96 @@
+"""ONNX models with more weights than one file holds: a folder of the graph and of its weights.
+
+`model.onnx` names, for each large tensor, a place in `model.onnx.data` beside it. An app opens
+`model.onnx` with both in one folder. Such a reference could name any file of the reader's machine, so
+another name is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import LoweringError
+from exporter.formats.onnx import onnx_export
+from exporter.formats.onnx.size_guards import guard_sizes_of_onnx
+from exporter.records import Captured
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+MODEL, WEIGHTS = "model.onnx", "model.onnx.data"
+LARGE_TENSOR_BYTES = 1024
+"""Tensors from this size on are stored in the second file; smaller ones stay in the graph."""
+
+
+def needs_external_weights(program: torch.export.ExportedProgram | None) -> bool:
+    """Tell whether a program has more weights than one ONNX file holds."""
+    weights = program.state_dict.values() if program is not None else ()
+    size_bytes: int = sum(tensor.nbytes for tensor in weights)
+    return size_bytes > onnx_export.MAX_BYTES
+
+
+def onnx_model_file(path: Path) -> Path:
+    """Return the file with the graph: the artifact itself, or one in its folder."""
+    return path / MODEL if path.is_dir() else path
+
+
+def write_onnx_with_external_weights(captured: Captured, folder: Path, metadata: bytes) -> None:
+    """Translate a program and write it as a folder; tensors are written one after the other.
+
+    Args:
+        captured: Its program is translated, in fp32.
+        folder: Is made.
+        metadata: Metadata properties, which are written after the graph.
+
+    Raises:
+        Exception: Whatever PyTorch or ONNX raise when they cannot express it.
+    """
+    import onnx
+    import onnx_ir
+
+    assert captured.program is not None
+    model = onnx_export.export_to_onnx(captured.program, captured.inputs, captured.outputs, external=True)
+    onnx_export.clean_onnx_export(model)
+    folder.mkdir()
+    onnx_ir.save(model, folder / MODEL, external_data=WEIGHTS, size_threshold_bytes=LARGE_TENSOR_BYTES)
+    proto = onnx.load_model(folder / MODEL, load_external_data=False)
+    guard_sizes_of_onnx(proto, captured.dynamic)
+    onnx_export.strip_onnx_export(proto)
+    (folder / MODEL).write_bytes(proto.SerializeToString(deterministic=True) + metadata)
+    onnx.checker.check_model(str(folder / MODEL), full_check=True)
+
+
+def check_external_weights(model: onnx.ModelProto, folder: Path) -> None:
+    """Refuse a folder with other files, and a graph that refers to anything but the weights beside it.
+
+    Raises:
+        LoweringError: Why.
+    """
+    files = {path.name: path for path in folder.iterdir()}
+    if set(files) != {MODEL, WEIGHTS} or any(p.is_symlink() or not p.is_file() for p in files.values()):
+        raise LoweringError(
+            f"{folder.name} holds {', '.join(sorted(files))[:200]}, expected {MODEL} and {WEIGHTS}."
+        )
+    size_bytes = files[WEIGHTS].stat().st_size
+    for tensor in model.graph.initializer:
+        if (place := external_place(tensor)) and (place[0] != WEIGHTS or sum(place[1:]) > size_bytes):
+            raise LoweringError(f"Tensor '{tensor.name}' is not within {WEIGHTS}.")
+
+
+def external_place(tensor: onnx.TensorProto) -> tuple[str, int, int] | None:
+    """Return the file, offset and length of a tensor's bytes; None where the graph holds them.
+
+    Raises:
+        ValueError: A number is none.
+    """
+    from onnx.external_data_helper import uses_external_data
+
+    if not uses_external_data(tensor):
+        return None
+    listed = {entry.key: entry.value for entry in tensor.external_data}
+    offset, length = int(listed.get("offset", "0")), int(listed.get("length", "-1"))
+    if offset < 0 or length < 0:
+        raise ValueError(f"tensor '{tensor.name}' has no place in the file")
+    return listed.get("location", ""), offset, length
