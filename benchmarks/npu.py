@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.apple import subjects
 from exporter.capture.captured_program import captured_program_matrix_weights
 from exporter.errors import ExportError, LoweringError
 from exporter.formats import FORMATS, VARIANTS
 from exporter.formats.qnn import GENERATIONS
+from exporter.records import Array
 from exporter.verify import reference_io
 from exporter.verify.compare_outputs import compare_sqnr_db
 from tests import proof
@@ -43,6 +46,8 @@ class Row:
     """The artifact's with the model, on the simulator."""
     between_db: float = 0.0
     """The artifact's with the program."""
+    offset: float = 0.0
+    """The mean difference from the program over the samples, in multiples of the program's own error."""
 
 
 def rows_of_npu(name: str, generations: Sequence[str]) -> list[Row]:
@@ -65,7 +70,7 @@ def rows_of_npu(name: str, generations: Sequence[str]) -> list[Row]:
         return rows
 
 
-def _figures(folder: Path, variant: str) -> tuple[float, float, float]:
+def _figures(folder: Path, variant: str) -> tuple[float, float, float, float]:
     evidence = reference_io.load_reference_io(folder / proof.EVIDENCE)
     program = reference_io.load_reference_io_lowering(folder / proof.LOWERING)
     how = VARIANTS[variant]
@@ -77,19 +82,24 @@ def _figures(folder: Path, variant: str) -> tuple[float, float, float]:
         if y.dtype.kind == "f" and y.shape == a.shape
     ]
     if not triples:
-        return 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0
     return (
         min(compare_sqnr_db(y, p) for y, p, _ in triples),
         min(compare_sqnr_db(y, a) for y, _, a in triples),
         min(compare_sqnr_db(p, a) for _, p, a in triples),
+        max(_rms((a - p).mean(axis=0)) / max(_rms(p - y), 1e-30) for y, p, a in triples),
     )
+
+
+def _rms(array: Array) -> float:
+    return float(np.sqrt((array.astype(np.float64) ** 2).mean()))
 
 
 def markdown_of_npu(rows: Sequence[Row]) -> str:
     """Return the table: a line for each network and generation that gives other figures."""
     lines = [
-        "| network | generation | status | program | artifact | between | margin |",
-        "|---|---|---|--:|--:|--:|--:|",
+        "| network | generation | status | program | artifact | between | margin | offset |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]
     by_result: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -102,7 +112,7 @@ def markdown_of_npu(rows: Sequence[Row]) -> str:
         names = ", ".join(r.generation for r in group)
         lines.append(
             f"| {row.network} | {names} | {row.status} | {row.program_db:.1f} | {row.artifact_db:.1f} "
-            f"| {row.between_db:.1f} | {row.between_db - row.program_db:+.1f} |"
+            f"| {row.between_db:.1f} | {row.between_db - row.program_db:+.1f} | {row.offset:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -126,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in made:
             print(
                 f"{name}, {row.generation}: {row.status}, program {row.program_db:.1f} dB, artifact "
-                f"{row.artifact_db:.1f}, between {row.between_db:.1f}. {row.reason[:160]}",
+                f"{row.artifact_db:.1f}, between {row.between_db:.1f}, offset {row.offset:.2f}. "
+                f"{row.reason[:160]}",
                 flush=True,
             )
         rows += made

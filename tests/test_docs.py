@@ -48,6 +48,7 @@ OTHER_PROGRAMS = {
     "--held-out",
     "--index-url",
     "--markdown",
+    "--generations",
     "--models",
     "--no-compile",
     "--no-deps",

@@ -20,10 +20,12 @@ from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key, defau
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, preload_of_context
 from exporter.pipeline.stage_results import BuildResult
+from exporter.pipeline.verify_stage import verify_stage_programs
 from exporter.pipeline.workers.jobs import Job
 from exporter.records import Array, Emulation, Limits, Sample, Variant
-from exporter.verify import compare_outputs, judge_artifact, reference_io
-from exporter.verify.reference_io import ReferenceIO
+from exporter.verify import compare_outputs, judge_artifact, reference_io, simulation_io
+from exporter.verify.reference_io import Lowering, ReferenceIO
+from exporter.verify.simulation_io import Simulation
 
 SAMPLES = 2
 """The first verification samples, which are run: an emulated call takes seconds."""
@@ -74,7 +76,10 @@ def emulation_stage_of_artifact(
     )
     if problem:
         return replace(blank, reason=f"On emulated Arm: {problem}")
-    verdict = judge_artifact.judge_artifact(variant, answer.runtime, evidence, outputs, (), None, limits)
+    lowering, simulation = _programs_on_emulated_samples(evidence_path.parent, variant)
+    verdict = judge_artifact.judge_artifact(
+        variant, answer.runtime, evidence, outputs, (), lowering, limits, (), simulation, on_device=True
+    )
     figures = verdict.comparison
     result = replace(
         blank,
@@ -86,6 +91,21 @@ def emulation_stage_of_artifact(
     # So few samples may be inconclusive. Where Arm's outputs equal this machine's, its verdict holds.
     difference, problem = _emulation_stage_from_host(path, variant, samples, outputs, evidence, limits)
     return replace(result, status="failed" if problem else "passed", reason=problem, difference=difference)
+
+
+def _programs_on_emulated_samples(
+    folder: Path, variant: Variant
+) -> tuple[Lowering | None, Simulation | None]:
+    """Return what the quantised program, and the precision's simulation, give on the samples that are run."""
+    of_program, simulated = verify_stage_programs(folder, variant)
+    lowering = reference_io.load_reference_io_lowering(of_program) if of_program.exists() else None
+    if lowering:
+        first = reference_io.first_reference_io_rows(lowering.outputs, SAMPLES)
+        lowering = replace(lowering, outputs=first, edges={})
+    if not simulated.exists():
+        return lowering, None
+    simulation = simulation_io.load_simulation(simulated)
+    return lowering, replace(simulation_io.first_of_simulation(simulation, SAMPLES), edges={})
 
 
 def _finite_in_emulation_stage(value: float) -> float | None:
@@ -157,6 +177,7 @@ def run_emulation_stage(
             cache_key(
                 cache_toolchain_key(), variant, limits, cores.emulated_core(target), ready.folder.name,
                 digest_file_or_folder(folder / file), digest_file_or_folder(folder / EVIDENCE),
+                [digest_file_or_folder(p) for p in verify_stage_programs(folder, variant) if p.exists()],
             ),
             Emulation,
             functools.partial(_emulation_stage_job, folder, variant, file, (limits, target, ready, root)),

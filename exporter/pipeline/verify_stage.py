@@ -259,7 +259,7 @@ def _verify_stage_job(
     from exporter.formats import stand_for
 
     stand = stand_for(variant)
-    lowering, simulation = _programs_of_verify_stage(folder, variant)
+    lowering, simulation = verify_stage_programs(folder, variant)
     arguments = (
         folder / file,
         variant,
@@ -284,7 +284,7 @@ def _verify_stage_job(
 def _verify_stage_key(
     folder: Path, variant: Variant, file: str, expected: stage_results.ExpectedResult
 ) -> str:
-    paths = (folder / file, folder / EVIDENCE, folder / SIZES, *_programs_of_verify_stage(folder, variant))
+    paths = (folder / file, folder / EVIDENCE, folder / SIZES, *verify_stage_programs(folder, variant))
     digests = [digest_file_or_folder(path) for path in paths if path.exists()]
     stand_in = [path.name for path in _vulkan_tools_of_verify_stage(variant)]
     return cache_key(cache_toolchain_key(), variant, digests, expected, stand_in)
@@ -296,7 +296,7 @@ def _vulkan_tools_of_verify_stage(variant: Variant) -> tuple[Path, ...]:
     return (ready.resolve(),) if ready else ()
 
 
-def _programs_of_verify_stage(folder: Path, variant: Variant) -> tuple[Path, Path]:
+def verify_stage_programs(folder: Path, variant: Variant) -> tuple[Path, Path]:
     """Return where the outputs of its quantised program, and of its simulation, would be."""
     names = lowering_file(variant.precision, variant.name), simulation_file(variant.precision)
     return folder / names[0], folder / names[1]

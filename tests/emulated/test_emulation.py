@@ -24,6 +24,7 @@ from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import audit, emulation_stage, estimate_stage
 from exporter.records import Array, Emulation, Limits, Sample
 from exporter.report import manifest
+from exporter.verify import judge_artifact
 from tests.exports import exported
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
@@ -80,9 +81,19 @@ class TestPlantedFaults:
         assert "mulated Arm" in result.reason
 
     @pytest.mark.parametrize("name", ["onnx-int8", "executorch-xnnpack-int8"])
-    def test_a_difference_within_the_precisions_own_limits_fails(self, name: str) -> None:
-        """The same file may not differ from this machine by more than rounding, however loose int8 is."""
+    @pytest.mark.parametrize(
+        ("program", "words"),
+        [(True, "differs from its own quantised program"), (False, "different outputs from the same file")],
+    )
+    def test_a_difference_within_the_precisions_own_limits_fails(
+        self, program: bool, words: str, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Arm may not differ from the quantised program, or from this machine, by more than rounding."""
         noise = np.random.default_rng(1)
+        if not program:  # an export of an older version
+            monkeypatch.setattr(
+                emulation_stage, "verify_stage_programs", lambda *_: (Path("/none"), Path("/none"))
+            )
 
         def noisy(array: Array) -> Array:
             values = array + 0.04 * np.abs(array).max() * noise.standard_normal(array.shape)
@@ -90,7 +101,21 @@ class TestPlantedFaults:
 
         result = on_planted_arm(name, noisy)
         assert result.status == "failed"
-        assert "different outputs from the same file" in result.reason
+        assert words in result.reason
+
+    @pytest.mark.parametrize(("name", "program"), [("onnx-fp16", False), ("onnx-int8", True)])
+    def test_the_limits_are_those_of_a_phones_outputs(self, name: str, program: bool) -> None:
+        """The simulation of half precision, or the quantised program, on the samples that are run."""
+        with mock.patch.object(
+            judge_artifact, "judge_artifact", wraps=judge_artifact.judge_artifact
+        ) as judged:
+            on_planted_arm(name, lambda array: array)
+        (call,) = judged.call_args_list
+        lowering, simulation = call.args[5], call.args[8]
+        expected = lowering if program else simulation
+        assert (lowering is not None, simulation is not None) == (program, not program)
+        assert [len(stack) for stack in expected.outputs] == [emulation_stage.SAMPLES]
+        assert call.kwargs == {"on_device": True}
 
     def test_a_crash_on_arm_fails(self) -> None:
         """A runtime that crashes there is a failure with its reason."""
@@ -103,12 +128,12 @@ class TestPlantedFaults:
         assert (result.status, result.reason) == ("failed", "On emulated Arm, the runtime crashes")
 
 
-KEPT = ("executorch-xnnpack-int8", "executorch-vulkan-fp16", "onnx-fp32", "ort-int8")
+KEPT = ("executorch-xnnpack-int8", "executorch-vulkan-fp16", "onnx-fp32", "onnx-fp16", "ort-int8")
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """A whole export, of which four artifacts are left."""
+    """A whole export, of which five artifacts are left."""
     folder = tmp_path / "out"
     shutil.copytree(exported("cnn")[0], folder)
     listed = json.loads((folder / "manifest.json").read_text())

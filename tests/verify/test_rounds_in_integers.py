@@ -1,4 +1,4 @@
-"""A backend that rounds in integers of its own is held to its program as the program is to the model."""
+"""A backend that rounds in integers of its own may differ from its program as two roundings do."""
 
 from __future__ import annotations
 
@@ -43,20 +43,31 @@ def check(variant: Variant, whole_db: float, edge_db: float) -> Verdict:
         (NPU, 28.0, 7.0, ""),
         (INT8, 40.0, 7.0, "On the edge input 'flat'"),
         (INT8, 28.0, 30.0, "It differs from its own quantised program"),
-        (NPU, 24.0, 30.0, "It differs from its own quantised program"),
+        (NPU, 23.5, 30.0, ""),
+        (NPU, 22.0, 30.0, "It differs from its own quantised program"),
         (NPU, 40.0, -2.0, "On the edge input 'flat'"),
     ],
 )
-def test_an_npu_may_be_as_far_from_its_program_as_that_is_from_the_model(
+def test_an_npu_may_be_as_far_from_its_program_as_two_roundings_are_from_each_other(
     variant: Variant, whole_db: float, edge_db: float, words: str
 ) -> None:
-    """It may not be further, and a backend that rounds as the program does is held to the fixed limits."""
+    """The program is 26 dB from the model: 23 dB is the limit. INT8's runtime is held to the fixed limits."""
     verdict = check(variant, whole_db, edge_db)
     if words:
         assert verdict.status == "failed"
         assert words in str(verdict.reason)
     else:
         assert verdict.reason is None, verdict.reason
+
+
+@pytest.mark.parametrize(("times", "words"), [(0.3, ""), (1.2, ""), (1.6, "it is shifted, its offset is 1.")])
+def test_where_a_place_is_always_rounded_alike_it_is_an_offset(times: float, words: str) -> None:
+    """The offset may be as large as two independent roundings are apart, 1.4 times the program's error."""
+    program = Lowering((noisy(REAL, 40.0),), 47.0, {})
+    level = np.sqrt(((program.outputs[0] - REAL) ** 2).mean())
+    signs = np.where(np.arange(REAL.shape[-1]) % 2, 1.0, -1.0)
+    verdict = judged(NPU, evidence(REAL), program.outputs[0] + times * level * signs, program=program)
+    assert (words in str(verdict.reason)) if words else (verdict.reason is None), verdict.reason
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.precision == "int8"])

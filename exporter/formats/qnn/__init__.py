@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.capture.lowering_errors import lowering_error
+from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
+from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.onnx import onnx_quantized
 from exporter.formats.qnn.qnn_contents import CONTEXT, MODEL, qnn_contents_off_npu
 from exporter.formats.qnn.qnn_contents import read_qnn_contents as structure
+from exporter.formats.qnn.refused_operator import refused_operator
 from exporter.formats.qnn.session import compile_in_htp_session
 from exporter.formats.qnn.session import load_htp_simulator_session as load
 from exporter.records import Captured, Emission, Variant
@@ -47,7 +49,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     try:
         model = onnx_quantized.unsigned_onnx_quantized(onnx_quantized.make_onnx_quantized_model(captured))
         (folder / MODEL).write_bytes(model)
-        compile_in_htp_session(folder / MODEL, folder / CONTEXT, variant.backend)
+        _compile_for_htp(model, folder, variant)
         left = qnn_contents_off_npu(folder)
     except OSError:
         raise  # a full disk is not the model's fault
@@ -55,3 +57,28 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         raise lowering_error(error, captured.program) from error
     names = ", ".join(f"{count} {name}" for name, count in left.items())
     return Emission(folder, (LICENCE_NOTE, f"Stays on the CPU: {names}.") if left else (LICENCE_NOTE,))
+
+
+def _compile_for_htp(model: bytes, folder: Path, variant: Variant) -> None:
+    """Compile the folder's model, and say which operator the compiler refuses.
+
+    Raises:
+        LoweringError: Nothing of it can run on the NPU, or the compiler fails; it names the operator.
+    """
+    try:
+        compile_in_htp_session(folder / MODEL, folder / CONTEXT, variant.backend)
+    except (CannotRunHere, LoweringError):
+        raise
+    except Exception as error:
+        operator = refused_operator(
+            model,
+            folder,
+            lambda path: compile_in_htp_session(path, folder / CONTEXT, variant.backend),
+        )
+        who = (
+            f"Qualcomm's compiler refuses the operator {operator}"
+            if operator
+            else "Qualcomm's compiler fails"
+        )
+        generation = variant.backend.removeprefix("htp-")
+        raise LoweringError(f"{who} for Hexagon {generation}: {shorten_lowering_error(error)}") from error

@@ -13,7 +13,7 @@ import numpy as np
 
 from exporter.records import Array, Limits
 from exporter.verify.discrete_outputs import compare_discrete, is_discrete
-from exporter.verify.gates.lowering_gate import lowering_gate_rounds_in_integers
+from exporter.verify.gates.lowering_gate import INDEPENDENT, lowering_gate_rounds_in_integers
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import ReferenceIO, Stacks
 
@@ -111,7 +111,7 @@ def _edges_gate_lossy_reason(observation: Observation, index: int, name: str) ->
         signal, noise = _edges_gate_energy(edge), _edges_gate_energy(stack[index] - edge)
         # On a flat input every place is rounded alike, and nothing averages out.
         own = _edges_gate_energy(edge - evidence.edge_reference[position][index]) if otherwise else 0.0
-        if noise > max(signal * 10 ** (-least / 10), share * _edges_gate_energy(whole), own):
+        if noise > max(signal * 10 ** (-least / 10), share * _edges_gate_energy(whole), INDEPENDENT * own):
             decibels = 10 * math.log10(signal / noise) if signal else -math.inf
             whose = "the model" if observation.precision == "fp16" else "its own quantised program"
             return (
