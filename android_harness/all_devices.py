@@ -105,7 +105,7 @@ def bench_all_devices(
     stop, owned = threading.Event(), Owned()
     stoppable = _stopping_all_devices(observer, stop)
     with (
-        _stop_all_on_signals(stop),
+        _stop_all_devices_on_signals(stop),
         ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool,
     ):
         futures = {
@@ -130,13 +130,13 @@ def bench_all_devices(
         while not stop.is_set() and not _all_devices_done(pending):
             pass
         if stop.is_set():
-            _kill_until_all_done(devices, pending, owned)
+            _kill_until_all_devices_done(devices, pending, owned)
             raise KeyboardInterrupt
     return {serial: future.result() for serial, future in futures.items()}
 
 
 @contextlib.contextmanager
-def _stop_all_on_signals(stop: threading.Event) -> Iterator[None]:
+def _stop_all_devices_on_signals(stop: threading.Event) -> Iterator[None]:
     """Set a flag on Ctrl-C, SIGTERM and SIGHUP: Python drops exceptions while a finaliser runs."""
     # Only the main thread gets signals, and a background job of a shell ignores some.
     main = threading.current_thread() is threading.main_thread()
@@ -156,7 +156,9 @@ def _all_devices_done(futures: Sequence[Future[Outcome]]) -> bool:
     return not wait(futures, POLL_S).not_done
 
 
-def _kill_until_all_done(devices: Sequence[Device], futures: Sequence[Future[Outcome]], owned: Owned) -> None:
+def _kill_until_all_devices_done(
+    devices: Sequence[Device], futures: Sequence[Future[Outcome]], owned: Owned
+) -> None:
     """Kill this run's runners until every worker has seen the stop: a worker may be about to start one."""
     while True:
         for device, future in zip(devices, futures, strict=True):
@@ -230,7 +232,7 @@ def _outcome_of_all_devices(
             identity = identities.read_identity(device)
             runners = programs(device, identity)
             renewing = _renewing_for_all_devices(observer, own)
-            _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
+            _wait_until_one_of_all_devices_ready(device, identity, tasks, config, soc, renewing, stop)
             with phone_settings.changed_phone_settings(device, _settings_for_all_devices(config)) as refused:
                 for problem in refused:
                     observer(device.serial, f"{problem} The phone is measured all the same.")
@@ -292,7 +294,7 @@ def _pausing_for_all_devices(stop: threading.Event) -> Callable[[float], None]:
     return pause
 
 
-def _wait_until_one_of_all_ready(
+def _wait_until_one_of_all_devices_ready(
     device: Device,
     identity: Identity,
     tasks: Sequence[BenchTask],
@@ -303,7 +305,7 @@ def _wait_until_one_of_all_ready(
 ) -> None:
     need = sum(task.path.stat().st_size + _input_bytes_for_all_devices(task) for task in tasks)
 
-    baseline = idle_temperature.idle_baseline(device.serial)
+    baseline = idle_temperature.baseline_of_idle_temperature(device.serial)
     celsius: list[float | None] = []
 
     def read() -> State:

@@ -49,7 +49,7 @@ def _list_device_report(entry: DeviceEntry) -> DeviceReport:
             state,
             soc=None,
             need_bytes=NEED_BYTES,
-            baseline_celsius=idle_temperature.idle_baseline(
+            baseline_celsius=idle_temperature.baseline_of_idle_temperature(
                 physical_phones.read_physical_phone(device).serial or entry.serial
             ),
         ),

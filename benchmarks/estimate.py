@@ -133,7 +133,7 @@ def judge_held_out(paths: Sequence[Path], kept: Path, counted: bool) -> None:
         fit = shipped.fits.get(_group(row))
         if _key(row) not in works or not fit or row.threads not in latency_model.THREADS:
             continue
-        estimate = latency_model.estimate_latency(
+        estimate = latency_model.estimate_by_latency_model(
             works[_key(row)], estimate_fit.REFERENCE, shipped, fit,
             "int8" if row.precision == "int8" else "fp32", row.threads,
         )  # fmt: skip
@@ -219,7 +219,7 @@ def _described(row: Row, item: dict[str, Any] | None) -> dict[str, Any]:
 def _counted(row: Row) -> dict[str, Any]:
     cache = default_cache_root()
     ready = arm_tools.prepare_arm_tools(cache)
-    plugin = counting.make_plugin(ready.folder)
+    plugin = counting.make_qemu_plugin(ready.folder)
     target = estimate_fit.REFERENCE
     root = arm_tools.root_of_arm_tools(target, ready)
     with tempfile.TemporaryDirectory() as name:

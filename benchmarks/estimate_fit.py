@@ -216,7 +216,7 @@ def predicted_ms(subject: Subject, fit: Fit, basis: str = "counts") -> float:
     whole = replace(fit, spread=blank, operators_spread=blank, graph_spread=blank)
     precision: Precision = "int8" if subject.row.precision == "int8" else "fp32"
     parameters = Parameters(CORE, MHZ, {}, ())
-    return latency_model.estimate_latency(
+    return latency_model.estimate_by_latency_model(
         work, REFERENCE, parameters, whole, precision, subject.row.threads
     ).p50_ms
 

@@ -114,7 +114,7 @@ def _mixed_file_result(subject: subjects.Subject, job: Job, folder: Path) -> Fil
         module = mixed_precision.keep_float_in_mixed_precision(
             program.module, program.float_weights, mix.float_ops
         )
-        if int8_scheme.sqnr_of_scheme(expected, module, choosing) >= ENOUGH_DB:
+        if int8_scheme.sqnr_of_int8_scheme(expected, module, choosing) >= ENOUGH_DB:
             break
     variant = VARIANTS[MIXED[job.method]]
     path = _emit_file(subject, replace(program, module=module).program(), variant, folder)

@@ -74,7 +74,7 @@ def nightly() -> str:
 def gates() -> str:
     """Return a table of the gates of verification: what each fails, and how many planted faults it finds."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from exporter.verify.judge_artifact import GATES
+    from exporter.verify.judge import GATES
     from tests.array_faults import ARRAY_FAULTS
     from tests.gate_faults import GATE_FAULTS
 

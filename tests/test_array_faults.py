@@ -9,7 +9,7 @@ import pytest
 
 from exporter.formats import FORMATS
 from exporter.records import Array, Limits, Variant
-from exporter.verify import judge_artifact
+from exporter.verify import judge
 from exporter.verify.observation import Observation
 from exporter.verify.simulation_io import Simulation
 from tests.array_faults import ARRAY_FAULTS, OTHER_NETWORKS, REFERENCES, ArrayFault, outputs_of
@@ -38,11 +38,11 @@ def failing(fault: ArrayFault, outputs: Array) -> set[str]:
         )
 
     def every_reason(observation: Observation) -> str:
-        found.update(name for name, gate in judge_artifact.GATES.items() if gate(observation))
+        found.update(name for name, gate in judge.GATES.items() if gate(observation))
         return ", ".join(sorted(found))
 
-    with mock.patch.object(judge_artifact, "first_judged_reason", every_reason):
-        judge_artifact.judge_artifact(
+    with mock.patch.object(judge, "first_judged_reason", every_reason):
+        judge.judge_artifact(
             fault.variant,
             "rt",
             given,

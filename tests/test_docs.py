@@ -24,7 +24,7 @@ from exporter.nightly.records import EXIT_CODES
 from exporter.pipeline import variants
 from exporter.report import manifest
 from exporter.report.manifest.schema import Manifest
-from exporter.verify.judge_artifact import GATES
+from exporter.verify.judge import GATES
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

@@ -11,7 +11,7 @@ import pytest
 from exporter.formats import VARIANTS
 from exporter.pipeline import stage_results, verify_stage
 from exporter.report import manifest
-from exporter.verify import judge_artifact
+from exporter.verify import judge
 from exporter.verify.observation import Observation
 from tests.exports import exported
 from tests.gate_faults import CONTRACT, FILE, GATE_FAULTS, REPEAT, GateFault
@@ -36,12 +36,12 @@ def verified(out: Path, artifact: str) -> tuple[set[str], str]:
     failing: set[str] = set()
 
     def every_reason(observation: Observation) -> str:
-        reasons = {name: gate(observation) for name, gate in judge_artifact.GATES.items()}
+        reasons = {name: gate(observation) for name, gate in judge.GATES.items()}
         failing.update(name for name, reason in reasons.items() if reason)
         return next((reason for reason in reasons.values() if reason), "")
 
     job = verify_stage._verify_stage_job(out, VARIANTS[artifact], str(file), expected, None)
-    with mock.patch.object(judge_artifact, "first_judged_reason", every_reason):
+    with mock.patch.object(judge, "first_judged_reason", every_reason):
         checked = job.function(*job.arguments)
     return failing, checked.verdict.reason or ""
 

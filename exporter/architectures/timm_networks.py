@@ -73,7 +73,7 @@ def _timm_network_with_arguments(name: str, named: Mapping[str, Any], more: obje
     """Put the arguments together; those in `more` count where both have one."""
     listed = {**named, **more} if isinstance(more, dict) else dict(named)
     listed = {str(key): value for key, value in listed.items() if key not in NOT_ARGUMENTS}
-    usable = {key: value for key, value in listed.items() if _is_plain_for_timm(value)}
+    usable = {key: value for key, value in listed.items() if _is_plain_for_timm_network(value)}
     doubts = [key for key in listed if key not in usable]
     if more and not isinstance(more, dict):
         doubts.append(f"model_kwargs: {more}")
@@ -81,7 +81,7 @@ def _timm_network_with_arguments(name: str, named: Mapping[str, Any], more: obje
     return StatedTimmNetwork(name, arguments, tuple(doubts))
 
 
-def _is_plain_for_timm(value: object) -> bool:
+def _is_plain_for_timm_network(value: object) -> bool:
     if isinstance(value, list | tuple):
         return len(value) <= 16 and all(isinstance(item, int | float | str) for item in value)
     return isinstance(value, int | float | str) or value is None
@@ -128,9 +128,14 @@ def timm_network_by_name(
     if said and said.arguments:
         listed = ", ".join(f"{key}={value!r}" for key, value in said.arguments.items())
         notes += (f"made with {network_index.printable_network_index_key(listed)}, as the checkpoint says",)
-    photo, more = _timm_photo(timm, plain, module, checkpoint)
+    photo, more = _timm_network_photo(timm, plain, module, checkpoint)
     return Built(
-        module, PREFIX + plain, (*notes, *more), photo, _timm_labels(checkpoint), _timm_network_doubts(said)
+        module,
+        PREFIX + plain,
+        (*notes, *more),
+        photo,
+        _timm_network_labels(checkpoint),
+        _timm_network_doubts(said),
     )
 
 
@@ -160,8 +165,8 @@ def _fitting_timm_network(
     inferred = {
         key: size
         for key, size in (
-            ("num_classes", _timm_layer_size(shapes, config.get("classifier"), 0)),
-            ("in_chans", _timm_layer_size(shapes, config.get("first_conv"), 1)),
+            ("num_classes", _timm_network_layer_size(shapes, config.get("classifier"), 0)),
+            ("in_chans", _timm_network_layer_size(shapes, config.get("first_conv"), 1)),
         )
         if size is not None and key not in given
     }
@@ -171,7 +176,7 @@ def _fitting_timm_network(
     return _made_timm_network(timm, name, {**arguments, **inferred})
 
 
-def _timm_layer_size(shapes: Mapping[str, network_index.Shape], layer: Any, axis: int) -> int | None:
+def _timm_network_layer_size(shapes: Mapping[str, network_index.Shape], layer: Any, axis: int) -> int | None:
     """Return a size of a layer's weight; None where the file has no such layer."""
     layers = layer if isinstance(layer, list | tuple) else (layer,)
     shape = shapes.get(f"{layers[0]}.weight") if layers else None
@@ -193,7 +198,7 @@ def _made_timm_network(timm: ModuleType, name: str, arguments: Mapping[str, Any]
     return made
 
 
-def _timm_photo(
+def _timm_network_photo(
     timm: ModuleType, name: str, module: torch.nn.Module, checkpoint: Checkpoint
 ) -> tuple[Photo | None, tuple[str, ...]]:
     """Return the photo that the network takes, by the config in the folder, or else by timm's own."""
@@ -208,19 +213,19 @@ def _timm_photo(
         config = timm.data.resolve_data_config(
             trained, pretrained_cfg=stored if isinstance(stored, dict) else own, model=module
         )
-        record = timm_preprocessing(config)
+        record = timm_network_preprocessing(config)
     except (ArithmeticError, LookupError, TypeError, ValueError):  # settings of another type
         record = None
     if record is None:
         return None, (f"{source} prepares photos in steps that are not known here: give --preprocess",)
     fixed = bool(own.get("fixed_input_size")) and record.crop[0] == record.crop[1]
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    channels = _timm_layer_size(shapes, own.get("first_conv"), 1) or int(config["input_size"][0])
+    channels = _timm_network_layer_size(shapes, own.get("first_conv"), 1) or int(config["input_size"][0])
     taken = Photo(record, channels, f"preprocessing is that of {source}", record.crop[0] if fixed else None)
     return taken, ()
 
 
-def timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
+def timm_network_preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
     """Turn timm's data config into our record; None where it cannot express the steps."""
     _, height, width = config["input_size"]
     interpolation = INTERPOLATIONS.get(str(config["interpolation"]))
@@ -236,7 +241,7 @@ def timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
     return Preprocessing(resize, (height, width), mean, std, interpolation, mode == "squash")
 
 
-def _timm_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
+def _timm_network_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
     config = checkpoint.settings.get(CONFIG, {})
     names = config.get("label_names")
     return tuple(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else ()

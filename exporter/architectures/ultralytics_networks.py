@@ -82,7 +82,7 @@ def build_ultralytics_network(
     package = families.import_family_package("ultralytics", f"The network {PREFIX}{name}", LICENCE)
     module = _made_ultralytics_network(name, settings["yaml"])
     notes = weight_loading.load_weights(module, readings, PREFIX + name)
-    if differences := list(_ultralytics_differences(module, settings["layers"])):
+    if differences := list(_ultralytics_network_differences(module, settings["layers"])):
         raise ArchitectureError(
             f"ultralytics {package.__version__} builds another network than the file holds: "
             f"{'; '.join(differences[:3])}.",
@@ -90,15 +90,15 @@ def build_ultralytics_network(
         )
     head = module.model[-1]
     head.export, head.dynamic = True, False
-    spec = _ultralytics_photos(settings, module, asked)
-    _run_ultralytics_once(module, spec)
+    spec = _ultralytics_network_photos(settings, module, asked)
+    _run_ultralytics_network_once(module, spec)
     made = f"built by ultralytics {package.__version__} (AGPL-3.0) from the file's own description"
     return Built(
         module=module,
         architecture=PREFIX + name,
-        notes=(*notes, made, "every layer is what the file says", *_ultralytics_settings(name, head)),
-        photo=_ultralytics_photo(spec, name),
-        labels=_ultralytics_labels(settings["names"]) if name == "ClassificationModel" else (),
+        notes=(*notes, made, "every layer is what the file says", *_ultralytics_network_settings(name, head)),
+        photo=_ultralytics_network_photo(spec, name),
+        labels=_ultralytics_network_labels(settings["names"]) if name == "ClassificationModel" else (),
         inputs=(spec,),
     )
 
@@ -106,7 +106,7 @@ def build_ultralytics_network(
 def _made_ultralytics_network(name: str, described: Mapping[str, Any]) -> Any:
     from ultralytics.nn import tasks
 
-    _check_ultralytics_layers(described, tasks)
+    _check_ultralytics_network_layers(described, tasks)
     description = copy.deepcopy(dict(described))
     try:
         return getattr(tasks, name)(
@@ -118,7 +118,7 @@ def _made_ultralytics_network(name: str, described: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _check_ultralytics_layers(described: Mapping[str, Any], tasks: Any) -> None:
+def _check_ultralytics_network_layers(described: Mapping[str, Any], tasks: Any) -> None:
     """Refuse a description that names anything but layers.
 
     Raises:
@@ -129,12 +129,14 @@ def _check_ultralytics_layers(described: Mapping[str, Any], tasks: Any) -> None:
     activation = described.get("activation")
     if activation is not None:
         match = ACTIVATION.fullmatch(activation) if isinstance(activation, str) else None
-        if match is None or not _is_ultralytics_layer(getattr(torch.nn, match[1], None)):
+        if match is None or not _is_ultralytics_network_layer(getattr(torch.nn, match[1], None)):
             raise ArchitectureError(
                 "The activation "
                 f"{network_index.printable_network_index_key(str(activation))!r} is no layer of torch.nn."
             )
-    rows = [row for part in ("backbone", "head") for row in _ultralytics_rows(part, described.get(part))]
+    rows = [
+        row for part in ("backbone", "head") for row in _ultralytics_network_rows(part, described.get(part))
+    ]
     for row in rows:
         name = row[2] if len(row) == 4 else None
         plain = isinstance(name, str) and name.removeprefix("nn.").isidentifier()
@@ -143,14 +145,14 @@ def _check_ultralytics_layers(described: Mapping[str, Any], tasks: Any) -> None:
             place = torch.nn if name.startswith("nn.") else tasks
             layer = getattr(place, name.removeprefix("nn."), None)
         own = getattr(layer, "__module__", "").startswith(("ultralytics.nn.modules.", "torch.nn.modules."))
-        if not _is_ultralytics_layer(layer) or not own or name == "TorchVision":
+        if not _is_ultralytics_network_layer(layer) or not own or name == "TorchVision":
             raise ArchitectureError(
                 "The description names "
                 f"{network_index.printable_network_index_key(str(name))!r}, which is no layer."
             )
 
 
-def _ultralytics_rows(name: str, part: object) -> list[list[Any]]:
+def _ultralytics_network_rows(name: str, part: object) -> list[list[Any]]:
     """Return the rows of a part; the package would also build from a tuple, so nothing else passes unseen.
 
     Raises:
@@ -161,13 +163,13 @@ def _ultralytics_rows(name: str, part: object) -> list[list[Any]]:
     return part
 
 
-def _is_ultralytics_layer(value: object) -> bool:
+def _is_ultralytics_network_layer(value: object) -> bool:
     import torch
 
     return isinstance(value, type) and issubclass(value, torch.nn.Module)
 
 
-def _ultralytics_differences(
+def _ultralytics_network_differences(
     module: torch.nn.Module, layers: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
     """Yield a sentence for each layer whose class or settings differ from the file's.
@@ -193,7 +195,7 @@ def _ultralytics_differences(
                 yield f"{path}.{network_index.printable_network_index_key(key)} is {said_value}, not {built}"
 
 
-def _ultralytics_photos(
+def _ultralytics_network_photos(
     settings: Mapping[str, Any], module: Any, asked: tuple[TensorSpec, ...]
 ) -> TensorSpec:
     """Return the input: the user's shape, or the size of the training."""
@@ -212,7 +214,7 @@ def _ultralytics_photos(
     return TensorSpec("images", (1, int(settings["yaml"].get("channels", 3)), height, width))
 
 
-def _run_ultralytics_once(module: torch.nn.Module, spec: TensorSpec) -> None:
+def _run_ultralytics_network_once(module: torch.nn.Module, spec: TensorSpec) -> None:
     """Call the network, which lays out its grid of boxes for the size: later calls change nothing."""
     import torch
 
@@ -227,7 +229,7 @@ def _run_ultralytics_once(module: torch.nn.Module, spec: TensorSpec) -> None:
             ) from error
 
 
-def _ultralytics_settings(name: str, head: Any) -> tuple[str, ...]:
+def _ultralytics_network_settings(name: str, head: Any) -> tuple[str, ...]:
     if name == "ClassificationModel":
         return ()
     if getattr(head, "end2end", False):
@@ -238,7 +240,7 @@ def _ultralytics_settings(name: str, head: Any) -> tuple[str, ...]:
     )
 
 
-def _ultralytics_photo(spec: TensorSpec, name: str) -> Photo | None:
+def _ultralytics_network_photo(spec: TensorSpec, name: str) -> Photo | None:
     channels, height, width = spec.shape[1:]
     if channels not in (1, 3):
         return None
@@ -250,6 +252,6 @@ def _ultralytics_photo(spec: TensorSpec, name: str) -> Photo | None:
     return Photo(record, channels, f"photos are scaled to 0..1{padded}")
 
 
-def _ultralytics_labels(names: object) -> tuple[str, ...]:
+def _ultralytics_network_labels(names: object) -> tuple[str, ...]:
     values = list(names.values()) if isinstance(names, dict) else names
     return tuple(map(str, values)) if isinstance(values, list) else ()

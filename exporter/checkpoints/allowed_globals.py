@@ -23,7 +23,7 @@ from exporter.checkpoints.inert_values import (
     OrderedMapping,
     Storage,
     TensorRef,
-    safe_value_key,
+    safe_inert_value_key,
 )
 
 
@@ -100,7 +100,7 @@ def _allowed_global_mapping(items: Any = (), *_: object) -> dict[Any, Any]:
     pairs = items.items() if isinstance(items, dict) else items
     if not isinstance(pairs, Sequence) and not isinstance(items, dict):
         return {}
-    return {safe_value_key(key): value for key, value in pairs}
+    return {safe_inert_value_key(key): value for key, value in pairs}
 
 
 def _allowed_global_ordered(items: Any = (), *_: object) -> dict[Any, Any]:
@@ -112,7 +112,7 @@ def _allowed_global_defaultdict(factory: object = None, items: object = (), *_: 
 
 
 def _allowed_global_set(items: object = (), *_: object) -> set[Any]:
-    return {safe_value_key(item) for item in items} if isinstance(items, list | tuple | set) else set()
+    return {safe_inert_value_key(item) for item in items} if isinstance(items, list | tuple | set) else set()
 
 
 def _allowed_global_list(items: object = (), *_: object) -> list[Any]:

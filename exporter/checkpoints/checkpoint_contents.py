@@ -14,7 +14,7 @@ from exporter.checkpoints.inert_values import (
     Inert,
     Opaque,
     TensorRef,
-    is_tensor_value,
+    is_tensor_inert_value,
 )
 
 MAX_TEXT = 60
@@ -108,8 +108,10 @@ def _tensor_in_checkpoint_contents(value: AnyTensor) -> str:
 def _container_in_checkpoint_contents(
     value: dict[object, object] | list[object] | tuple[object, ...] | set[object], visits: ContentsVisits
 ) -> str:
-    inside = [item for item in _walk_checkpoint_contents(value, 0, set(), visits) if is_tensor_value(item)]
-    if inside and isinstance(value, dict) and all(is_tensor_value(v) for v in value.values()):
+    inside = [
+        item for item in _walk_checkpoint_contents(value, 0, set(), visits) if is_tensor_inert_value(item)
+    ]
+    if inside and isinstance(value, dict) and all(is_tensor_inert_value(v) for v in value.values()):
         return (
             f"{plural_in_checkpoint_contents(len(inside), 'tensor')}, "
             f"{checkpoint_contents_megabytes(_checkpoint_contents_size(inside))}"

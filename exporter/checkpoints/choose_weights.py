@@ -9,7 +9,12 @@ from typing import Any
 
 from exporter.checkpoints import prefixes
 from exporter.checkpoints.checkpoint_contents import printable_checkpoint_content
-from exporter.checkpoints.inert_values import AnyTensor, is_plain_value, is_tensor_value, layer_versions_value
+from exporter.checkpoints.inert_values import (
+    AnyTensor,
+    is_plain_inert_value,
+    is_tensor_inert_value,
+    layer_versions_inert_value,
+)
 from exporter.errors import CheckpointError
 
 WEIGHTS = (
@@ -47,7 +52,7 @@ class ChosenWeights:
 
     @property
     def is_ema(self) -> bool:
-        return any(is_ema_of_weights(key) for key in self.path)
+        return any(is_ema_of_chosen_weights(key) for key in self.path)
 
     @property
     def rank(self) -> int:
@@ -55,7 +60,7 @@ class ChosenWeights:
         return min((WEIGHTS.index(key) for key in self.path if key in WEIGHTS), default=len(WEIGHTS))
 
 
-def is_ema_of_weights(key: str) -> bool:
+def is_ema_of_chosen_weights(key: str) -> bool:
     """Tell whether a key names averaged weights: ema, ema_model, model_ema, averaged_model."""
     return (
         key.startswith("ema")
@@ -69,27 +74,27 @@ def weights_to_choose(root: object) -> tuple[ChosenWeights, ...]:
 
     Dictionaries that are only a few counters next to or inside another one are left out.
     """
-    every = list(_search_weights(root, (), set()))
+    every = list(_search_weights_to_choose(root, (), set()))
     counts = {candidate.path: len(candidate.tensors) for candidate in every}
     inside: dict[tuple[str, ...], int] = {}
     """Path -> the most tensors of a candidate below it."""
     for path, count in counts.items():
-        for above in _above_weights(path):
+        for above in _levels_above_chosen_weights(path):
             inside[above] = max(inside.get(above, 0), count)
-    return tuple(c for c in every if not _are_weights_outweighed(c, counts, inside))
+    return tuple(c for c in every if not _are_chosen_weights_outweighed(c, counts, inside))
 
 
-def _above_weights(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _levels_above_chosen_weights(path: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [path[:length] for length in range(len(path))]
 
 
-def _are_weights_outweighed(
+def _are_chosen_weights_outweighed(
     candidate: ChosenWeights, counts: Mapping[tuple[str, ...], int], inside: Mapping[tuple[str, ...], int]
 ) -> bool:
     """Tell whether a candidate above has more tensors, or one below at least as many."""
     count = len(candidate.tensors)
     return inside.get(candidate.path, 0) >= count or any(
-        counts.get(p, 0) > count for p in _above_weights(candidate.path)
+        counts.get(p, 0) > count for p in _levels_above_chosen_weights(candidate.path)
     )
 
 
@@ -103,7 +108,7 @@ def choose_weights(root: object) -> tuple[ChosenWeights, tuple[str, ...]]:
         CheckpointError: There are none, or several that nothing tells apart.
     """
     every = weights_to_choose(root)
-    averaged = [_weights_without_counter(c) for c in every if c.is_ema]
+    averaged = [_chosen_weights_without_counter(c) for c in every if c.is_ema]
     trained = sorted((c for c in every if not c.is_ema), key=lambda c: c.rank)
     if not averaged:
         return _only_weights_to_choose(trained)
@@ -135,7 +140,7 @@ def _only_weights_to_choose(trained: list[ChosenWeights]) -> tuple[ChosenWeights
             "Save the one to ship: torch.save(checkpoint[key], …).",
             code="EM-SEVERAL-WEIGHTS",
         )
-    first = _weights_without_counter(first)
+    first = _chosen_weights_without_counter(first)
     notes = [f"weights taken from {first.title}"] if first.path else []
     if rest:
         titles = ", ".join(c.title for c in rest[:5]) + (", …" if len(rest) > 5 else "")
@@ -146,32 +151,34 @@ def _only_weights_to_choose(trained: list[ChosenWeights]) -> tuple[ChosenWeights
     return first, tuple(notes)
 
 
-def _search_weights(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[ChosenWeights]:
+def _search_weights_to_choose(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[ChosenWeights]:
     if not isinstance(node, dict) or id(node) in seen or len(path) > MAX_DEPTH:
         return
     seen.add(id(node))
     named = {key: value for key, value in node.items() if isinstance(key, str)}
-    tensors = {key: value for key, value in named.items() if is_tensor_value(value)}
+    tensors = {key: value for key, value in named.items() if is_tensor_inert_value(value)}
     if tensors:
         yield _make_chosen_weights(node, path, named, tensors)
     # Dotted names are a network's own: what nests below them (extra state) is no other network.
     if not any("." in key for key in tensors):
         for key, value in named.items():
             if not TRAINING.search(key.lower()):
-                yield from _search_weights(value, (*path, key), seen)
+                yield from _search_weights_to_choose(value, (*path, key), seen)
 
 
 def _make_chosen_weights(
     node: object, path: tuple[str, ...], named: Mapping[str, Any], tensors: Mapping[str, AnyTensor]
 ) -> ChosenWeights:
     extra = {
-        key: value for key, value in named.items() if key.endswith(EXTRA_STATE) and is_plain_value(value)
+        key: value
+        for key, value in named.items()
+        if key.endswith(EXTRA_STATE) and is_plain_inert_value(value)
     }
     ignored = tuple(key for key in named if key not in tensors and key not in extra)
-    return ChosenWeights(path, tensors, ignored, layer_versions_value(node), extra)
+    return ChosenWeights(path, tensors, ignored, layer_versions_inert_value(node), extra)
 
 
-def _weights_without_counter(candidate: ChosenWeights) -> ChosenWeights:
+def _chosen_weights_without_counter(candidate: ChosenWeights) -> ChosenWeights:
     """`torch.optim.swa_utils.AveragedModel` counts its updates beside the wrapped network."""
     rest: dict[str, Any] = {k: v for k, v in candidate.tensors.items() if k != "n_averaged"}
     wrapped = len(rest) < len(candidate.tensors) and rest and all(name.startswith("module.") for name in rest)

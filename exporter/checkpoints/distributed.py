@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import checkpoint_tensors, checkpoint_weights, choose_weights, torchfile, unpickle
 from exporter.checkpoints.checkpoint_source import UNCHANGED, CheckpointSource
-from exporter.checkpoints.inert_values import DType, Inert, Storage, TensorRef, is_plain_value
+from exporter.checkpoints.inert_values import DType, Inert, Storage, TensorRef, is_plain_inert_value
 from exporter.checkpoints.packed_archive import DAMAGED, Archive
 from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.errors import CheckpointError, DamagedFileError
@@ -145,7 +145,7 @@ def _nest_distributed(refs: Mapping[str, TensorRef], paths: object) -> dict[Any,
     root: dict[Any, Any] = {}
     for name, ref in refs.items():
         keys = paths.get(name) if isinstance(paths, dict) else None
-        keys = keys if isinstance(keys, tuple) and keys and is_plain_value(keys) else (name,)
+        keys = keys if isinstance(keys, tuple) and keys and is_plain_inert_value(keys) else (name,)
         node = root
         for key in keys[:-1]:
             node = node.setdefault(key, {})

@@ -55,18 +55,22 @@ def read_exported_program(source: CheckpointSource, trust: bool) -> Checkpoint:
     assert archive is not None
     if GRAPH not in archive:
         raise CheckpointError(
-            _why_no_exported_graph(archive), "Export it again: torch.export.save(program, …) with this torch."
+            _why_no_exported_program_graph(archive),
+            "Export it again: torch.export.save(program, …) with this torch.",
         )
-    example = _exported_example(archive)
+    example = _exported_program_example(archive)
     if trust:
         source.file.seek(0)
         program = _load_exported_program(io.BytesIO(source.file.read()))
     else:
         program = _load_exported_program(
-            pack_archive(_safe_exported_records(archive, example), archive.root or "model/")
+            pack_archive(_safe_exported_program_records(archive, example), archive.root or "model/")
         )
-    _check_exported_inference(program)
-    values = {**program.state_dict, **{k: v for k, v in program.constants.items() if _is_exported_tensor(v)}}
+    _check_exported_program_inference(program)
+    values = {
+        **program.state_dict,
+        **{k: v for k, v in program.constants.items() if _is_exported_program_tensor(v)},
+    }
     check_torchscript_checkpoint_module(values, source.size_bytes)
     return Checkpoint(
         path=source.path,
@@ -80,7 +84,7 @@ def read_exported_program(source: CheckpointSource, trust: bool) -> Checkpoint:
     )
 
 
-def _why_no_exported_graph(archive: Archive) -> str:
+def _why_no_exported_program_graph(archive: Archive) -> str:
     if OLD_GRAPH in archive:
         return "The exported program was written by a torch older than 2.8."
     if any(name.startswith("data/aotinductor/") for name in archive.names):
@@ -88,13 +92,13 @@ def _why_no_exported_graph(archive: Archive) -> str:
     return f"The .pt2 holds no exported program named 'model' (no {GRAPH})."
 
 
-def _safe_exported_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
+def _safe_exported_program_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
     records = {name: archive.read(name) for name in COPIED if name in archive}
     records[GRAPH] = exported_program_json.sanitize_exported_program_json(archive.read(GRAPH))
     for folder, config_name in CONFIGS.items():
         config = json.loads(archive.read(config_name))
         for payload in config["config"].values():
-            name = folder + _exported_payload(payload, archive, folder)
+            name = folder + _exported_program_payload(payload, archive, folder)
             records[name] = archive.read(name)
         records[config_name] = exported_program_json.sanitize_exported_program_json(
             json.dumps(config).encode()
@@ -103,7 +107,7 @@ def _safe_exported_records(archive: Archive, example: tuple[torch.Tensor, ...]) 
     return records
 
 
-def _exported_payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
+def _exported_program_payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
     """The file of one weight; raw numbers only."""
     name, meta = payload["path_name"], payload["tensor_meta"]
     if payload["use_pickle"] or meta is None or not str(name).startswith(("weight_", "tensor_")):
@@ -122,7 +126,7 @@ def _exported_payload(payload: dict[str, Any], archive: Archive, folder: str) ->
     return str(name)
 
 
-def _exported_example(archive: Archive) -> tuple[torch.Tensor, ...]:
+def _exported_program_example(archive: Archive) -> tuple[torch.Tensor, ...]:
     """The example inputs, when they are plain tensors given by position; else none."""
     if EXAMPLE not in archive:
         return ()
@@ -177,7 +181,7 @@ def _quiet_exported_program() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _check_exported_inference(program: torch.export.ExportedProgram) -> None:
+def _check_exported_program_inference(program: torch.export.ExportedProgram) -> None:
     for node in program.graph.nodes:
         position = TRAINING_FLAGS.get(str(node.target))
         if position is not None and len(node.args) > position and node.args[position] is True:
@@ -187,7 +191,7 @@ def _check_exported_inference(program: torch.export.ExportedProgram) -> None:
             )
 
 
-def _is_exported_tensor(value: object) -> bool:
+def _is_exported_program_tensor(value: object) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor)

@@ -112,7 +112,7 @@ class OrderedMapping(dict[Any, Any]):
 MAX_NOTES = 100_000
 
 
-def layer_versions_value(value: object) -> dict[str, dict[str, Any]] | None:
+def layer_versions_inert_value(value: object) -> dict[str, dict[str, Any]] | None:
     """What PyTorch noted in a state_dict of its layers' formats; None where there are no such notes."""
     state = value.state if isinstance(value, OrderedMapping) else None
     listed = state.get("_metadata") if isinstance(state, dict) else None
@@ -121,7 +121,9 @@ def layer_versions_value(value: object) -> dict[str, dict[str, Any]] | None:
     if sum(len(noted) for noted in listed.values() if isinstance(noted, dict)) > MAX_NOTES:
         return None  # not PyTorch's, which notes one version per layer
     return {
-        layer: {key: item for key, item in noted.items() if isinstance(key, str) and is_plain_value(item)}
+        layer: {
+            key: item for key, item in noted.items() if isinstance(key, str) and is_plain_inert_value(item)
+        }
         for layer, noted in listed.items()
         if isinstance(layer, str) and isinstance(noted, dict)
     }
@@ -131,7 +133,7 @@ PLAIN_DEPTH = 4
 PLAIN_ITEMS = 10_000
 
 
-def is_plain_value(value: object) -> bool:
+def is_plain_inert_value(value: object) -> bool:
     """Tell whether a value is numbers and text, alone or in few and shallow lists and dictionaries."""
     level: list[object] = [value]
     seen = 0
@@ -149,11 +151,11 @@ def is_plain_value(value: object) -> bool:
     return not level
 
 
-def is_tensor_value(value: object) -> bool:
+def is_tensor_inert_value(value: object) -> bool:
     return isinstance(value, TensorRef | ArrayRef | Opaque)
 
 
-def is_module_value(value: object) -> bool:
+def is_module_inert_value(value: object) -> bool:
     """Tell whether an inert object was an `nn.Module`, judging by the state it was given."""
     return (
         isinstance(value, Inert)
@@ -165,7 +167,7 @@ def is_module_value(value: object) -> bool:
 SCALARS = (str, int, float, bool, bytes, complex, type(None))
 
 
-def safe_value_key(key: object) -> Any:
+def safe_inert_value_key(key: object) -> Any:
     """A key that is cheap to hash: a tuple nested a million deep would overflow the interpreter's stack.
 
     An inert object is hashed by its identity.

@@ -50,11 +50,15 @@ def _lightning_network(chosen: ChosenWeights) -> Reading | None:
     if network is None:
         return None
     averaged = next(
-        (g for g in groups if choose_weights.is_ema_of_weights(g) and set(groups[g]) >= set(groups[network])),
+        (
+            g
+            for g in groups
+            if choose_weights.is_ema_of_chosen_weights(g) and set(groups[g]) >= set(groups[network])
+        ),
         None,
     )
     others = [g for g in groups if g != network]
-    if not all(AUXILIARY.search(g.lower()) or choose_weights.is_ema_of_weights(g) for g in others):
+    if not all(AUXILIARY.search(g.lower()) or choose_weights.is_ema_of_chosen_weights(g) for g in others):
         return None
     chosen_group = averaged or network
     notes = [f"averaged (EMA) weights used: '{averaged}.', instead of '{network}.'"] if averaged else []

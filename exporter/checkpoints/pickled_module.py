@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.checkpoints import checkpoint_contents, checkpoint_tensors, choose_weights
 from exporter.checkpoints.checkpoint_source import CheckpointSource
-from exporter.checkpoints.inert_values import Inert, is_module_value
+from exporter.checkpoints.inert_values import Inert, is_module_inert_value
 from exporter.errors import CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
 
@@ -60,14 +60,17 @@ def read_pickled_module(source: CheckpointSource, trust: bool) -> Checkpoint:
 def _pickled_modules(source: CheckpointSource) -> dict[str, Inert]:
     root = source.pickled.root if source.pickled is not None else None
     entries = root.items() if isinstance(root, dict) else [("", root)]
-    return {str(key): value for key, value in entries if isinstance(value, Inert) and is_module_value(value)}
+    return {
+        str(key): value for key, value in entries if isinstance(value, Inert) and is_module_inert_value(value)
+    }
 
 
 def _choose_pickled_module(modules: dict[str, Inert]) -> str:
     """Averaged modules first (Ultralytics keeps one under "ema"), then the most telling key."""
     ranks = {key: index for index, key in enumerate(choose_weights.WEIGHTS)}
     return min(
-        modules, key=lambda key: (not choose_weights.is_ema_of_weights(key), ranks.get(key, len(ranks)))
+        modules,
+        key=lambda key: (not choose_weights.is_ema_of_chosen_weights(key), ranks.get(key, len(ranks))),
     )
 
 

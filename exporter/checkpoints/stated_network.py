@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from exporter.checkpoints.checkpoint_contents import describe_checkpoint_content
-from exporter.checkpoints.inert_values import Inert, is_plain_value
+from exporter.checkpoints.inert_values import Inert, is_plain_inert_value
 
 PLACES = (
     "args",
@@ -43,7 +43,7 @@ def stated_network_arguments(root: object) -> dict[str, object]:
     """
     settings = _settings_of_stated_network(_settings_of_stated_network(root).get("args"))
     return {
-        key: value if is_plain_value(value) else describe_checkpoint_content(value)
+        key: value if is_plain_inert_value(value) else describe_checkpoint_content(value)
         for key, value in settings.items()
     }
 

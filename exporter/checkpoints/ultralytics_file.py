@@ -15,9 +15,9 @@ from exporter.checkpoints.inert_values import (
     SCALARS,
     AnyTensor,
     Inert,
-    is_module_value,
-    is_plain_value,
-    is_tensor_value,
+    is_module_inert_value,
+    is_plain_inert_value,
+    is_tensor_inert_value,
 )
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint
@@ -40,7 +40,7 @@ def _network_of_ultralytics_file(source: CheckpointSource) -> tuple[str, Inert] 
     entries = root if isinstance(root, dict) else {}
     for key in PLACES:
         value = entries.get(key)
-        if isinstance(value, Inert) and is_module_value(value) and value.name.startswith(TASKS):
+        if isinstance(value, Inert) and is_module_inert_value(value) and value.name.startswith(TASKS):
             return (key, value) if isinstance(value.state.get("yaml"), dict) else None
     return None
 
@@ -58,7 +58,7 @@ def read_ultralytics_file(source: CheckpointSource, trust: bool) -> Checkpoint:
     assert located is not None
     key, network = located
     described = network.state["yaml"]
-    if not is_plain_value(described):
+    if not is_plain_inert_value(described):
         raise CheckpointError(f"{source.path}: the network's description holds more than numbers and text.")
     declared: dict[str, AnyTensor] = {}
     layers: dict[str, dict[str, Any]] = {}
@@ -81,8 +81,8 @@ def read_ultralytics_file(source: CheckpointSource, trust: bool) -> Checkpoint:
         settings={
             "class": network.name.removeprefix(TASKS),
             "yaml": described,
-            "names": names if is_plain_value(names) else {},
-            "args": arguments if isinstance(arguments, dict) and is_plain_value(arguments) else {},
+            "names": names if is_plain_inert_value(names) else {},
+            "args": arguments if isinstance(arguments, dict) and is_plain_inert_value(arguments) else {},
             "layers": layers,
         },
     )
@@ -104,7 +104,7 @@ def _ultralytics_file_layers(network: Inert) -> Iterator[tuple[str, Inert]]:
         yield path, layer
         children = layer.state.get("_modules")
         for name, child in children.items() if isinstance(children, dict) else ():
-            if isinstance(child, Inert) and is_module_value(child) and isinstance(name, str):
+            if isinstance(child, Inert) and is_module_inert_value(child) and isinstance(name, str):
                 waiting.append((f"{path}.{name}" if path else name, child, depth + 1))
 
 
@@ -115,7 +115,7 @@ def _ultralytics_file_tensors(path: str, layer: Inert) -> dict[str, AnyTensor]:
     for place in ("_parameters", "_buffers"):
         listed = layer.state.get(place)
         for name, value in listed.items() if isinstance(listed, dict) else ():
-            if isinstance(name, str) and name not in hidden and is_tensor_value(value):
+            if isinstance(name, str) and name not in hidden and is_tensor_inert_value(value):
                 declared[f"{path}.{name}" if path else name] = value
     return declared
 

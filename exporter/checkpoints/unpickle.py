@@ -21,7 +21,7 @@ from exporter.checkpoints.inert_values import (
     NumpyType,
     OrderedMapping,
     Storage,
-    safe_value_key,
+    safe_inert_value_key,
 )
 
 RENAMED = {
@@ -131,10 +131,10 @@ class RestrictedUnpickler(pickle._Unpickler):
     def load_additems(self) -> None:
         items = self.pop_mark()
         if isinstance(self.stack[-1], set):
-            self.stack[-1].update(safe_value_key(item) for item in items)
+            self.stack[-1].update(safe_inert_value_key(item) for item in items)
 
     def load_frozenset(self) -> None:
-        self.append({safe_value_key(item) for item in self.pop_mark()})
+        self.append({safe_inert_value_key(item) for item in self.pop_mark()})
 
     def load_bytearray8(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))
@@ -150,7 +150,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     def _update(self, items: list[object]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
-            target.update(zip(map(safe_value_key, items[::2]), items[1::2], strict=True))
+            target.update(zip(map(safe_inert_value_key, items[::2]), items[1::2], strict=True))
         elif not isinstance(target, Inert):
             raise pickle.UnpicklingError(f"it sets items of a {type(target).__name__}")
 

@@ -35,7 +35,7 @@ def estimate(
     from exporter.pipeline import estimate_stage
     from exporter.pipeline.workers.pool import default_pool_size
 
-    if not qemu_plugin.missing_for_plugin() and not arm_tools.missing_arm_tools():
+    if not qemu_plugin.missing_for_qemu_plugin() and not arm_tools.missing_arm_tools():
         prepare_arm_programs()
     with watch_app_command(as_json) as observer:
         report = estimate_stage.estimate_stage_for_command(

@@ -66,7 +66,7 @@ def _android_pairs(source: Path, spec: TensorSpec, how: Preprocessing) -> Iterat
     """Yield the pixels of photos, resized by Pillow and as Android does."""
     paths = photos.find_photos(source)
     for path in paths[:: max(1, len(paths) // MOST)][:MOST]:
-        colours = photo_preprocessing.photo_colours(spec, how)
+        colours = photo_preprocessing.preprocessed_photo_colours(spec, how)
         pillow = photos.read_whole_photo(path, how, colours)
         android = photos.read_whole_photo(path, how, colours, resize=android_resized)
         if pillow is not None and android is not None:

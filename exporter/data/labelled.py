@@ -62,7 +62,7 @@ class Labelled:
             return
         spec, how = self.inputs[0], self.preprocessing
         assert how is not None
-        batch, channels = spec.shape[0], photo_preprocessing.photo_colours(spec, how)
+        batch, channels = spec.shape[0], photo_preprocessing.preprocessed_photo_colours(spec, how)
         pairs = list(zip(self.paths, self.digests, strict=True))
         for first in range(0, len(pairs), batch):
             images = [photos.read_whole_photo(p, how, channels, d) for p, d in pairs[first : first + batch]]
@@ -292,7 +292,11 @@ def _shared_labelled(evaluation: Labelled, used: Mapping[bytes, data.Origin]) ->
             yield f"row {index}", origin.name
     sizes = {origin.size for origin in used.values()}
     how = evaluation.preprocessing
-    channels = photo_preprocessing.photo_colours(evaluation.inputs[0], how) if evaluation.paths and how else 0
+    channels = (
+        photo_preprocessing.preprocessed_photo_colours(evaluation.inputs[0], how)
+        if evaluation.paths and how
+        else 0
+    )
     for path in evaluation.paths:
         # Only pictures of the same size can be equal: the others need not be decoded.
         if not sizes.isdisjoint(photos.photo_sizes(path)):

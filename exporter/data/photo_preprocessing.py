@@ -21,7 +21,7 @@ def preprocessed_photo_placement(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return width and height that a photo is resized to, and the left and top edge of the crop in that."""
     resized = _preprocessed_photo_size(size, preprocessing)
-    return resized, _photo_crop_corner(resized, preprocessing.crop)
+    return resized, _preprocessed_photo_crop_corner(resized, preprocessing.crop)
 
 
 def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: Resize | None = None) -> Array:
@@ -36,7 +36,9 @@ def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: R
         float32 [C, crop height, crop width], contiguous; where artifacts take pixels, these: uint8
         [crop height, crop width, channels], opaque.
     """
-    image = _center_crop_photo(_resize_photo(image, preprocessing, resize), preprocessing.crop)
+    image = _crop_preprocessed_photo(
+        _resize_preprocessed_photo(image, preprocessing, resize), preprocessing.crop
+    )
     pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
     if preprocessing.pixels:
         return _preprocess_photo_pixels(pixels, preprocessing)
@@ -44,7 +46,8 @@ def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: R
     if preprocessing.scale != 255.0:
         values = values / np.float32(255.0) * np.float32(preprocessing.scale)
     return np.ascontiguousarray(
-        (values - _photo_per_channel(preprocessing.mean)) / _photo_per_channel(preprocessing.std)
+        (values - _preprocessed_photo_per_channel(preprocessing.mean))
+        / _preprocessed_photo_per_channel(preprocessing.std)
     )
 
 
@@ -54,7 +57,7 @@ def _preprocess_photo_pixels(pixels: Array, preprocessing: Preprocessing) -> Arr
     return np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)
 
 
-def photo_colours(spec: TensorSpec, preprocessing: Preprocessing) -> int:
+def preprocessed_photo_colours(spec: TensorSpec, preprocessing: Preprocessing) -> int:
     """Return how many colours of a photo an input takes: 1 for grey, or 3."""
     return preprocessing.colours if preprocessing.pixels else spec.shape[1]
 
@@ -68,7 +71,9 @@ def _preprocessed_photo_size(stored: tuple[int, int], preprocessing: Preprocessi
     return (size, other) if stored[0] <= stored[1] else (other, size)
 
 
-def _resize_photo(image: Image.Image, preprocessing: Preprocessing, resize: Resize | None) -> Image.Image:
+def _resize_preprocessed_photo(
+    image: Image.Image, preprocessing: Preprocessing, resize: Resize | None
+) -> Image.Image:
     from PIL import Image
 
     wanted = _preprocessed_photo_size(image.size, preprocessing)
@@ -78,13 +83,13 @@ def _resize_photo(image: Image.Image, preprocessing: Preprocessing, resize: Resi
     return resize(image, wanted) if resize else image.resize(wanted, method)
 
 
-def _center_crop_photo(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
+def _crop_preprocessed_photo(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
     """Cut the middle; what sticks out of the image is black, as in torchvision."""
-    left, top = _photo_crop_corner(image.size, crop)
+    left, top = _preprocessed_photo_crop_corner(image.size, crop)
     return image.crop((left, top, left + crop[1], top + crop[0]))
 
 
-def _photo_crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
+def _preprocessed_photo_crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
     """Return the left and top edge of the crop; negative where it sticks out of the image."""
     height, width = crop
     padded_width, padded_height = max(width, size[0]), max(height, size[1])
@@ -94,5 +99,5 @@ def _photo_crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[in
     return left, top
 
 
-def _photo_per_channel(values: tuple[float, ...]) -> Array:
+def _preprocessed_photo_per_channel(values: tuple[float, ...]) -> Array:
     return np.asarray(values, dtype=np.float32)[:, None, None]

@@ -44,7 +44,7 @@ def load_photo_sets(
         CalibrationError: The model takes no photos, or the folder holds fewer than two scenes.
     """
     spec, how = photo_set_input(source, inputs, preprocessing)
-    batch, channels = spec.shape[0], photo_preprocessing.photo_colours(spec, how)
+    batch, channels = spec.shape[0], photo_preprocessing.preprocessed_photo_colours(spec, how)
     paths = photos.find_photos(source)
     each = count * batch
     wanted = (3 if choosing else 2) * each

@@ -52,7 +52,7 @@ def missing_arm_tools() -> str:
 def ready_arm_tools(cache: Path) -> ArmTools | None:
     """Return the parts if the programs are prepared, and only this user can change them; makes nothing."""
     qemu, folder = _qemu_of_arm_tools(), _arm_tools_folder(cache)
-    return ArmTools(qemu, folder) if qemu and prepared_folder.is_prepared(folder) else None
+    return ArmTools(qemu, folder) if qemu and prepared_folder.is_folder_prepared(folder) else None
 
 
 def prepare_arm_tools(cache: Path) -> ArmTools:
@@ -73,7 +73,7 @@ def prepare_arm_tools(cache: Path) -> ArmTools:
             code="EM-ARM64",
         )
     folder = _arm_tools_folder(cache)
-    prepared_folder.prepare_once(folder, _make_arm_tools)
+    prepared_folder.prepare_folder_once(folder, _make_arm_tools)
     parts = ready_arm_tools(cache)
     assert parts
     return parts
@@ -82,7 +82,7 @@ def prepare_arm_tools(cache: Path) -> ArmTools:
 def root_of_arm_tools(target: Target, parts: ArmTools) -> Path:
     """Return the root that emulated programs see, made once: the C library, and the target's processor."""
     root = parts.folder / "roots" / target.name
-    with prepared_folder.lock_preparation(root):
+    with prepared_folder.lock_prepared_folder(root):
         if not root.exists():
             aside = root.with_name(f".{root.name}.making")
             shutil.rmtree(aside, ignore_errors=True)

@@ -15,12 +15,12 @@ from exporter.errors import UsageError
 OTHERS_MAY_WRITE = 0o022
 
 
-def is_prepared(folder: Path) -> bool:
+def is_folder_prepared(folder: Path) -> bool:
     """Tell whether the folder was made to the end, and nobody else can change what is run from it."""
-    return _end_of_preparation(folder).is_file() and _is_folder_own(folder)
+    return _end_of_folder_preparation(folder).is_file() and _is_prepared_folder_own(folder)
 
 
-def prepare_once(folder: Path, make: Callable[[Path], None]) -> None:
+def prepare_folder_once(folder: Path, make: Callable[[Path], None]) -> None:
     """Make the folder unless it is prepared; what was interrupted, or others may write, is made anew.
 
     Args:
@@ -30,8 +30,8 @@ def prepare_once(folder: Path, make: Callable[[Path], None]) -> None:
     Raises:
         UsageError: Another user's folder is in its place.
     """
-    with lock_preparation(folder):
-        if not is_prepared(folder):
+    with lock_prepared_folder(folder):
+        if not is_folder_prepared(folder):
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 folder.mkdir()
@@ -43,17 +43,17 @@ def prepare_once(folder: Path, make: Callable[[Path], None]) -> None:
                 ) from None
             folder.chmod(0o755)  # whatever the umask: what others may write is not prepared
             make(folder)
-            _end_of_preparation(folder).touch()
+            _end_of_folder_preparation(folder).touch()
 
 
-def _is_folder_own(folder: Path) -> bool:
+def _is_prepared_folder_own(folder: Path) -> bool:
     status = folder.lstat()
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
     return is_own and not status.st_mode & OTHERS_MAY_WRITE
 
 
 @contextmanager
-def lock_preparation(folder: Path) -> Iterator[None]:
+def lock_prepared_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from preparing the same folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
@@ -61,5 +61,5 @@ def lock_preparation(folder: Path) -> Iterator[None]:
         yield
 
 
-def _end_of_preparation(folder: Path) -> Path:
+def _end_of_folder_preparation(folder: Path) -> Path:
     return folder / "complete"

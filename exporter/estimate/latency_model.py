@@ -50,7 +50,7 @@ class Work:
     """None where no graph of the network can be read."""
 
 
-def graph_work_for_latency(
+def graph_work_for_latency_model(
     operators: Sequence[GraphOperator], target: Target, bytes_per_value: int
 ) -> GraphWork | None:
     """Return what a network's graph tells for a chip; None without operators.
@@ -66,7 +66,7 @@ def graph_work_for_latency(
     return work_of_graph(operators, bytes_per_value, memory.caches_mb * 1e6 if memory else math.inf)
 
 
-def count_kernels_for_latency(operators: Mapping[str, int]) -> int:
+def count_kernels_for_latency_model(operators: Mapping[str, int]) -> int:
     """Count convolutions and matrix products among an artifact's operators."""
     names = {name: name.rsplit("::")[-1].lower() for name in operators}
     return sum(
@@ -87,7 +87,7 @@ def fit_of_latency_model(parameters: Parameters, runtime: str, precision: Precis
     return parameters.fits.get(f"{runtime} {narrow}")
 
 
-def estimate_latency(
+def estimate_by_latency_model(
     work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision, threads: int
 ) -> EstimatedLatency:
     """Estimate the median latency of one artifact.
@@ -100,18 +100,18 @@ def estimate_latency(
         precision: Its precision; one without rows of its own widens the interval.
         threads: 1 or 4.
     """
-    parts = _latency_parts(work, fit)
-    scale = _latency_scale_of_core(target, parameters)
+    parts = _latency_model_parts(work, fit)
+    scale = _latency_model_scale_of_core(target, parameters)
     parts = {name: value * scale.get(name, scale["other"]) for name, value in parts.items()}
     others = sum(parts.get(name, 0.0) for name in ONE_THREAD) / (sum(parts.values()) or 1.0)
     if threads > 1:
-        parts = {name: value / _latency_speedup(name, target, fit) for name, value in parts.items()}
+        parts = {name: value / _latency_model_speedup(name, target, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels
     parts["call"] = fit.call_ms
-    parts["memory"] = max(0.0, _least_latency_of_memory(work, target) - sum(parts.values()))
+    parts["memory"] = max(0.0, _memory_floor_of_latency_model(work, target) - sum(parts.values()))
     p50 = sum(parts.values())
     shares = {BOUND[name]: value / p50 for name, value in parts.items() if value} if p50 else {}
-    spread, notes = _latency_interval(work, target, parameters, fit, precision, threads)
+    spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
     unseen = _unseen_by_latency_model(p50, others, fit) if work.counts else ()
     spread = replace(spread, factor=spread.factor * UNSEEN_FACTOR ** len(unseen))
     return EstimatedLatency(
@@ -143,7 +143,7 @@ def _unseen_by_latency_model(p50: float, others: float, fit: Fit) -> tuple[str, 
     return tuple(notes)
 
 
-def _latency_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
+def _latency_model_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
     """Return the parts of a call on the reference core, in cycles / 1e6."""
     cost = fit.cycles
     vectors = counts.fma * cost["fma"] + (counts.dot + 2 * counts.matrix) * cost["dot"]
@@ -155,10 +155,10 @@ def _latency_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]:
     }
 
 
-def _latency_parts(work: Work, fit: Fit) -> dict[str, float]:
+def _latency_model_parts(work: Work, fit: Fit) -> dict[str, float]:
     """Return the parts of a call on the reference core, in cycles / 1e6, by the best that is known."""
     if work.counts:
-        return _latency_parts_of_counts(work.counts, fit)
+        return _latency_model_parts_of_counts(work.counts, fit)
     if work.graph:
         cost = fit.operators
         macs = work.graph.macs * cost["mac"] + work.graph.depthwise_macs * cost["depthwise"]
@@ -167,7 +167,7 @@ def _latency_parts(work: Work, fit: Fit) -> dict[str, float]:
     return {"vectors": vectors / 1e6, "other": work.kernels * fit.graph["kernel"] / 1e6}
 
 
-def _latency_scale_of_core(target: Target, parameters: Parameters) -> dict[str, float]:
+def _latency_model_scale_of_core(target: Target, parameters: Parameters) -> dict[str, float]:
     """Return ms per million cycles of the reference core, on the target's fastest core."""
     reference, cluster = CORES[parameters.core], target.clusters[0]
     core, mhz = CORES[cluster.core], cluster.max_mhz or parameters.mhz
@@ -180,13 +180,13 @@ def _latency_scale_of_core(target: Target, parameters: Parameters) -> dict[str, 
     return {name: ratio * 1000 / mhz for name, ratio in ratios.items()}
 
 
-def _latency_speedup(part: str, target: Target, fit: Fit) -> float:
+def _latency_model_speedup(part: str, target: Target, fit: Fit) -> float:
     """Return the speedup of a part by four threads: the fit's, scaled by the target's four fastest cores."""
     fitted = fit.scaling.other_speedup if part in ONE_THREAD else fit.scaling.speedup
-    return max(1.0, fitted * _ideal_latency_speedup(target) / IDEAL_OF_REFERENCE) if fitted > 1 else 1.0
+    return max(1.0, fitted * _ideal_latency_model_speedup(target) / IDEAL_OF_REFERENCE) if fitted > 1 else 1.0
 
 
-def _least_latency_of_memory(work: Work, target: Target) -> float:
+def _memory_floor_of_latency_model(work: Work, target: Target) -> float:
     """Return the time in which the memory gives what comes from beyond the caches: no call is faster.
 
     Without a graph, that is the weights that do not fit into the caches; others stay there between calls.
@@ -205,13 +205,13 @@ IDEAL_OF_REFERENCE = (2842 + 3 * 2419) / 2842
 """The four fastest cores of the 865 beside its fastest one."""
 
 
-def _ideal_latency_speedup(target: Target) -> float:
+def _ideal_latency_model_speedup(target: Target) -> float:
     fastest = [(c.max_mhz or 0, CORES[c.core].vectors) for c in target.clusters for _ in range(c.count)][:4]
     speeds = [mhz * vectors for mhz, vectors in fastest]
     return sum(speeds) / speeds[0]
 
 
-def _latency_interval(
+def _latency_model_interval(
     work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision, threads: int
 ) -> tuple[Spread, tuple[str, ...]]:
     """Return the interval, wider for what no published row shows, and why."""

@@ -77,7 +77,9 @@ def operators_to_split(path: Path, least_macs: int = 1) -> tuple[GraphOperator, 
     except Exception:  # protobuf's own DecodeError, or no such file
         return ()
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    shapes = {value.name: _split_shape(value) for value in (*graph.value_info, *graph.input, *graph.output)}
+    shapes = {
+        value.name: _operator_split_shape(value) for value in (*graph.value_info, *graph.input, *graph.output)
+    }
     shapes |= weights
     operators, module = [], ""
     for node in graph.node:
@@ -88,7 +90,7 @@ def operators_to_split(path: Path, least_macs: int = 1) -> tuple[GraphOperator, 
     return tuple(operators) if sum(operator.macs for operator in operators) >= least_macs else ()
 
 
-def _split_shape(value: Any) -> tuple[int, ...]:
+def _operator_split_shape(value: Any) -> tuple[int, ...]:
     """Return a value's shape; a dimension that is not fixed counts as one."""
     return tuple(max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim)
 
@@ -101,22 +103,22 @@ def _operator_to_split(
     return GraphOperator(
         module,
         node.op_type,
-        macs=_macs_to_split(node, shapes, written),
+        macs=_macs_of_operator_split(node, shapes, written),
         values=read + written,
         weights=sum(math.prod(shapes[name]) for name in weights),
-        depthwise=_is_depthwise_to_split(node, shapes),
+        depthwise=_is_depthwise_in_operator_split(node, shapes),
         touched=tuple(
             (name, math.prod(shapes[name])) for name in (*node.input, *node.output) if name in shapes
         ),
     )
 
 
-def _is_depthwise_to_split(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _is_depthwise_in_operator_split(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
     return node.op_type == "Conv" and groups > 1 and shapes.get(node.input[1], (0, 0))[1] == 1
 
 
-def _macs_to_split(node: Any, shapes: Mapping[str, tuple[int, ...]], written: int) -> int:
+def _macs_of_operator_split(node: Any, shapes: Mapping[str, tuple[int, ...]], written: int) -> int:
     """Return an operator's multiply-accumulates: for each output value, one for each value that it sums."""
     second = shapes.get(node.input[1]) if node.op_type in HEAVY and len(node.input) > 1 else None
     if not second or len(second) < 2:
@@ -129,7 +131,7 @@ def _macs_to_split(node: Any, shapes: Mapping[str, tuple[int, ...]], written: in
     return written * (second[-1] if turned else second[-2])
 
 
-def split_estimate(
+def operator_split_of_estimate(
     estimate: EstimatedLatency, operators: Sequence[GraphOperator]
 ) -> tuple[OperatorTime, ...]:
     """Return the milliseconds of each kind of operator in each module, slowest first. The sum is p50."""

@@ -34,13 +34,13 @@ class Plugin:
         return ("-plugin", f"{self.library},out={answer}")
 
 
-def missing_for_plugin() -> str:
+def missing_for_qemu_plugin() -> str:
     """Return what keeps the plugin from being compiled here, as a command; empty where nothing does."""
     qemu = shutil.which(QEMU)
-    return "" if qemu and _compiler_for_plugin() and _takes_plugins(Path(qemu)) else PACKAGES
+    return "" if qemu and _compiler_for_qemu_plugin() and _takes_qemu_plugins(Path(qemu)) else PACKAGES
 
 
-def make_plugin(folder: Path) -> Plugin:
+def make_qemu_plugin(folder: Path) -> Plugin:
     """Return the plugin; compile it the first time.
 
     Args:
@@ -49,27 +49,27 @@ def make_plugin(folder: Path) -> Plugin:
     Raises:
         MissingDependencyError: QEMU or a compiler is missing, or the compiler refuses the source.
     """
-    if command := missing_for_plugin():
+    if command := missing_for_qemu_plugin():
         raise MissingDependencyError(
             "Counting instructions needs a dynamically linked QEMU and a C compiler.",
             f"Debian: {command}.",
             code="EM-ARM64",
         )
     qemu = Path(str(shutil.which(QEMU)))
-    version = 2 if _qemu_major(qemu) >= FIRST_WITH_VERSION_2 else 1
+    version = 2 if _qemu_major_for_plugin(qemu) >= FIRST_WITH_VERSION_2 else 1
     key = hashlib.sha256(SOURCE.read_bytes() + bytes([version])).hexdigest()[:24]
     library = folder / f"count-{key}.so"
     if not library.is_file():
         library.parent.mkdir(parents=True, exist_ok=True)
-        _compile_plugin(library, version)
+        _compile_qemu_plugin(library, version)
     return Plugin(qemu, library)
 
 
-def _compiler_for_plugin() -> str | None:
+def _compiler_for_qemu_plugin() -> str | None:
     return next((path for name in COMPILERS if (path := shutil.which(name))), None)
 
 
-def _takes_plugins(qemu: Path) -> bool:
+def _takes_qemu_plugins(qemu: Path) -> bool:
     """Tell whether QEMU has the option: it then complains about the plugin, not about the option."""
     done = subprocess.run(
         [qemu, "-plugin", "/nonexistent.so", "/nonexistent"],
@@ -78,18 +78,18 @@ def _takes_plugins(qemu: Path) -> bool:
     return "Could not load plugin" in done.stderr
 
 
-def _qemu_major(qemu: Path) -> int:
+def _qemu_major_for_plugin(qemu: Path) -> int:
     done = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=SECONDS, check=False)
     match = re.search(r"version (\d+)", done.stdout)
     return int(match[1]) if match else 0
 
 
-def _compile_plugin(library: Path, version: int) -> None:
+def _compile_qemu_plugin(library: Path, version: int) -> None:
     """Compile beside the library, then rename: another process may do the same."""
     with tempfile.TemporaryDirectory(dir=library.parent) as name:
         fresh = Path(name) / library.name
         command = [
-            str(_compiler_for_plugin()), "-O2", "-fPIC", "-shared", f"-DPLUGIN_VERSION={version}",
+            str(_compiler_for_qemu_plugin()), "-O2", "-fPIC", "-shared", f"-DPLUGIN_VERSION={version}",
             str(SOURCE), "-o", str(fresh),
         ]  # fmt: skip
         done = subprocess.run(

@@ -25,22 +25,22 @@ def explain_by_native_output() -> Iterator[None]:
     Raises:
         LoweringError: Instead of the exception: its message, and the runtime's own line.
     """
-    with _explain_by_output(lambda _: True):
+    with _explain_by_any_native_output(lambda _: True):
         yield
 
 
 @contextmanager
-def explain_by_compiler_output() -> Iterator[None]:
+def explain_by_native_compiler_output() -> Iterator[None]:
     """Do the same for another program that ended with an error (`flatc`), and for nothing else.
 
     A framework's Python code warns of much on standard error that is no cause of anything.
     """
-    with _explain_by_output(_is_output_of_program):
+    with _explain_by_any_native_output(_is_native_output_of_program):
         yield
 
 
 @contextmanager
-def _explain_by_output(is_explained: Callable[[Exception], bool]) -> Iterator[None]:
+def _explain_by_any_native_output(is_explained: Callable[[Exception], bool]) -> Iterator[None]:
     """Let the exceptions that `is_explained` accepts say what was printed meanwhile."""
     with _collect_native_output() as output:
         try:
@@ -60,7 +60,7 @@ def _raise_with_native_output(original: Exception, line: str) -> NoReturn:
     raise LoweringError(f"{cause.cause}: {line}", cause.source) from original
 
 
-def _is_output_of_program(error: BaseException) -> bool:
+def _is_native_output_of_program(error: BaseException) -> bool:
     return any(
         isinstance(each, subprocess.CalledProcessError) or "returned non-zero" in str(each)
         for each in lowering_error_causes(error, contexts=True)

@@ -78,7 +78,7 @@ def build_stage_variants(work: Path, variants: tuple[Variant, ...], directory: P
 def _build_stage_variant(captured: Captured, variant: Variant, directory: Path) -> BuildResult:
     from exporter.capture.lowering_errors import lowering_error
     from exporter.formats import FORMATS
-    from exporter.formats.native_output import explain_by_compiler_output
+    from exporter.formats.native_output import explain_by_native_compiler_output
 
     started = time.monotonic()
     try:
@@ -87,7 +87,7 @@ def _build_stage_variant(captured: Captured, variant: Variant, directory: Path) 
         build_stage_refuses_complex(captured, variant)
         build_stage_refuses_pixels(captured, variant)
         build_stage_refuses_sizes(captured, variant)
-        with explain_by_compiler_output():
+        with explain_by_native_compiler_output():
             emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
         if error.errno in DISK_FULL:

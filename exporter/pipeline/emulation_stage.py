@@ -23,7 +23,7 @@ from exporter.pipeline.stage_results import BuildResult
 from exporter.pipeline.verify_stage import verify_stage_programs
 from exporter.pipeline.workers.jobs import Job
 from exporter.records import Array, Emulation, Limits, Sample, Variant
-from exporter.verify import compare_outputs, judge_artifact, reference_io, simulation_io
+from exporter.verify import compare_outputs, judge, reference_io, simulation_io
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.simulation_io import Simulation
 
@@ -77,7 +77,7 @@ def emulation_stage_of_artifact(
     if problem:
         return replace(blank, reason=f"On emulated Arm: {problem}")
     lowering, simulation = _programs_on_emulated_samples(evidence_path.parent, variant)
-    verdict = judge_artifact.judge_artifact(
+    verdict = judge.judge_artifact(
         variant, answer.runtime, evidence, outputs, (), lowering, limits, (), simulation, on_device=True
     )
     figures = verdict.comparison

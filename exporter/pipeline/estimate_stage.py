@@ -52,10 +52,10 @@ def wanted_of_estimate_stage(asked: bool | None, target: Target) -> bool:
 def tools_for_estimate_stage(cache: Path) -> tuple[ArmTools, Plugin] | None:
     """Return what counts instructions, if the Arm programs are prepared and QEMU takes plugins; else None."""
     ready = arm_tools.ready_arm_tools(cache)
-    if not ready or counting.missing_for_plugin():
+    if not ready or counting.missing_for_qemu_plugin():
         return None
     try:
-        return ready, counting.make_plugin(ready.folder)
+        return ready, counting.make_qemu_plugin(ready.folder)
     except (MissingDependencyError, OSError):
         return None
 
@@ -155,7 +155,7 @@ def run_estimate_stage(
         operators: Those of the network's graph; none where OUT has no graph.
     """
     kernels = max(
-        (latency_model.count_kernels_for_latency(r.structure.operators) for r in rows if r.structure),
+        (latency_model.count_kernels_for_latency_model(r.structure.operators) for r in rows if r.structure),
         default=0,
     )
     return tuple(
@@ -199,7 +199,9 @@ def _split_row_in_estimate_stage(
 ) -> tuple[EstimatedLatency, ...]:
     best = estimate_verdicts.best_estimate_verdict(row)
     return tuple(
-        replace(item, operators=operator_split.split_estimate(item, operators)) if item is best else item
+        replace(item, operators=operator_split.operator_split_of_estimate(item, operators))
+        if item is best
+        else item
         for item in row.estimates
     )
 
@@ -225,13 +227,13 @@ def _estimates_of_estimate_stage(
         return ()
     if counts is None and flops is None:
         return ()
-    own = latency_model.count_kernels_for_latency(row.structure.operators) or kernels
+    own = latency_model.count_kernels_for_latency_model(row.structure.operators) or kernels
     narrow = row.variant.precision in QUANTIZED
-    graph = latency_model.graph_work_for_latency(operators, target, 1 if narrow else 4)
+    graph = latency_model.graph_work_for_latency_model(operators, target, 1 if narrow else 4)
     work = latency_model.Work(counts, flops or 0, row.structure.weight_bytes, own, graph)
     learned = anchors.read_anchors()
     estimated = (
-        latency_model.estimate_latency(work, target, fitted, fit, row.variant.precision, threads)
+        latency_model.estimate_by_latency_model(work, target, fitted, fit, row.variant.precision, threads)
         for threads in latency_model.THREADS
     )
     return tuple(

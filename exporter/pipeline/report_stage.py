@@ -92,7 +92,7 @@ def _report_stage_row(
         sha256=digest_file_or_folder(path),
         status=checked.verdict.status,
         reason=checked.verdict.reason,
-        notes=(*built.notes, *text.sizes_notes(checked.verdict.sizes)),
+        notes=(*built.notes, *text.sizes_text(checked.verdict.sizes)),
         structure=checked.structure,
         verdict=checked.verdict,
         latency=latency,

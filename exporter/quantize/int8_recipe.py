@@ -68,12 +68,14 @@ def quantize_by_int8_recipe(
         return fixed
     module, weights = dynamic_int8.quantize_dynamic_int8(copy.deepcopy(program.module()), samples)
     ways: dict[int8_scheme.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
-    calls = int8_scheme.samples_for_scheme(samples)
+    calls = int8_scheme.samples_for_int8_scheme(samples)
     judge = partial(
-        int8_scheme.sqnr_of_scheme, sensitivity.run_for_sensitivity(program.module(), calls), samples=calls
+        int8_scheme.sqnr_of_int8_scheme,
+        sensitivity.run_for_sensitivity(program.module(), calls),
+        samples=calls,
     )
     reached = {way: judge(dynamic_int8.dynamic_int8_by_rows(candidate)) for way, candidate in ways.items()}
-    if int8_scheme.all_schemes_lose(reached):
+    if int8_scheme.all_int8_schemes_lose(reached):
         ways["weights only"] = weights_only.quantize_weights_only(module, weights, samples)
         reached["weights only"] = judge(ways["weights only"])
     chosen = int8_scheme.choose_int8_scheme(reached)

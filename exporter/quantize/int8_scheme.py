@@ -38,12 +38,12 @@ class ChosenScheme(NamedTuple):
     note: str
 
 
-def samples_for_scheme(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
+def samples_for_int8_scheme(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
     """Return the calibration samples to compare on: those not used for ranges and weights, if any exist."""
     return other_graph_samples(samples, activation_ranges.MOST_SAMPLES)
 
 
-def sqnr_of_scheme(
+def sqnr_of_int8_scheme(
     expected: Sequence[tuple[Tensor, ...]], module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
 ) -> float:
     """Return the SQNR in dB of a way's outputs against the float program's.
@@ -57,7 +57,7 @@ def sqnr_of_scheme(
     return decibel_value(sensitivity.sensitivity_noise(expected, outputs))
 
 
-def all_schemes_lose(sqnr_db: Mapping[Way, float]) -> bool:
+def all_int8_schemes_lose(sqnr_db: Mapping[Way, float]) -> bool:
     """Return whether no way with quantised activations is good enough, so that weights alone are tried."""
     return max(sqnr_db.values()) < ENOUGH_DB
 
@@ -68,13 +68,13 @@ def choose_int8_scheme(sqnr_db: Mapping[Way, float]) -> ChosenScheme:
     Args:
         sqnr_db: The SQNR of "static" and "dynamic"; also of "weights only" when both of them lose.
     """
-    way: Way = "dynamic" if _dynamic_scheme_wins(sqnr_db["static"], sqnr_db["dynamic"]) else "static"
+    way: Way = "dynamic" if _dynamic_int8_scheme_wins(sqnr_db["static"], sqnr_db["dynamic"]) else "static"
     if sqnr_db.get("weights only", sqnr_db[way]) > sqnr_db[way]:
         way = "weights only"
     figures = [f"{ACTIVATIONS[name]} reached {db:.1f} dB" for name, db in sqnr_db.items()]
     return ChosenScheme(way, f"int8: {way}, because {' and '.join(figures)} on calibration inputs")
 
 
-def _dynamic_scheme_wins(static: float, dynamic: float) -> bool:
+def _dynamic_int8_scheme_wins(static: float, dynamic: float) -> bool:
     loses = static < ENOUGH_DB or (static < PLENTY_DB and dynamic - static >= CLEARLY_DB)
     return loses and dynamic > static

@@ -49,7 +49,7 @@ def print_terminal_report(report: Report, console: Console) -> None:
     if report.calibration_sweep:
         _print_terminal_line(console, sweep_decision.sweep_decision_sentence(report.calibration_sweep))
     _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")
-    if line := text.estimate_line(report):
+    if line := text.estimate_text(report):
         _print_terminal_line(console, line)
     if interpreted := text.executor_text(report.artifacts):
         _print_terminal_line(console, interpreted)

@@ -168,7 +168,7 @@ def preprocessing_text(how: Preprocessing | None) -> str:
     )
 
 
-def sizes_notes(sizes: SizesVerdict | None) -> tuple[str, ...]:
+def sizes_text(sizes: SizesVerdict | None) -> tuple[str, ...]:
     """Say at which sizes an artifact was verified, and what it does outside its ranges."""
     if sizes is None:
         return ()
@@ -240,7 +240,7 @@ def over_scenes_text(comparison: Comparison | None) -> str:
     return f"{', '.join(words)} (95 % bounds over {scenes})" if words else ""
 
 
-def estimate_line(report: Report) -> str:
+def estimate_text(report: Report) -> str:
     """Return the chosen artifact's estimate and its words on the budget; empty where there is none."""
     chosen = choice_text(report)
     estimate = chosen and estimate_verdicts.best_estimate_verdict(chosen)
@@ -255,7 +255,7 @@ def estimate_line(report: Report) -> str:
     )
 
 
-def estimate_notes(report: Report) -> tuple[str, ...]:
+def estimate_notes_text(report: Report) -> tuple[str, ...]:
     """Return why estimates are uncertain, and how often their intervals are meant to hold; once each."""
     every = [item for artifact in report.artifacts for item in artifact.estimates]
     notes = dict.fromkeys(note for item in every for note in item.notes)

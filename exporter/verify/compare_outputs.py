@@ -15,7 +15,7 @@ import numpy as np
 from exporter.records import Array, Bounds, Comparison
 from exporter.verify import intervals
 from exporter.verify.channel_groups import group_channels
-from exporter.verify.discrete_outputs import compare_discrete, is_discrete
+from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.reference_io import Stacks
 
 REPEAT_TOLERANCE = 1e-6

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from exporter.records import Comparison, Executor, Precision, TaskMeasure, Variant, WorstChannel
-from exporter.verify.discrete_outputs import DiscreteOutput
+from exporter.verify.discrete import DiscreteOutput
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
 

@@ -18,7 +18,7 @@ from exporter.records import (
     Verdict,
 )
 from exporter.verify.contract import check_outputs_by_contract
-from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, stack_like_reference_io
 from exporter.verify.simulation_io import Simulation
 

@@ -175,7 +175,7 @@ def test_candidates_are_those_that_none_outweighs() -> None:
 
     for _ in range(200):
         root = tree(4)
-        found = list(choose_weights._search_weights(root, (), set()))
+        found = list(choose_weights._search_weights_to_choose(root, (), set()))
         slow = [c.path for c in found if not any(outweighs(other, c) for other in found)]
         assert [c.path for c in choose_weights.weights_to_choose(root)] == slow
 

@@ -24,7 +24,7 @@ from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import audit, emulation_stage, estimate_stage
 from exporter.records import Array, Emulation, Limits, Sample
 from exporter.report import manifest
-from exporter.verify import judge_artifact
+from exporter.verify import judge
 from tests.exports import exported
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
@@ -106,9 +106,7 @@ class TestPlantedFaults:
     @pytest.mark.parametrize(("name", "program"), [("onnx-fp16", False), ("onnx-int8", True)])
     def test_the_limits_are_those_of_a_phones_outputs(self, name: str, program: bool) -> None:
         """The simulation of half precision, or the quantised program, on the samples that are run."""
-        with mock.patch.object(
-            judge_artifact, "judge_artifact", wraps=judge_artifact.judge_artifact
-        ) as judged:
+        with mock.patch.object(judge, "judge_artifact", wraps=judge.judge_artifact) as judged:
             on_planted_arm(name, lambda array: array)
         (call,) = judged.call_args_list
         lowering, simulation = call.args[5], call.args[8]
@@ -174,9 +172,9 @@ class TestQemu:
         self, out: Path, ready: ArmTools, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A whole estimate counts in the confined processes, and a second one gives the same figures."""
-        if command := qemu_plugin.missing_for_plugin():
+        if command := qemu_plugin.missing_for_qemu_plugin():
             pytest.skip(f"missing: {command}")
-        tools = ready, qemu_plugin.make_plugin(ready.folder)
+        tools = ready, qemu_plugin.make_qemu_plugin(ready.folder)
         monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: tools)
         first, second = (
             {

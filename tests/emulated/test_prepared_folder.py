@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.emulated import arm_tools
-from exporter.emulated.prepared_folder import is_prepared, prepare_once
+from exporter.emulated.prepared_folder import is_folder_prepared, prepare_folder_once
 from exporter.errors import UsageError
 
 
@@ -22,8 +22,8 @@ def test_a_folder_is_made_once(tmp_path: Path) -> None:
 
     folder = tmp_path / "cache" / "programs"
     for _ in range(2):
-        prepare_once(folder, make)
-        assert is_prepared(folder)
+        prepare_folder_once(folder, make)
+        assert is_folder_prepared(folder)
     assert made == [folder]
 
 
@@ -36,10 +36,10 @@ def test_an_interrupted_preparation_is_made_anew(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare_once(folder, interrupted)
-    assert not is_prepared(folder)
-    prepare_once(folder, lambda _: None)
-    assert is_prepared(folder)
+        prepare_folder_once(folder, interrupted)
+    assert not is_folder_prepared(folder)
+    prepare_folder_once(folder, lambda _: None)
+    assert is_folder_prepared(folder)
     assert not (folder / "half").exists()
 
 
@@ -47,11 +47,11 @@ def test_an_interrupted_preparation_is_made_anew(tmp_path: Path) -> None:
 def test_what_others_may_write_is_made_anew(tmp_path: Path, mode: int) -> None:
     """What others could have changed is not used, and nothing of it stays."""
     folder = tmp_path / "programs"
-    prepare_once(folder, lambda made: (made / "planted").touch())
+    prepare_folder_once(folder, lambda made: (made / "planted").touch())
     folder.chmod(mode)
-    assert not is_prepared(folder)
-    prepare_once(folder, lambda _: None)
-    assert is_prepared(folder)
+    assert not is_folder_prepared(folder)
+    prepare_folder_once(folder, lambda _: None)
+    assert is_folder_prepared(folder)
     assert not (folder / "planted").exists()
 
 
@@ -60,17 +60,17 @@ def test_the_umask_does_not_decide(tmp_path: Path, mask: int) -> None:
     """A folder that was made under any umask is prepared."""
     before = os.umask(mask)
     try:
-        prepare_once(tmp_path / "programs", lambda _: None)
+        prepare_folder_once(tmp_path / "programs", lambda _: None)
     finally:
         os.umask(before)
-    assert is_prepared(tmp_path / "programs")
+    assert is_folder_prepared(tmp_path / "programs")
 
 
 def test_another_users_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole folder that belongs to somebody else is no preparation of this user's."""
-    prepare_once(tmp_path / "programs", lambda _: None)
+    prepare_folder_once(tmp_path / "programs", lambda _: None)
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
-    assert not is_prepared(tmp_path / "programs")
+    assert not is_folder_prepared(tmp_path / "programs")
 
 
 def test_what_cannot_be_replaced_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_what_cannot_be_replaced_is_refused_by_name(tmp_path: Path, monkeypatch:
     folder.mkdir()
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(UsageError, match="programs cannot be replaced"):
-        prepare_once(folder, lambda _: None)
+        prepare_folder_once(folder, lambda _: None)
 
 
 def test_arm_programs_that_others_may_change_are_not_run(
@@ -88,7 +88,7 @@ def test_arm_programs_that_others_may_change_are_not_run(
     """The programs are code: nobody else may have written them."""
     monkeypatch.setattr(arm_tools, "_qemu_of_arm_tools", lambda: tmp_path / "qemu")
     folder = arm_tools._arm_tools_folder(tmp_path)
-    prepare_once(folder, lambda _: None)
+    prepare_folder_once(folder, lambda _: None)
     assert arm_tools.ready_arm_tools(tmp_path) is not None
     folder.chmod(0o777)
     assert arm_tools.ready_arm_tools(tmp_path) is None

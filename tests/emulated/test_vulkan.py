@@ -134,7 +134,7 @@ def test_libraries_that_others_may_change_are_not_loaded(prepared: Path, cache: 
 
 
 def fails_to_fetch(command: list[str], step: str) -> None:
-    raise vulkan_tools._vulkan_step_error(step, "no network")
+    raise vulkan_tools._step_error_of_vulkan_tools(step, "no network")
 
 
 def fetches_another_file(command: list[str], step: str) -> None:
@@ -149,7 +149,7 @@ def test_a_failed_preparation_leaves_nothing(
 ) -> None:
     """Exit code 10 with the step that failed; the next attempt starts anew."""
     monkeypatch.setattr(vulkan_tools, "missing_vulkan_tools", lambda: "")
-    monkeypatch.setattr(vulkan_tools, "_run_vulkan_step", run)
+    monkeypatch.setattr(vulkan_tools, "_run_step_of_vulkan_tools", run)
     with pytest.raises(MissingDependencyError, match=words) as refusal:
         vulkan_tools.prepare_vulkan_tools(tmp_path)
     assert (refusal.value.exit_code, refusal.value.code) == (10, "EM-VULKAN")

@@ -58,9 +58,9 @@ int main(int, char** values) {
 
 def counting_plugin(folder: Path) -> Plugin:
     """Return the compiled plugin; skip the test where this machine cannot compile or use it."""
-    if command := qemu_plugin.missing_for_plugin():
+    if command := qemu_plugin.missing_for_qemu_plugin():
         pytest.skip(f"missing: {command}")
-    return qemu_plugin.make_plugin(folder)
+    return qemu_plugin.make_qemu_plugin(folder)
 
 
 def program_with(folder: Path, kernel: str) -> Path:

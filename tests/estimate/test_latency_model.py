@@ -33,7 +33,7 @@ def estimated(
     counts: Counts | None = MOBILENET, threads: int = 1, precision: Precision = "fp32", **changes: Any
 ) -> EstimatedLatency:
     work = dataclasses.replace(Work(counts, 601_548_544, 13_879_080, 53), **changes)
-    return latency_model.estimate_latency(
+    return latency_model.estimate_by_latency_model(
         work, SD865, load_parameters(), fit(precision=precision), precision, threads
     )
 
@@ -77,7 +77,7 @@ def test_every_snapdragon_has_estimates(target: Any, runtime: str, threads: int)
     work = Work(counts, 601_548_544, 13_879_080, 53)
     fitted = load_parameters()
     own, of_865 = (
-        latency_model.estimate_latency(work, phone, fitted, fit(runtime), "fp32", threads)
+        latency_model.estimate_by_latency_model(work, phone, fitted, fit(runtime), "fp32", threads)
         for phone in (target, SD865)
     )
     assert 0 < own.low_ms < own.p50_ms < own.high_ms
@@ -97,7 +97,7 @@ def test_executorch_carries_the_cross_runtime_error_and_says_so() -> None:
     """No row of ExecuTorch exists, so its interval is wider than that of ONNX Runtime."""
     work = Work(MOBILENET, 601_548_544, 13_879_080, 53)
     known, unknown = (
-        latency_model.estimate_latency(work, SD865, load_parameters(), fit(runtime), "fp32", 1)
+        latency_model.estimate_by_latency_model(work, SD865, load_parameters(), fit(runtime), "fp32", 1)
         for runtime in ("onnxruntime", "executorch")
     )
     assert unknown.high_ms / unknown.low_ms > known.high_ms / known.low_ms
@@ -132,7 +132,7 @@ def test_kernels_are_counted_by_their_operators() -> None:
         "Relu": 9,
         "QuantizeLinear": 7,
     }
-    assert latency_model.count_kernels_for_latency(operators) == 7
+    assert latency_model.count_kernels_for_latency_model(operators) == 7
 
 
 def test_the_parameters_name_their_sources() -> None:
@@ -155,7 +155,7 @@ def test_weights_that_fit_into_no_cache_are_read_in_every_call(target: Any, thre
     memory = chips.MEMORIES[target.soc]
     few = dataclasses.replace(MOBILENET, fma=1_000_000)
     times = [
-        latency_model.estimate_latency(
+        latency_model.estimate_by_latency_model(
             Work(few, 0, weight_bytes, 1), target, load_parameters(), fit(), "fp32", threads
         )
         for weight_bytes in (1_000_000, int(memory.caches_mb * 1e6), 4_000_000_000)

@@ -82,7 +82,8 @@ OPERATORS = (
 def test_each_part_is_divided_by_what_it_follows() -> None:
     """Arithmetic follows multiply-accumulates, other instructions values; the call itself stays apart."""
     split = {
-        (item.module, item.kind): item.ms for item in operator_split.split_estimate(estimate(), OPERATORS)
+        (item.module, item.kind): item.ms
+        for item in operator_split.operator_split_of_estimate(estimate(), OPERATORS)
     }
     assert split == pytest.approx(
         {
@@ -92,14 +93,14 @@ def test_each_part_is_divided_by_what_it_follows() -> None:
             ("the call itself", "the call itself"): 1.0,
         }
     )
-    memory = operator_split.split_estimate(estimate(memory=1.0), OPERATORS)
+    memory = operator_split.operator_split_of_estimate(estimate(memory=1.0), OPERATORS)
     assert [(item.module, item.ms) for item in memory] == [("head", 15.0), ("stem", pytest.approx(5.0))]
 
 
 def test_the_rest_of_a_deep_network_is_one_entry() -> None:
     """A manifest does not grow with the layers, and no time is lost."""
     deep = [GraphOperator(f"layer.{i}", "Conv", 100 + i, 1, 1) for i in range(500)]
-    split = operator_split.split_estimate(estimate(), deep)
+    split = operator_split.operator_split_of_estimate(estimate(), deep)
     assert len(split) == operator_split.SHOWN + 1
     assert sum(item.ms for item in split) == pytest.approx(20.0)
     assert (split[-1].module, split[-1].kind) == ("others", "others")
@@ -109,7 +110,9 @@ def test_the_page_says_that_it_is_a_division() -> None:
     """Modules and operators are listed with their share, never as a measurement."""
     from dataclasses import replace
 
-    estimated = replace(estimate(), operators=operator_split.split_estimate(estimate(), OPERATORS))
+    estimated = replace(
+        estimate(), operators=operator_split.operator_split_of_estimate(estimate(), OPERATORS)
+    )
     report = sample.report()
     first, *others = report.artifacts
     page = html.render_html(

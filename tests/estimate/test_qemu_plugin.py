@@ -15,7 +15,7 @@ def test_it_is_compiled_once(tmp_path: Path) -> None:
     """A second use takes the same library, and leaves nothing else in the cache."""
     first = counting_plugin(tmp_path)
     changed = first.library.stat().st_mtime_ns
-    assert qemu_plugin.make_plugin(tmp_path) == first
+    assert qemu_plugin.make_qemu_plugin(tmp_path) == first
     assert first.library.stat().st_mtime_ns == changed
     assert [path.name for path in tmp_path.iterdir()] == [first.library.name]
 
@@ -29,16 +29,16 @@ def test_a_qemu_without_plugins_is_missing(
     qemu.write_text(f"#!/bin/sh\n{script}\n")
     qemu.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert qemu_plugin.missing_for_plugin() == qemu_plugin.PACKAGES
+    assert qemu_plugin.missing_for_qemu_plugin() == qemu_plugin.PACKAGES
     with pytest.raises(MissingDependencyError, match="dynamically linked QEMU"):
-        qemu_plugin.make_plugin(tmp_path / "cache")
+        qemu_plugin.make_qemu_plugin(tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
 def test_without_qemu_the_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without QEMU and compiler is told what to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert qemu_plugin.missing_for_plugin() == qemu_plugin.PACKAGES
+    assert qemu_plugin.missing_for_qemu_plugin() == qemu_plugin.PACKAGES
 
 
 def test_a_compiler_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,5 +48,5 @@ def test_a_compiler_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.M
     source.write_text("#error planted\n")
     monkeypatch.setattr(qemu_plugin, "SOURCE", source)
     with pytest.raises(MissingDependencyError, match="planted"):
-        qemu_plugin.make_plugin(tmp_path / "cache")
+        qemu_plugin.make_qemu_plugin(tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from exporter.capture.lowering_errors import lowering_error, lowering_error_in
 from exporter.errors import LoweringError
-from exporter.formats.native_output import explain_by_compiler_output, explain_by_native_output
+from exporter.formats.native_output import explain_by_native_compiler_output, explain_by_native_output
 from tests import proof
 from tests.odd_nets import Does
 
@@ -86,11 +86,11 @@ def test_an_error_without_a_line_stays_as_it_is() -> None:
 
 def test_only_a_programs_end_is_explained_by_its_output() -> None:
     """A framework's own exception says what it is; its Python code warns of much beside."""
-    with pytest.raises(RuntimeError, match="plain"), explain_by_compiler_output():
+    with pytest.raises(RuntimeError, match="plain"), explain_by_native_compiler_output():
         fails("plain")
     with (
         pytest.raises(LoweringError, match="non-zero exit status 3: error: no such schema"),
-        explain_by_compiler_output(),
+        explain_by_native_compiler_output(),
     ):
         subprocess.run(["sh", "-c", "printf err >&2; echo 'or: no such schema' >&2; exit 3"], check=True)
 
@@ -101,7 +101,7 @@ def test_exceptions_that_cause_each_other_are_read_once(link: str) -> None:
     first, second = LoweringError("no such operator", "net.py:1"), RuntimeError("gave up")
     setattr(first, link, second)
     setattr(second, link, first)
-    with pytest.raises(LoweringError, match="no such operator"), explain_by_compiler_output():
+    with pytest.raises(LoweringError, match="no such operator"), explain_by_native_compiler_output():
         raise first
     expected = "no such operator" if link == "__cause__" else "gave up"
     assert expected in lowering_error(second).cause

@@ -15,7 +15,7 @@ from exporter.capture import calls
 from exporter.formats import FORMATS, VARIANTS, simulation
 from exporter.pipeline.simulation import simulate_lookalikes
 from exporter.records import Captured, Limits, Sample, TensorSpec
-from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import ReferenceIO, stack_reference_io
 from exporter.verify.simulation_io import Simulation
 from tests import nets

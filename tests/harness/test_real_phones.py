@@ -154,17 +154,21 @@ def test_a_phones_own_idle_temperature_is_its_baseline() -> None:
     state = replace(sessions.state(), celsius={"cpu-1-0-usr": 38.0})
     for celsius in (28.0, 28.4):
         idle_temperature.note_idle_temperature("R58N", celsius)
-    assert idle_temperature.idle_baseline("R58N") is None
+    assert idle_temperature.baseline_of_idle_temperature("R58N") is None
     idle_temperature.note_idle_temperature("R58N", 60.0)
-    assert idle_temperature.idle_baseline("R58N") == 28.4
-    assert idle_temperature.idle_baseline("OTHER") is None
+    assert idle_temperature.baseline_of_idle_temperature("R58N") == 28.4
+    assert idle_temperature.baseline_of_idle_temperature("OTHER") is None
     gates = readiness.readiness_gates(
-        who(), state, soc=None, need_bytes=0, baseline_celsius=idle_temperature.idle_baseline("R58N")
+        who(),
+        state,
+        soc=None,
+        need_bytes=0,
+        baseline_celsius=idle_temperature.baseline_of_idle_temperature("R58N"),
     )
     assert [gate.name for gate in readiness.unmet_readiness(gates)] == ["cpu temperature"]
     for celsius in (36.0, 36.0, 36.0):
         idle_temperature.note_idle_temperature("R58N", celsius)
-    assert idle_temperature.idle_baseline("R58N") == 36.0
+    assert idle_temperature.baseline_of_idle_temperature("R58N") == 36.0
 
 
 class Xiaomi(HostDevice):

@@ -48,7 +48,7 @@ def test_weights_alone_are_kept_where_they_are_better(sqnr_db: Mapping[Way, floa
 )
 def test_weights_alone_are_tried_where_both_lose(static: float, dynamic: float, lose: bool) -> None:
     """Weights alone are tried when neither other way reaches the limit of static ranges."""
-    assert int8_scheme.all_schemes_lose({"static": static, "dynamic": dynamic}) is lose
+    assert int8_scheme.all_int8_schemes_lose({"static": static, "dynamic": dynamic}) is lose
 
 
 def test_the_note_says_what_each_way_reached() -> None:
@@ -71,5 +71,5 @@ def test_a_tenth_of_the_output_is_20_db() -> None:
 
     calls = [(torch.tensor([1.0, 2.0]),), (torch.tensor([3.0, -1.0]),)]
     expected = sensitivity.run_for_sensitivity(scaled(1.0), calls)
-    assert int8_scheme.sqnr_of_scheme(expected, scaled(1.1), calls) == pytest.approx(20, abs=1e-4)
-    assert int8_scheme.sqnr_of_scheme(expected, scaled(1.0), calls) == float("inf")
+    assert int8_scheme.sqnr_of_int8_scheme(expected, scaled(1.1), calls) == pytest.approx(20, abs=1e-4)
+    assert int8_scheme.sqnr_of_int8_scheme(expected, scaled(1.0), calls) == float("inf")

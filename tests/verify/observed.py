@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from exporter.records import Array, Limits, Variant, Verdict
-from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.simulation_io import Simulation
 

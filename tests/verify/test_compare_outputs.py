@@ -8,7 +8,7 @@ import pytest
 
 from exporter.records import Limits, Structure, TensorSpec, Variant
 from exporter.verify import compare_outputs, contract
-from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from tests.variants import FP16, FP32, INT8, W4
 

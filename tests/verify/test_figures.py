@@ -24,8 +24,8 @@ from exporter.records import (
 from exporter.verify import (
     accuracy,
     budget,
-    discrete_outputs,
-    judge_artifact,
+    discrete,
+    judge,
     labelled_loss,
     pareto,
     reference_io,
@@ -39,7 +39,7 @@ from exporter.verify.compare_outputs import (
     compare_sqnr_db,
     compare_typical_sqnr_db,
 )
-from exporter.verify.discrete_outputs import DiscreteOutput, compare_discrete
+from exporter.verify.discrete import DiscreteOutput, compare_discrete
 from exporter.verify.gates import edges_gate, whole_output
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.tolerance import Tolerance
@@ -243,7 +243,7 @@ def test_positions_are_no_classes() -> None:
     assert choices(y, y + 1).lost.endswith("is kept in 0 of 10 values")
     y = np.arange(1001).repeat(10)[:, None]
     assert choices(y, y + 1).lost == ""
-    assert [discrete_outputs.is_discrete(np.zeros(1, kind)) for kind in "fFdDib?"] == [False] * 4 + [True] * 3
+    assert [discrete.is_discrete(np.zeros(1, kind)) for kind in "fFdDib?"] == [False] * 4 + [True] * 3
 
 
 # Ties.
@@ -314,7 +314,7 @@ def test_what_a_precision_may_cost_a_channel(
         Limits(), fp32_max_error=1e-4, fp32_floor_factor=10.0, fp16_min_sqnr_db=35.0, int8_min_sqnr_db=20.0
     )
     comparison = Comparison(1, 0.0, 0.0, agree)
-    own = judge_artifact.tolerance_to_judge_by(precision, comparison, limits, typical)
+    own = judge.tolerance_to_judge_by(precision, comparison, limits, typical)
     assert [getattr(own, f.name) for f in fields(own)] == pytest.approx(
         [getattr(expected, f.name) for f in fields(expected)]
     )
@@ -329,10 +329,10 @@ def test_values_next_to_each_other_may_change_places_in_float16() -> None:
     """Ten times eager's own error; in float16 a thousandth of the largest float."""
     own = evidence(eager_errors=(np.array([[1e-6, 3e-6]]), np.zeros((2, 1, 2), bool)))
     limits = replace(Limits(), fp32_floor_factor=10.0)
-    assert judge_artifact.tie_widths_to_judge_by(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
-    assert judge_artifact.tie_widths_to_judge_by(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
+    assert judge.tie_widths_to_judge_by(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
+    assert judge.tie_widths_to_judge_by(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
     unknown = evidence(eager_errors=(), floor=1e-3)
-    assert judge_artifact.tie_widths_to_judge_by(unknown, limits, "int8") == pytest.approx(
+    assert judge.tie_widths_to_judge_by(unknown, limits, "int8") == pytest.approx(
         (10 * 1e-3 * 8, 10 * 1e-3 * 5)
     )
 
@@ -340,11 +340,9 @@ def test_values_next_to_each_other_may_change_places_in_float16() -> None:
 def test_the_worst_edge_gives_every_figure() -> None:
     """Each figure is the worst of all edges; a problem of any is the problem."""
     one, other = Comparison(1, 0.1, 30.0, 0.5), Comparison(1, 0.2, 40.0, None, "It is wrong.")
-    assert judge_artifact._worst_edge_judged({"a": one, "b": other}) == Comparison(
-        2, 0.2, 30.0, None, "It is wrong."
-    )
-    assert judge_artifact._worst_edge_judged({"a": one}) == Comparison(1, 0.1, 30.0, None, "")
-    assert judge_artifact._worst_edge_judged({}) is None
+    assert judge._worst_edge_judged({"a": one, "b": other}) == Comparison(2, 0.2, 30.0, None, "It is wrong.")
+    assert judge._worst_edge_judged({"a": one}) == Comparison(1, 0.1, 30.0, None, "")
+    assert judge._worst_edge_judged({}) is None
 
 
 def test_edges_are_put_into_order_each_on_its_own() -> None:
@@ -355,11 +353,11 @@ def test_edges_are_put_into_order_each_on_its_own() -> None:
         observed.evidence(scores, numbers, edge_names=("flat", "bright")), edge_reference=(scores, numbers)
     )
     turned = (scores[..., ::-1].copy(), numbers[..., ::-1].copy())
-    ordered = judge_artifact._undo_edge_ties_before_judging(own, turned, (0.0, 0.0))
+    ordered = judge._undo_edge_ties_to_judge(own, turned, (0.0, 0.0))
     assert ordered[1].tolist() == [[[1, 2]], [[4, 3]]]
     assert ordered[0].tolist() == [[[0.5, 0.5]], [[0.1, 0.9]]]
     nothing = observed.evidence(scores, numbers)
-    assert judge_artifact._undo_edge_ties_before_judging(nothing, turned, (0.0, 0.0)) is turned
+    assert judge._undo_edge_ties_to_judge(nothing, turned, (0.0, 0.0)) is turned
 
 
 def test_each_edge_input_has_a_limit_of_its_own() -> None:

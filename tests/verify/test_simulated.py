@@ -11,7 +11,7 @@ import pytest
 from exporter.errors import VerificationError
 from exporter.records import Limits, Variant
 from exporter.verify import simulation_io
-from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
 from tests.variants import FP16, INT8, W4

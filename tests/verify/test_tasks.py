@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporter.records import Limits, TaskMeasure, TaskName
-from exporter.verify.judge_artifact import judge_artifact
+from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import ReferenceIO
 from exporter.verify.tasks import TASKS, measure_task
 from exporter.verify.tasks.box_task import box_task_overlap

@@ -44,9 +44,9 @@ def print_estimates(report: Report, console: Console) -> None:
 
 def printed_estimate_remarks(report: Report) -> tuple[str, ...]:
     """Return what has no estimate, and what makes intervals wide, a sentence each."""
-    remarks = text.estimate_notes(report)
+    remarks = text.estimate_notes_text(report)
     by_graph = any(item.basis == "graph" for a in report.artifacts for item in a.estimates)
-    if by_graph and (command := qemu_plugin.missing_for_plugin()):
+    if by_graph and (command := qemu_plugin.missing_for_qemu_plugin()):
         remarks = (*remarks, f"To count what artifacts execute, install QEMU: {command}.")
     return remarks
 

@@ -28,7 +28,7 @@ def list_inspection(inspection: Inspection, console: Console) -> None:
         ("sha256", inspection.sha256),
         ("network", inspection.architecture or f"unknown. {inspection.problem}"),
         ("parameters", f"{inspection.parameters:,}"),
-        *([] if inspection.architecture is None else [("FLOPs", _flops_cell(inspection))]),
+        *([] if inspection.architecture is None else [("FLOPs", _flops_cell_of_listing(inspection))]),
         *(("input", text.tensor_text(spec)) for spec in inspection.inputs),
         *(
             []
@@ -48,7 +48,7 @@ def list_inspection(inspection: Inspection, console: Console) -> None:
         console.print(f"  … and {len(inspection.contents) - len(shown)} more; --json lists all.", style="dim")
 
 
-def _flops_cell(inspection: Inspection) -> str:
+def _flops_cell_of_listing(inspection: Inspection) -> str:
     return "not countable" if inspection.flops is None else f"{text.scaled_text(inspection.flops, '')} a call"
 
 
@@ -68,7 +68,7 @@ def list_audit(audit: Audit, console: Console) -> None:
             text.status_text(finding.claimed, finding.claimed_by),
             Text(text.status_text(finding.found, finding.found_by), STYLES[finding.found]),
             text.sig3_text(finding.max_error),
-            *([_arm_status_cell(finding)] if on_arm else []),
+            *([_arm_status_cell_of_listing(finding)] if on_arm else []),
             Text(_listing_reason(finding)),
         )
     if audit.findings:
@@ -83,7 +83,7 @@ def list_audit(audit: Audit, console: Console) -> None:
     console.print(Text(verdict, "bold green" if audit.holds else "bold red"))
 
 
-def _arm_status_cell(finding: AuditFinding) -> Text:
+def _arm_status_cell_of_listing(finding: AuditFinding) -> Text:
     from rich.text import Text
 
     result = finding.arm64
@@ -115,14 +115,14 @@ def list_targets(targets: Iterable[Target], console: Console) -> None:
             ("emitted too", ", ".join(emitted)),
             *(
                 ("why not" if i == 0 else "", f"{n}: {why}")
-                for i, (n, why) in enumerate(_targets_by_refusal(target))
+                for i, (n, why) in enumerate(_list_targets_by_refusal(target))
             ),
         ]
         _print_listing([row for row in rows if row[1]], console, indent=2)
         console.print()
 
 
-def _targets_by_refusal(target: Target) -> list[tuple[str, str]]:
+def _list_targets_by_refusal(target: Target) -> list[tuple[str, str]]:
     """List each reason once, with all the names that it applies to."""
     names: dict[str, list[str]] = {}
     for name, why in target.why_not.items():

@@ -207,7 +207,7 @@ def _examine_arm64() -> Finding:
 
 def _examine_counting() -> Finding:
     title = "Instruction counts"
-    if command := qemu_plugin.missing_for_plugin():
+    if command := qemu_plugin.missing_for_qemu_plugin():
         detail = "estimates follow from the graph: no dynamically linked QEMU, or no C compiler"
         return Finding(title, "limited", detail, command)
     return Finding(title, "ok", "QEMU takes the plugin: estimates follow from counted instructions")

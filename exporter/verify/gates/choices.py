@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.verify import intervals
-from exporter.verify.discrete_outputs import DiscreteOutput
+from exporter.verify.discrete import DiscreteOutput
 from exporter.verify.gates.whole_output import side_of_whole_output_figure
 from exporter.verify.observation import Observation
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from exporter.records import Array, Limits
-from exporter.verify.discrete_outputs import compare_discrete, is_discrete
+from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.gates.lowering_gate import INDEPENDENT, lowering_gate_rounds_in_integers
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import ReferenceIO, Stacks

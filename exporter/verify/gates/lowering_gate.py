@@ -6,7 +6,7 @@ import math
 
 from exporter.records import Limits, Variant
 from exporter.verify.compare_outputs import compare_sqnr_db
-from exporter.verify.discrete_outputs import are_all_discrete
+from exporter.verify.discrete import are_all_discrete
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Lowering, ReferenceIO
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from exporter.records import Bounds, Comparison
 from exporter.verify import intervals
-from exporter.verify.discrete_outputs import are_all_discrete
+from exporter.verify.discrete import are_all_discrete
 from exporter.verify.observation import Observation
 
 Side = Literal["met", "open", "missed"]

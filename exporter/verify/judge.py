@@ -14,7 +14,7 @@ import numpy as np
 
 from exporter.records import Array, Comparison, Executor, Limits, Precision, Variant, Verdict, WorstChannel
 from exporter.verify.compare_outputs import compare_not_finite, compare_outputs, compare_typical_sqnr_db
-from exporter.verify.discrete_outputs import compare_discrete, is_discrete
+from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.gates import (
     channels_gate,
     choices,
@@ -105,11 +105,11 @@ def judge_artifact(
     simulation = simulation and simulation_without_infinite(evidence, simulation)
     evidence = evidence_without_infinite(evidence)
     tolerances = tie_widths_to_judge_by(evidence, limits, variant.precision)
-    outputs = _undo_ties_before_judging(evidence.reference, outputs, tolerances)
+    outputs = _undo_ties_to_judge(evidence.reference, outputs, tolerances)
     comparison = compare_outputs(
         evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of
     )
-    edge_ordered = _undo_edge_ties_before_judging(evidence, edge_outputs, tolerances)
+    edge_ordered = _undo_edge_ties_to_judge(evidence, edge_outputs, tolerances)
     applied = _limits_to_judge_by(variant, limits, evidence, program)
     observation = Observation(
         variant=variant,
@@ -251,19 +251,15 @@ def _largest_magnitude_to_judge(output: Array) -> float:
     return 0.0 if is_discrete(output) else float(np.abs(output).max(initial=0.0))
 
 
-def _undo_ties_before_judging(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+def _undo_ties_to_judge(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
     same = [y.shape for y in reference] == [a.shape for a in actual]
     return undo_ties_of_outputs(reference, actual, tolerances) if same else actual
 
 
-def _undo_edge_ties_before_judging(
-    evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
-) -> Stacks:
+def _undo_edge_ties_to_judge(evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
     """Put the rows of equal scores of each edge input, on its own, into the model's order."""
     edges = [
-        _undo_ties_before_judging(
-            _row_to_judge(evidence.edge_reference, i), _row_to_judge(actual, i), tolerances
-        )
+        _undo_ties_to_judge(_row_to_judge(evidence.edge_reference, i), _row_to_judge(actual, i), tolerances)
         for i in range(len(evidence.edge_names))
     ]
     return tuple(map(np.concatenate, zip(*edges, strict=True))) if edges else actual

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.records import Array, Variant
 from exporter.verify.compare_outputs import compare_outputs
-from exporter.verify.discrete_outputs import compare_discrete
+from exporter.verify.discrete import compare_discrete
 from exporter.verify.reference_io import Lowering
 from tests.variants import FP16, FP32, INT8
 from tests.verify.observed import evidence, judged
