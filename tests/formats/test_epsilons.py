@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from exporter.capture.epsilons import program_epsilons
 from exporter.formats import FORMATS, VARIANTS
+from exporter.formats.executorch.pte import _pte_epsilons
 from exporter.records import Captured, Precision, Sample, Structure
 from exporter.verify.contract import check_epsilons_by_contract
 from tests import proof
@@ -162,3 +165,20 @@ def test_numbers_under_a_root_are_the_programs(
     epsilons = program_epsilons(captured.program)
     assert epsilons is None if own is None else epsilons == pytest.approx(own)
     assert proof.prove(captured, "onnx-fp32", tmp_path).status == "passed"
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("logit", ()), ("native_layer_norm", (2e-5,)), ("sqrt", ())])
+def test_an_operator_without_its_epsilon_is_no_damage(name: str, numbers: tuple[float, ...]) -> None:
+    """ExecuTorch stores nothing in the place of an argument that is left out."""
+
+    class KernelCall(SimpleNamespace):
+        """ExecuTorch's record of this name."""
+
+    call = KernelCall(op_index=0, args=range(8))
+    stored = SimpleNamespace(val=SimpleNamespace(double_val=2e-5) if numbers else None)
+    plan: Any = SimpleNamespace(
+        chains=[SimpleNamespace(instructions=[SimpleNamespace(instr_args=call)])],
+        operators=[SimpleNamespace(name=f"aten::{name}", overload="out")],
+        values=[stored] * 8,
+    )
+    assert tuple(_pte_epsilons(plan)) == numbers

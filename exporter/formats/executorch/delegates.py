@@ -208,7 +208,7 @@ def _vulkan_delegate_epsilons(chain: list[Json], values: list[Json]) -> Iterator
     for call in chain:
         namespace, _, name = call["name"].partition(".")
         place = epsilon_place(*name.rsplit(".", 1)) if namespace == "aten" and "." in name else None
-        if place is not None:
+        if place is not None and "double_val" in values[call["args"][place]]:
             yield float(values[call["args"][place]]["double_val"])
 
 

@@ -130,9 +130,9 @@ def _pte_epsilons(plan: ExecutionPlan) -> Iterator[float]:
     for call in _pte_instructions(plan, "KernelCall"):
         operator = plan.operators[call.op_index]
         place = epsilon_place(operator.name.partition("::")[2], operator.overload)
-        if place is not None:
-            value: Any = plan.values[call.args[place]].val
-            yield float(value.double_val)
+        number = None if place is None else getattr(plan.values[call.args[place]].val, "double_val", None)
+        if number is not None:  # a logit may have none
+            yield float(number)
 
 
 def _pte_delegate_graphs(plan: ExecutionPlan, program: Program) -> Iterator[DelegateGraph]:
