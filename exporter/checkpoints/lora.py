@@ -59,10 +59,20 @@ def is_lora_folder(path: Path) -> bool:
 
 
 def find_lora_weights(path: Path) -> Path:
-    """Return the file with an adapter's tensors, where a path is its folder; any other path unchanged."""
+    """Return the file with an adapter's tensors, where a path is its folder; any other path unchanged.
+
+    Raises:
+        CheckpointError: The folder has no such file.
+    """
     if not is_lora_folder(path):
         return path
-    return next((path / name for name in WEIGHTS if (path / name).is_file()), path)
+    candidates = [path / name for name in WEIGHTS if (path / name).is_file()]
+    if not candidates:
+        raise CheckpointError(
+            f"{path} has an {SETTINGS}, but neither {' nor '.join(WEIGHTS)}.",
+            "Copy the adapter's weights into it.",
+        )
+    return candidates[0]
 
 
 def merge_lora(adapter: Checkpoint, base: Checkpoint) -> Checkpoint:
@@ -75,18 +85,24 @@ def merge_lora(adapter: Checkpoint, base: Checkpoint) -> Checkpoint:
     Raises:
         CheckpointError: The adapter is of another kind, or does not fit the base.
     """
-    settings = read_lora_settings(adapter.path.parent / SETTINGS)
+    layers, whole = _lora_parts(adapter.tensors or {})
+    if _lora_parts(base.tensors or {})[0]:
+        raise CheckpointError(
+            f"--base {base.path} is itself a LoRA adapter.",
+            "Give the network that the adapters were trained on.",
+        )
+    beside = adapter.path.parent / SETTINGS
+    settings = read_lora_settings(beside) if layers or beside.is_file() else None
+    if not layers or settings is None:
+        raise CheckpointError(
+            f"{adapter.path} holds no LoRA adapter, so --base has no effect.", "Leave it out."
+        )
     if base.tensors is None or adapter.tensors is None:
         raise CheckpointError(
             f"--base {base.path} holds a whole network, not its weights.",
             "Give the base network's state_dict or folder.",
         )
     tensors = dict(base.tensors)
-    layers, whole = _lora_parts(adapter.tensors)
-    if not layers:
-        raise CheckpointError(
-            f"{adapter.path} holds no LoRA adapter, so --base has no effect.", "Leave it out."
-        )
     for layer, pair in layers.items():
         name = _lora_name(f"{layer}.weight", tensors, adapter.path)
         tensors[name] = tensors[name] + _lora_product(layer, pair, tensors[name], settings, adapter.path)

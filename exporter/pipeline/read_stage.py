@@ -35,9 +35,8 @@ def read_stage_checkpoint(request: ModelRequest) -> Checkpoint:
     if request.base is None:
         return checkpoints.read_checkpoint(request.checkpoint, trust=request.trust)
     adapter = checkpoints.read_checkpoint(lora.find_lora_weights(request.checkpoint))
-    base = checkpoints.read_checkpoint(
-        checkpoint_folder.find_checkpoint_folder(request.base), trust=request.trust
-    )
+    network = checkpoint_folder.find_checkpoint_folder(lora.find_lora_weights(request.base))
+    base = checkpoints.read_checkpoint(network, trust=request.trust)
     merged = lora.merge_lora(adapter, base)
     return replace(merged, sha256=digest_file_or_folder(request.checkpoint))
 

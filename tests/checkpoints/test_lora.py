@@ -203,3 +203,27 @@ def test_a_request_with_a_base_reads_both(tmp_path: Path) -> None:
     for path in (folder, folder / "adapter_model.safetensors"):
         checkpoint = read_stage.read_stage_checkpoint(ModelRequest(path, base=tmp_path / "base.pt"))
         assert list(changed(checkpoint, base)) == ["encoder.query.weight"]
+
+
+def asked_with_base(checkpoint: Path, base: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        read_stage.read_stage_checkpoint(ModelRequest(checkpoint, base=base))
+    return caught.value
+
+
+def test_no_message_advises_the_base_that_was_given(tmp_path: Path) -> None:
+    """A base that is an adapter, an adapter without weights, and a plain file have messages of their own."""
+    adapter, other = (written(tmp_path / name, QUERY) for name in ("adapter", "other"))
+    torch.save(base_tensors(), tmp_path / "base.pt")
+    empty = written(tmp_path / "empty", QUERY)
+    (empty / "adapter_model.safetensors").unlink()
+    refusals = {
+        asked_with_base(adapter, other): "is itself a LoRA adapter",
+        asked_with_base(adapter, other / "adapter_model.safetensors"): "is itself a LoRA adapter",
+        asked_with_base(adapter, empty): "but neither adapter_model.safetensors nor",
+        asked_with_base(empty, tmp_path / "base.pt"): "but neither adapter_model.safetensors nor",
+        asked_with_base(tmp_path / "base.pt", tmp_path / "base.pt"): "holds no LoRA adapter",
+    }
+    for refusal, words in refusals.items():
+        assert words in refusal.message
+        assert "--base" not in refusal.hint
