@@ -161,26 +161,33 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
     ), elapsed_ns
 
 
+@contextlib.contextmanager
+def _launched_once(
+    prepared: PreparedDevice, task: BenchTask, mode: str, seconds: float
+) -> Iterator[tuple[bytes, str]]:
+    """Run the runner once, untimed, in a folder of its own, and yield the result's JSON and the folder."""
+    device, base = prepared.device, f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
+    try:
+        run_for_push(device, "mkdir", "-p", f"{base}/outputs")
+        _send_launch_job(prepared, _launch_job(prepared, task, base).model_dump_json(), f"{base}/job.json")
+        program = prepared.files.programs[task.backend]
+        completed = _start_launch(device, seconds, program, mode, f"{base}/job.json")
+        if completed.exit_code:
+            _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
+        yield _fetch_launch_json(prepared, f"{base}/result.json"), base
+    finally:
+        with contextlib.suppress(DeviceError):
+            device.run("rm", "-rf", base)
+
+
 def launch_with_profile(prepared: PreparedDevice, task: BenchTask) -> tuple[OperatorTime, ...]:
     """Run the runner once with its runtime's profiler, and return the time of each operator in a call.
 
     Raises:
         DeviceError: It failed, its runtime has no profiler, or its result is impossible.
     """
-    device, base = prepared.device, f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
-    try:
-        run_for_push(device, "mkdir", "-p", f"{base}/outputs")
-        _send_launch_job(prepared, _launch_job(prepared, task, base).model_dump_json(), f"{base}/job.json")
-        program = prepared.files.programs[task.backend]
-        completed = _start_launch(device, PROFILE_S, program, "profile", f"{base}/job.json")
-        if completed.exit_code:
-            _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
-        return runner_results.read_profile_runner_result(
-            _fetch_launch_json(prepared, f"{base}/result.json"), task
-        )
-    finally:
-        with contextlib.suppress(DeviceError):
-            device.run("rm", "-rf", base)
+    with _launched_once(prepared, task, "profile", PROFILE_S) as (result, _):
+        return runner_results.read_profile_runner_result(result, task)
 
 
 def launch_on_edges(prepared: PreparedDevice, task: BenchTask) -> tuple[Sample, ...]:
@@ -189,25 +196,13 @@ def launch_on_edges(prepared: PreparedDevice, task: BenchTask) -> tuple[Sample, 
     Raises:
         DeviceError: It failed, or its result is impossible.
     """
-    device, base = prepared.device, f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
     edges = replace(task, samples=task.edges, edges=())
     inputs = {task.name: prepared.files.samples[task.name][len(task.samples) :]}
     given = replace(prepared, files=replace(prepared.files, samples=inputs))
-    try:
-        run_for_push(device, "mkdir", "-p", f"{base}/outputs")
-        _send_launch_job(given, _launch_job(given, edges, base).model_dump_json(), f"{base}/job.json")
-        program = prepared.files.programs[task.backend]
-        completed = _start_launch(device, LOAD_S, program, "outputs", f"{base}/job.json")
-        if completed.exit_code:
-            _explain_failed_launch(given, edges, completed, f"{base}/result.json")
-        result = runner_results.read_untimed_runner_result(
-            _fetch_launch_json(given, f"{base}/result.json"), edges
-        )
+    with _launched_once(given, edges, "outputs", LOAD_S) as (raw, base):
+        result = runner_results.read_untimed_runner_result(raw, edges)
         outputs, _ = _fetch_launch_outputs(given, edges, result, base, repeats=0)
         return outputs
-    finally:
-        with contextlib.suppress(DeviceError):
-            device.run("rm", "-rf", base)
 
 
 def _launch_repeats(task: BenchTask) -> int:
