@@ -34,6 +34,10 @@ WEIGHT_ARGUMENTS = {
     "gru": (2,),
     "rnn_tanh": (2,),
     "rnn_relu": (2,),
+    "lstm_cell": (2, 3),
+    "gru_cell": (2, 3),
+    "rnn_tanh_cell": (2, 3),
+    "rnn_relu_cell": (2, 3),
 }
 """ATen operator -> its arguments that may be weights, or lists of them."""
 

@@ -63,6 +63,20 @@ class Normed(nn.Module):
         return self.head(self.wide(x).relu().mean(2))  # type: ignore[no-any-return]
 
 
+class BothWays(nn.Module):
+    """A recurrent network whose weights ONNX joins from two directions, in another order of the gates."""
+
+    def __init__(self, kind: str, layers: int = 2) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.rnn = getattr(nn, kind)(16, 24, layers, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patches(image).flatten(2).transpose(1, 2)[:, :4]
+        return self.head(self.rnn(x)[0].mean(1))  # type: ignore[no-any-return]
+
+
 def captured(net: nn.Module, precision: str = "fp32") -> Captured:
     net = net.eval()
     program = torch.export.export(net, (IMAGE,))
@@ -116,3 +130,13 @@ def test_a_weight_that_the_file_computes_counts(name: str, tmp_path: Path) -> No
     assert problem(contents, VARIANTS[name], needed(Normed())) == ""
     lacking = structure(Normed(wide=False), VARIANTS[name], tmp_path)
     assert "weights are missing" in problem(lacking, VARIANTS[name], needed(Normed()))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("name", ["onnx-fp32", "ort-fp32", "onnx-int8"])
+def test_both_directions_of_a_recurrent_layer_count(name: str, kind: str, tmp_path: Path) -> None:
+    """A weight that the file joins from several is all of them, and a missing layer is missed."""
+    contents = structure(BothWays(kind), VARIANTS[name], tmp_path)
+    assert problem(contents, VARIANTS[name], needed(BothWays(kind))) == ""
+    lacking = structure(BothWays(kind, layers=1), VARIANTS[name], tmp_path)
+    assert "weights are missing" in problem(lacking, VARIANTS[name], needed(BothWays(kind)))

@@ -199,24 +199,30 @@ def _epsilons_in_onnx_contents(contents: Contents) -> Iterator[float]:
 def _weight_names_in_onnx_contents(contents: Contents) -> list[str]:
     sources = _constants_of_onnx_contents(contents)
     used = {
-        sources[node.inputs[i]]
+        name
         for node in contents.nodes
         for i in WEIGHT_INPUTS.get(node.operator, ())
         if i < len(node.inputs) and node.inputs[i] in sources
+        for name in sources[node.inputs[i]]
     }
-    used |= set(_tables_cut_in_onnx_contents(contents, sources))
-    return sorted(used - {""})
+    return sorted(used.union(_tables_cut_in_onnx_contents(contents, sources)))
 
 
-def _constants_of_onnx_contents(contents: Contents) -> dict[str, str]:
-    """Return each value that no input of the model changes -> the largest weight that it is computed from.
+def _constants_of_onnx_contents(contents: Contents) -> dict[str, frozenset[str]]:
+    """Return each value that no input of the model changes -> the weights that it is computed from.
 
-    A weight may be computed from others in the file: a direction, its norm and a length (weight norm). Where
-    there is no weight behind a value, the name is empty. A view's shape may be anything.
+    A weight may be joined from several in the file: the two directions of an LSTM, the gates in ONNX's order.
+    Or it is computed from them: a direction, its norm and a length (weight norm), of which the largest
+    counts. Where there is no weight behind a value, there are no names. A view's shape may be anything.
     """
     sources = {
-        name: name if _is_weight_in_onnx_contents(tensor) else "" for name, tensor in contents.tensors.items()
+        name: frozenset([name] if _is_weight_in_onnx_contents(tensor) else [])
+        for name, tensor in contents.tensors.items()
     }
+
+    def elements(names: frozenset[str]) -> int:
+        return sum(contents.tensors[name].elements for name in names)
+
     needs = [
         set(node.inputs[:1]) if node.operator in PASS_THROUGH else set(node.inputs) - {""}
         for node in contents.nodes
@@ -232,20 +238,21 @@ def _constants_of_onnx_contents(contents: Contents) -> dict[str, str]:
             missing[index] -= 1
             if missing[index]:
                 continue
-            behind = {sources[value] for value in needs[index]} - {""}
-            largest = max(sorted(behind), key=lambda name: contents.tensors[name].elements, default="")
+            behind = sorted((sources[value] for value in needs[index]), key=sorted)
+            joined = contents.nodes[index].operator == "Concat"
+            weights = frozenset().union(*behind) if joined else max(behind, key=elements, default=frozenset())
             fresh = [output for output in contents.nodes[index].outputs if output and output not in sources]
-            sources |= dict.fromkeys(fresh, largest)
+            sources |= dict.fromkeys(fresh, weights)
             ready += fresh
     return sources
 
 
-def _tables_cut_in_onnx_contents(contents: Contents, sources: dict[str, str]) -> Iterator[str]:
+def _tables_cut_in_onnx_contents(contents: Contents, sources: dict[str, frozenset[str]]) -> Iterator[str]:
     """Yield tables that are cut to a computed length: ONNX Runtime writes a look-up of 0, 1, 2, … so."""
     for node in contents.nodes:
         computed = [bound for bound in node.inputs[1:3] if bound not in sources]
         if node.operator == "Slice" and computed and node.inputs[0] in sources:
-            yield sources[node.inputs[0]]
+            yield from sources[node.inputs[0]]
 
 
 def _is_weight_in_onnx_contents(tensor: StoredContents) -> bool:
