@@ -20,8 +20,12 @@ from exporter.capture.calls import call_arguments, call_leaves, copy_module_for_
 from exporter.errors import CaptureError
 from exporter.records import Model, Sample
 
+aten = torch.ops.aten
+
 BRANCHES = frozenset({"prim::If", "prim::Loop", "prim::SetAttr"})
 """Nodes of TorchScript that a straight graph does not have."""
+CELLS = {cell: cell.decompose for cell in (aten.lstm_cell.default, aten.gru_cell.default)}
+"""Steps of recurrent layers, which are recorded as their linear layers: those are quantised."""
 
 
 class StraightScript(nn.Module):
@@ -43,7 +47,7 @@ class StraightScript(nn.Module):
             self.register_buffer(name, value.clone())
 
     def forward(self, *inputs: Tensor) -> Any:
-        before = [self.get_buffer(name) for name in self.states]
+        before = [getattr(self, name) for name in self.states]  # `--state explicit` makes attributes of them
         results = self.recorded(*before, *inputs)
         outputs, after = results[: self.spec.num_leaves], results[self.spec.num_leaves :]
         for buffer, value in zip(before, after, strict=True):
@@ -160,7 +164,7 @@ def _recorded_script(
         return [*leaves, *after]
 
     try:
-        graph = make_fx(call, pre_dispatch=True)(*_copied_script_inputs([*states.values(), *inputs]))
+        graph = make_fx(call, CELLS, pre_dispatch=True)(*_copied_script_inputs([*states.values(), *inputs]))
     except Exception as error:
         raise CaptureError(
             "The TorchScript archive cannot be written out as a straight graph: "

@@ -24,9 +24,11 @@ ERROR = 2.0**-24
 _MOVES = resting_activation_names(
     "view reshape flatten unflatten permute transpose squeeze unsqueeze expand clone contiguous detach alias "
     "to _to_copy dropout slice select getitem cat stack split split_with_sizes chunk max amax topk sort "
-    "index gather"
+    "index gather min amin mean _assert_tensor_metadata"
 )
-"""Operators that hand on values of their operands as they are."""
+"""Operators that hand on values of their operands as they are, or a mean of them: no error grows."""
+_BOUNDED = ("sigmoid", "tanh")
+"""Operators whose values are at most 1: a product with them has no larger error."""
 
 
 def outputs_of_sigmoids(program: torch.export.ExportedProgram | None) -> tuple[bool, ...]:
@@ -45,10 +47,17 @@ def _holds_sigmoid(output: fx.Node) -> bool:
     while waiting:
         node = waiting.pop()
         operator = resting_activation_operator(node)
-        if operator == "sigmoid":
+        if operator == "sigmoid" or (operator == "mul" and _multiplies_sigmoid(node)):
             return True
         if operator in _MOVES:
             operands = {each for each in flat_resting_activations(node.args) if isinstance(each, Node)}
             waiting += operands - seen
             seen |= operands
     return False
+
+
+def _multiplies_sigmoid(product: fx.Node) -> bool:
+    """Tell whether a sigmoid is multiplied with another or a tanh, as the gate of an LSTM's output is."""
+    operators = [resting_activation_operator(node) for node in product.all_input_nodes]
+    two = len(operators) == 2  # with a number, it may be scaled
+    return two and "sigmoid" in operators and all(operator in _BOUNDED for operator in operators)

@@ -21,6 +21,8 @@ HOLDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "boxes and scores": lambda a, b: torch.cat([a * 640, b.sigmoid()], 1).transpose(1, 2),
     "the best": lambda a, b: a.sigmoid().topk(2, 1).values,
     "the best of each": lambda a, b: a.sigmoid().max(1).values,
+    "the mean": lambda a, b: a.sigmoid().mean(2),
+    "an output gate": lambda a, b: torch.stack([a.sigmoid() * b.tanh(), a]),
     "a part": lambda a, b: a.sigmoid()[:, :2].flatten(1),
 }
 LACKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
