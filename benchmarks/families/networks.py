@@ -38,3 +38,11 @@ def make_crnn() -> nn.Module:
     from easyocr.model.vgg_model import Model  # type: ignore[import-not-found, unused-ignore]
 
     return Recognizer(Model(1, 256, 256, 97))
+
+
+def make_efficientnet_lite() -> nn.Module:
+    """Make EfficientNet-Lite0 as its package's weights name its layers."""
+    import efficientnet_lite_pytorch as lite  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    network: nn.Module = lite.EfficientNet.from_name("efficientnet-lite0")
+    return network

