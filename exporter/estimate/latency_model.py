@@ -112,7 +112,8 @@ def estimate_by_latency_model(
     p50 = sum(parts.values())
     shares = {BOUND[name]: value / p50 for name, value in parts.items() if value} if p50 else {}
     spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
-    unseen = _unseen_by_latency_model(p50, others, fit) if work.counts else ()
+    # Which operators are unseen only counts tell; an unseen size widens every interval.
+    unseen = _unseen_by_latency_model(p50, others if work.counts else 0.0, fit)
     spread = replace(spread, factor=spread.factor * UNSEEN_FACTOR ** len(unseen))
     return EstimatedLatency(
         threads=threads,

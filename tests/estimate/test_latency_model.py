@@ -122,6 +122,16 @@ def test_what_the_rows_do_not_show_widens_the_interval(change: dict[str, Any], n
     assert not any(note in text for text in usual.notes)
 
 
+@pytest.mark.parametrize("counts", [MOBILENET, None], ids=["counted", "graph"])
+def test_an_unseen_size_widens_every_interval(counts: Counts | None) -> None:
+    """No row tells the interval of a network of a microsecond, whether it was counted or not."""
+    tiny = Counts(fma=1000) if counts else None
+    small = GraphWork(macs=1000, depthwise_macs=0, values=100, missed_bytes=0)
+    usual, unusual = estimated(counts, graph=GRAPH), estimated(tiny, graph=small)
+    assert unusual.high_ms / unusual.low_ms > usual.high_ms / usual.low_ms
+    assert any("far outside" in note for note in unusual.notes)
+
+
 def test_kernels_are_counted_by_their_operators() -> None:
     """Names of ONNX, ExecuTorch and its delegates all count; quantisation and activations do not."""
     operators = {
