@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from benchmarks import alternatives, pairing, subjects
+from benchmarks import alternatives, pairing
 from exporter.formats import FORMATS, VARIANTS
 from exporter.records import Array, Captured, Sample, TensorSpec, Variant
 
@@ -40,6 +40,17 @@ CHOOSING_SCENES = 2
 TIMED_PAIRS = 20
 
 
+class FloatNetwork(Protocol):
+    """A float network that files are made of."""
+
+    @property
+    def kind(self) -> alternatives.Kind:
+        """Where most of its multiplications are."""
+
+    def load(self) -> torch.nn.Module:
+        """Load it in eval mode."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One file to make and to run."""
@@ -55,13 +66,14 @@ class Job:
 class FileResult:
     """The outputs of a file, and what it costs."""
 
-    outputs: Array
+    outputs: tuple[Array, ...]
+    """Each output, with a row per judged sample."""
     size_bytes: int
     latency_ratio: float = 1.0
     """A mixed file's latency against the int8 file of the same program, in interleaved pairs, one thread."""
 
 
-def unseen_file_result(subject: subjects.Subject, job: Job, folder: Path) -> FileResult:
+def unseen_file_result(subject: FloatNetwork, job: Job, folder: Path) -> FileResult:
     """Make a method's file and run it on the judged samples."""
     import torch
 
@@ -71,7 +83,7 @@ def unseen_file_result(subject: subjects.Subject, job: Job, folder: Path) -> Fil
         return _mixed_file_result(subject, job, folder)
     if job.method in OURS:
         variant = VARIANTS[OURS[job.method]]
-        program = _int8_program_of_file(subject, job.calibration)
+        program = _int8_program_of_file(subject, job.calibration, job.scenes)
         path = _emit_file(subject, program.program(), variant, folder)
     else:
         method = next(m for m in alternatives.METHODS if m.name == job.method)
@@ -81,13 +93,23 @@ def unseen_file_result(subject: subjects.Subject, job: Job, folder: Path) -> Fil
     return FileResult(_file_outputs(path, variant, job.judged), path.stat().st_size)
 
 
-def float_outputs(subject: subjects.Subject, judged: Sequence[Sample]) -> Array:
+def float_outputs(subject: FloatNetwork, judged: Sequence[Sample]) -> tuple[Array, ...]:
     """Return the float model's outputs."""
+    module = subject.load()
+    return _joined_outputs([_module_outputs(module, sample) for sample in judged])
+
+
+def _module_outputs(module: torch.nn.Module, sample: Sample) -> list[Array]:
     import torch
 
-    module = subject.load()
+    from exporter.quantize.graphs import graph_outputs
+
     with torch.no_grad():
-        return np.concatenate([module(*alternatives.tensors(sample)).numpy() for sample in judged])
+        return [output.numpy() for output in graph_outputs(module(*alternatives.tensors(sample)))]
+
+
+def _joined_outputs(outputs: Sequence[Sequence[Array]]) -> tuple[Array, ...]:
+    return tuple(np.concatenate(rows) for rows in zip(*outputs, strict=True))
 
 
 def split_choosing_scenes(job: Job) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
@@ -98,11 +120,12 @@ def split_choosing_scenes(job: Job) -> tuple[tuple[Sample, ...], tuple[Sample, .
     return calibrate, tuple(sample for sample, scene in rows if scene in choosing)
 
 
-def _mixed_file_result(subject: subjects.Subject, job: Job, folder: Path) -> FileResult:
+def _mixed_file_result(subject: FloatNetwork, job: Job, folder: Path) -> FileResult:
     from exporter.quantize import int8_recipe, int8_scheme, mixed_precision, operator_ranking, sensitivity
 
     calibrate, choose = split_choosing_scenes(job)
-    program = _int8_program_of_file(subject, calibrate)
+    scenes = tuple(scene for scene in job.scenes if scene in set(sorted(set(job.scenes))[:-CHOOSING_SCENES]))
+    program = _int8_program_of_file(subject, calibrate, scenes)
     samples = [int8_recipe.int8_recipe_tensors(sample) for sample in calibrate]
     choosing = [int8_recipe.int8_recipe_tensors(sample) for sample in choose]
     expected = sensitivity.run_for_sensitivity(subject.load(), choosing)  # type: ignore[arg-type]
@@ -129,25 +152,35 @@ def _file_latency_ratio(path: Path, variant: Variant, other: Path, whole: Varian
     return pairing.compare(lambda: runs[0](sample), lambda: runs[1](sample), TIMED_PAIRS, 1).ratio
 
 
-def _int8_program_of_file(subject: subjects.Subject, calibration: tuple[Sample, ...]) -> Int8Program:
+def _int8_program_of_file(
+    subject: FloatNetwork, calibration: tuple[Sample, ...], scenes: tuple[int, ...]
+) -> Int8Program:
     import torch
 
     from exporter.quantize import int8_recipe
 
     example = alternatives.tensors(calibration[0])
-    return int8_recipe.quantize_by_int8_recipe(torch.export.export(subject.load(), example), calibration)
+    program = torch.export.export(subject.load(), example)
+    return int8_recipe.quantize_by_int8_recipe(program, calibration, scenes)
 
 
 def _emit_file(
-    subject: subjects.Subject, program: torch.export.ExportedProgram, variant: Variant, folder: Path
+    subject: FloatNetwork, program: torch.export.ExportedProgram, variant: Variant, folder: Path
 ) -> Path:
     """Lower a program for a runtime."""
-    inputs, outputs = (TensorSpec("input", (1, 3, 224, 224)),), (TensorSpec("output", (1, 1000)),)
-    captured = Captured(subject.load(), program, "", program.example_inputs[0], inputs, outputs)
+    module = subject.load()
+    sample = tuple(tensor.numpy() for tensor in program.example_inputs[0])
+    inputs, outputs = (
+        tuple(
+            TensorSpec(f"{name}_{place}", array.shape, str(array.dtype)) for place, array in enumerate(arrays)
+        )
+        for name, arrays in (("input", sample), ("output", _module_outputs(module, sample)))
+    )
+    captured = Captured(module, program, "", program.example_inputs[0], inputs, outputs)
     FORMATS[variant.format].emit(captured, variant, folder)
     return folder / (variant.name + variant.suffix)
 
 
-def _file_outputs(path: Path, variant: Variant, judged: Sequence[Sample]) -> Array:
+def _file_outputs(path: Path, variant: Variant, judged: Sequence[Sample]) -> tuple[Array, ...]:
     run, _ = FORMATS[variant.format].load(path, variant, 1)
-    return np.concatenate([run(sample)[0] for sample in judged])
+    return _joined_outputs([run(sample) for sample in judged])

@@ -72,8 +72,10 @@ class Judged:
 
     noise: float
     signal: float
-    same: int
-    views: int
+    same: float
+    """How much of the answers is the float network's: views with its top class."""
+    views: float
+    """Of how much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,10 +283,10 @@ def make_draw(
         arguments = (subject, job, work / "files" / _slug(name))
         result = pool.submit(unseen_files.unseen_file_result, *arguments).result()
         seconds = time.monotonic() - began
-        expected = pool.submit(unseen_files.float_outputs, subject, samples).result()
-    split = len(unseen.images)
-    own = judge(expected[:split], result.outputs[:split], unseen.scene)
-    given = judge(expected[split:], result.outputs[split:], others.scene)
+        (expected,) = pool.submit(unseen_files.float_outputs, subject, samples).result()
+    split, (actual,) = len(unseen.images), result.outputs
+    own = judge(expected[:split], actual[:split], unseen.scene)
+    given = judge(expected[split:], actual[split:], others.scene)
     return Draw(number, seconds, result.size_bytes, result.latency_ratio, own, given)
 
 
@@ -294,9 +296,13 @@ def _slug(name: str) -> str:
 
 def _key(name: str, *views: Views) -> str:
     """Hash what a result depends on: the samples, the code and the packages."""
-    code = _code() if name in (*OURS, *MIXED) else Path(alternatives.__file__).read_text()
     arrays = [hashlib.sha256(part.images.tobytes()).hexdigest() for part in views]
-    return cache.cache_key(name, arrays, code, tables.versions())[:16] + ".json"
+    return cache.cache_key(name, arrays, method_code(name), tables.versions())[:16] + ".json"
+
+
+def method_code(name: str) -> str:
+    """Return the code that a method's file depends on."""
+    return _code() if name in (*OURS, *MIXED) else Path(alternatives.__file__).read_text()
 
 
 @functools.cache

@@ -134,8 +134,9 @@ def quantize_in_int8_stage(work: Path, least: float) -> None:
             "makes inputs and outputs of it"
         )
     try:
+        data = stage_results.load_stage_data(work)
         quantized = int8_recipe.quantize_by_int8_recipe(
-            captured.program, stage_results.load_stage_data(work).calibration
+            captured.program, data.calibration, data.scene_of.get("calibration", ())
         )
     except OSError:
         raise  # a full disk is not the model's fault

@@ -51,6 +51,11 @@ class RangeObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         """Return scale and zero point, one element each."""
         return self.at(self.parts)
 
+    def clip(self, x: Tensor) -> Tensor:
+        """Return `x` within the chosen range, not rounded."""
+        grid = _RangeGrid.of(self, self.parts)
+        return x.clamp(grid.first * grid.scale, grid.last * grid.scale)
+
     def at(self, parts: Parts) -> tuple[Tensor, Tensor]:
         """Return scale and zero point of a part of the range."""
         scale, zero = self._calculate_qparams(self.low * parts[0], self.high * parts[1])

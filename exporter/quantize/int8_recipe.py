@@ -43,7 +43,7 @@ class Int8Program:
 
 
 def quantize_by_int8_recipe(
-    program: torch.export.ExportedProgram, calibration: Sequence[Sample]
+    program: torch.export.ExportedProgram, calibration: Sequence[Sample], scenes: Sequence[int] = ()
 ) -> Int8Program:
     """Quantise weights (int8 per output channel) and activations (int8 per tensor).
 
@@ -54,6 +54,7 @@ def quantize_by_int8_recipe(
         program: A float program; it is not changed.
         calibration: Samples of one call each, with batch 1 as the program was captured. They run one by one:
             a larger batch would need a program with a dynamic batch.
+        scenes: The scene of each sample; empty where each is a scene of its own.
 
     Raises:
         ValueError: There are no calibration samples.
@@ -63,7 +64,7 @@ def quantize_by_int8_recipe(
     if not calibration:
         raise ValueError("int8 needs calibration samples, got none")
     samples = [int8_recipe_tensors(sample) for sample in calibration]
-    fixed = quantize_by_static_int8_recipe(program, samples)
+    fixed = quantize_by_static_int8_recipe(program, samples, scenes)
     if not dynamic_int8.is_dynamic_int8_worthwhile(program):
         return fixed
     module, weights = dynamic_int8.quantize_dynamic_int8(copy.deepcopy(program.module()), samples)
@@ -84,7 +85,9 @@ def quantize_by_int8_recipe(
 
 
 def quantize_by_static_int8_recipe(
-    program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]
+    program: torch.export.ExportedProgram,
+    samples: Sequence[tuple[Tensor, ...]],
+    scenes: Sequence[int] = (),
 ) -> Int8Program:
     """Quantise statically: all activation ranges are fixed at calibration time."""
     import torch
@@ -102,6 +105,7 @@ def quantize_by_static_int8_recipe(
         recurrent_weights,
         weight_rounding,
     )
+    from exporter.quantize.graphs import copy_graph
 
     module = copy.deepcopy(program.module())
     spreads = channel_spread.channel_spread_of_norms(module)
@@ -115,11 +119,12 @@ def quantize_by_static_int8_recipe(
             prepared(*sample)
     activation_ranges.choose_activation_ranges(prepared, samples)
     weights = weight_rounding.weights_before_weight_rounding(prepared)
+    reference = copy_graph(prepared)
     converted = convert_pt2e(prepared)
     data_movement.share_quantisation_of_data_movement(converted)
     recurrent_weights.quantize_recurrent_weights(converted)
     embeddings.quantize_embeddings(converted)
-    weight_rounding.improve_weight_rounding(converted, weights, samples)
+    weight_rounding.improve_weight_rounding(converted, weights, samples, reference, scenes)
     return Int8Program(converted, program.example_inputs[0], weights)
 
 

@@ -30,7 +30,7 @@ def quantize_weights_only(
         samples: One call of the model each: weights are rounded anew for them, as activations are others now.
     """
     copied = dynamic_int8.dynamic_int8_in_float(copy.deepcopy(module))
-    weight_rounding.improve_weight_rounding(copied, weights, samples)
+    weight_rounding.improve_weight_rounding(copied, dict(weights), samples)
     for node in list(copied.graph.nodes):
         if node.target is aten.linear.default and node.args[1].target is DEQUANTIZE_CHANNELS:
             part_bias_of_weights_only(copied.graph, node)

@@ -76,6 +76,16 @@ def test_what_is_best_is_widened(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wide == pytest.approx(1.35 * parts_of(weights, samples_with_outlier())[1])
 
 
+def test_values_are_clipped_to_the_chosen_part() -> None:
+    """Clipping keeps what the range holds as it is, and moves the rest to the range's ends."""
+    watch = observer()
+    watch(torch.linspace(-4.0, 8.0, 100))
+    watch.parts = (0.5, 0.25)
+    clipped = watch.clip(torch.tensor([-3.0, -1.234, 0.0, 1.567, 7.0]))
+    assert clipped[1:4].tolist() == pytest.approx([-1.234, 0.0, 1.567])
+    assert clipped[[0, 4]].tolist() == pytest.approx([-2.0, 2.0], abs=0.02)
+
+
 def test_zeros_have_a_scale() -> None:
     """A dead layer, and one that never ran, can be quantised."""
     seen = observer()

@@ -50,7 +50,8 @@ def test_columns_are_what_the_weights_meet(groups: int, stride: int, padding: in
     node = graph.call_function(
         torch.ops.aten.conv2d.default, (graph.placeholder("x"), graph.placeholder("w"), None, *arguments)
     )
-    columns = weight_rounding._weight_rounding_columns(inputs, node, groups, (3, 3))
+    columns_of = weight_rounding._weight_rounding_columns
+    columns = torch.cat([columns_of(x, node, groups, (3, 3), 1000) for x in inputs], 2)
     actual = (weight.reshape(groups, 8 // groups, -1) @ columns).reshape(8, -1)
     expected = [functional.conv2d(x, weight, None, stride, padding, dilation, groups)[0] for x in inputs]
     torch.testing.assert_close(actual, torch.cat([y.flatten(1) for y in expected], 1), rtol=1e-4, atol=1e-4)
