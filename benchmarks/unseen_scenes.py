@@ -75,7 +75,7 @@ class Judged:
     same: float
     """How much of the answers is the float network's: views with its top class."""
     views: float
-    """Of how much."""
+    """The most that `same` can be: the number of views."""
 
 
 @dataclass(frozen=True, eq=False)

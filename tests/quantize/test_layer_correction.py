@@ -70,7 +70,7 @@ def sum_of(lack: dict[int, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_scenes_confirm_nothing(count: int) -> None:
-    """Without another scene to judge on, a layer stays as it is."""
+    """A layer stays as it is where no other scene can judge."""
     assert layer_correction.find_layer_correction(weight(), folds()[:count]) is None
 
 
