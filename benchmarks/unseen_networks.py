@@ -76,7 +76,7 @@ def _make_efficientnet(checkpoint: Path) -> torch.nn.Module:
 
 def _make_craft(checkpoint: Path) -> torch.nn.Module:
     import torch
-    from easyocr.craft import CRAFT  # type: ignore[import-not-found, unused-ignore]
+    from easyocr.craft import CRAFT
 
     class Scores(torch.nn.Module):
         """CRAFT without its second output, which are features."""
@@ -105,7 +105,7 @@ def _make_crnn(checkpoint: Path) -> torch.nn.Module:
 
 def _make_onet(checkpoint: Path) -> torch.nn.Module:
     import torch
-    from facenet_pytorch.models.mtcnn import ONet  # type: ignore[import-not-found, unused-ignore]
+    from facenet_pytorch.models.mtcnn import ONet
 
     network: torch.nn.Module = ONet(pretrained=False)
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
