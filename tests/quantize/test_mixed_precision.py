@@ -7,9 +7,9 @@ import torch
 
 from exporter.quantize import sensitivity
 from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
-from exporter.quantize.int8_recipe import int8_recipe_tensors
+from exporter.quantize.int8_recipe import int8_recipe_tensors, quantize_by_int8_recipe
 from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_precision_operators
-from tests.nets import quantized, samples, trained
+from tests.nets import captured, quantized, samples, trained
 
 pytestmark = pytest.mark.slow
 
@@ -51,8 +51,12 @@ def test_rounding_again_is_no_operator() -> None:
 
 
 def test_with_everything_in_float_the_network_is_the_float_one() -> None:
-    """No quantiser is left, and the outputs are those of the original weights."""
-    module = with_float(*(operator.name for operator in mixed_precision_operators(quantized("cnn").module)))
+    """No quantiser is left; without a correction, the outputs are those of the original weights."""
+    program = captured("cnn").program
+    assert program is not None
+    made = quantize_by_int8_recipe(program, samples("cnn", 0, 8), (0,) * 8)
+    names = [operator.name for operator in mixed_precision_operators(made.module)]
+    module = keep_float_in_mixed_precision(made.module, made.float_weights, names)
     assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
     assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
     with torch.no_grad():
