@@ -219,3 +219,20 @@ def test_a_refused_sample_is_described_by_the_names_of_its_inputs() -> None:
         calls.call_runner(net, names=("left", "right"))(sample)
     with pytest.raises(CaptureError, match=r"on \[1, 2\] float32, \[1, 4\] float32"):
         calls.call_runner(net)(sample)
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"), [((1, 10), "logits"), ((1, 1), "output"), ((10,), "output"), ((1, 2, 3), "output")]
+)
+def test_one_output_is_named_by_what_it_looks_like(shape: tuple[int, ...], name: str) -> None:
+    """A row of scores is called logits; a key of the network's own stays."""
+    assert calls.call_output_names([("", torch.zeros(shape))]) == [name]
+    assert calls.call_output_names([("scores", torch.zeros(shape))]) == ["scores"]
+
+
+def test_tensors_are_found_beside_a_part_in_torchscript() -> None:
+    """The parts after a scripted one have tensors, too."""
+    scripted = torch.jit.script(nn.Linear(2, 2))
+    net = nn.Sequential(scripted, nn.Linear(2, 3))
+    shapes = sorted(tuple(tensor.shape) for _, _, tensor in calls.tensors_for_calls(net))
+    assert shapes == [(2,), (2, 2), (3,), (3, 2)]

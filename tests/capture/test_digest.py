@@ -126,6 +126,14 @@ def test_a_tensors_kind_counts(change: str) -> None:
     assert digest_program(other) != digest_program(program)
 
 
+def test_what_an_output_is_for_counts() -> None:
+    """The same graph may give an output to the caller, or keep it in a buffer."""
+    program = exported()
+    before = digest_program(program)
+    program.graph_signature.output_specs[0].target = "scale"
+    assert digest_program(program) not in ("", before)
+
+
 @pytest.mark.parametrize("form", ["none", "tanh"])
 def test_an_option_by_its_name_counts(form: str) -> None:
     """PyTorch keeps some arguments by name: GELU's form, a type, how a division rounds."""

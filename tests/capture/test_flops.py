@@ -38,6 +38,12 @@ def test_fused_attention_is_counted() -> None:
     assert flops.count_flops(Attention(), (torch.rand(1, 2, 5, 4),)) == 2 * 2 * (2 * 5 * 5 * 4)
 
 
+def test_counting_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """PyTorch's counter has a table of its own, which no command asks for."""
+    flops.count_flops(nn.Linear(3, 5), (torch.rand(2, 3),))
+    assert capsys.readouterr() == ("", "")
+
+
 def test_torchscript_counts_the_same() -> None:
     """TorchScript's operators are counted like eager ones."""
     net, example = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), (torch.rand(1, 3, 8, 8),)

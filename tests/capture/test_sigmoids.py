@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo import Does
+from exporter.capture.float64_reference import MAX_FLOOR
 from exporter.capture.sigmoids import ERROR, outputs_of_sigmoids
 from exporter.verify import reference_io
 from tests import proof
@@ -83,3 +84,16 @@ def test_a_detector_that_is_not_trained_passes(tmp_path: Path) -> None:
     verdict = proof.prove(wrong, "onnx-fp32", tmp_path)
     assert verdict.status == "failed"
     assert "[..., 11]" in str(verdict.reason)
+
+
+def test_small_scores_have_that_error_on_edge_inputs_too(tmp_path: Path) -> None:
+    """Scores of 1e-5 alone: a sigmoid's error is a share of them, on every input."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid())
+    nn.init.constant_(net[0].bias, -11.5)
+    net[0].weight.data.mul_(1e-2)
+    random = np.random.default_rng(0)
+    proof.capture(net, [(random.normal(size=(1, 4)).astype(np.float32),) for _ in range(8)], tmp_path)
+    evidence = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
+    assert evidence.floor == MAX_FLOOR
+    assert len(evidence.edge_floors) > 2
+    assert set(evidence.edge_floors) == {MAX_FLOOR}
