@@ -88,9 +88,10 @@ def test_a_detector_that_is_not_trained_passes(tmp_path: Path) -> None:
 
 def test_small_scores_have_that_error_on_edge_inputs_too(tmp_path: Path) -> None:
     """Scores of 1e-5 alone: a sigmoid's error is a share of them, on every input."""
-    net = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid())
-    nn.init.constant_(net[0].bias, -11.5)
-    net[0].weight.data.mul_(1e-2)
+    layer = nn.Linear(4, 3)
+    nn.init.constant_(layer.bias, -11.5)
+    layer.weight.data.mul_(1e-2)
+    net = nn.Sequential(layer, nn.Sigmoid())
     random = np.random.default_rng(0)
     proof.capture(net, [(random.normal(size=(1, 4)).astype(np.float32),) for _ in range(8)], tmp_path)
     evidence = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
