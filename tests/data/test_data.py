@@ -186,7 +186,7 @@ def test_only_what_is_needed_is_decoded(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_folders_are_searched_in_depth(folder: Path) -> None:
-    """Photos in folders of folders count, files of other kinds don't."""
+    """Photos in nested folders are found; files of other kinds are ignored."""
     (folder / "x" / "y").mkdir(parents=True)
     picture(9).save(folder / "x" / "y" / "g.JPG", "JPEG")
     (folder / "notes.txt").write_text("no photo")

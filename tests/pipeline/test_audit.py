@@ -205,7 +205,7 @@ def test_something_selected_that_did_not_pass_is_refused(out: Path) -> None:
 
 
 def test_a_derived_limit_needs_the_simulation_it_came_from(tmp_path: Path) -> None:
-    """Left out of the manifest it would leave the file to the fixed limits."""
+    """A limit derived from a simulation is refused where the manifest does not list the simulation."""
     listed = json.loads(manifest.dump_manifest(sample.report()))
     (row,) = (row for row in listed["artifacts"] if row["name"] == "executorch-xnnpack-int8")
     row |= {"precision": "fp16", "status": "passed"}

@@ -418,7 +418,7 @@ class TestOneFailure:
     def test_required_and_not_passed_is_exit_7(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Naming what did not, although something else was selected."""
+        """The error names what did not pass, although something else was selected."""
         code = command(
             exports.checkpoint("cnn"), "--target", "iphone", "--arch", "tests.nets:TinyCnn",
             "--input-shape", "1x1x8x8", "--calibration", exports.arrays("cnn"), "--no-cache",
