@@ -43,6 +43,7 @@ OTHER_PROGRAMS = {
     "--constraint",
     "--count",
     "--depth",
+    "--draws",
     "--editable",
     "--from",
     "--held-out",
