@@ -191,6 +191,24 @@ def test_recurrent_layers(tmp_path: Path) -> None:
     assert coreml.structure(emission.path, VARIANTS["fp16"]).operators["lstm"] == 1
 
 
+class Positive(nn.Module):
+    """Returns as many values as are above 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
+def test_a_size_that_depends_on_the_data_is_any(tmp_path: Path) -> None:
+    """The description has no shape for such an output; the program does, with a size for each call."""
+    x = torch.tensor([[1.0, -2.0, 3.0, 4.0]])
+    emission = coreml.emit(capture(Positive(), x), VARIANTS["fp16"], tmp_path)
+    assert coreml.structure(emission.path, VARIANTS["fp16"]).outputs == (TensorSpec("y", (-1,), "float32"),)
+    run, _ = coreml.load(emission.path, VARIANTS["fp16"], 1)
+    assert run((x.numpy(),))[0].tolist() == [1, 3, 4]
+    assert run((-x.numpy(),))[0].tolist() == [2]
+
+
 class Svd(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.linalg.svd(x)[1]  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def coreml_contents_of_package(path: Path, variant: Variant) -> Structure:
         program = load_coreml_program_to_compress(package)
         inputs, outputs = _features_in_coreml_contents(package.spec)
         image, classifier = read_coreml_image_input(package.spec), read_coreml_classifier(package.spec)
-        _check_shapes_in_coreml_contents(program, outputs)
+        outputs = _computed_outputs_in_coreml_contents(program, outputs)
         elements, size = _weights_in_coreml_contents(program)
     except LoweringError:
         raise
@@ -130,16 +131,35 @@ def _feature_in_coreml_contents(feature: Any, name: str) -> TensorSpec:
     return TensorSpec(name, tuple(array.shape), _FEATURE_DTYPES[dtype])
 
 
-def _check_shapes_in_coreml_contents(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
+def _computed_outputs_in_coreml_contents(
+    program: Any, outputs: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    """Return the outputs as the program computes them: a size that depends on the data is -1.
+
+    Raises:
+        LoweringError: The description states another shape.
+    """
     variables = program.functions["main"].outputs
     tensors = [v for v in variables if v.op is None or v.op.op_type != "classify"]
-    for variable, spec in zip(tensors, outputs, strict=True):
-        # A scalar is described without a shape, or with one element.
-        if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
-            computed, described = list(variable.shape), list(spec.shape)
-            raise LoweringError(
-                f"Its output {spec.name} is described as {described}, but computed as {computed}."
-            )
+    return tuple(
+        _computed_output_in_coreml_contents(variable, spec)
+        for variable, spec in zip(tensors, outputs, strict=True)
+    )
+
+
+def _computed_output_in_coreml_contents(variable: Any, spec: TensorSpec) -> TensorSpec:
+    from coremltools.converters.mil.mil.types.symbolic import is_symbolic
+
+    if any(is_symbolic(size) for size in variable.shape) and not spec.shape:
+        # A description has no shape for an output whose size only the data tell.
+        return replace(spec, shape=tuple(-1 if is_symbolic(size) else size for size in variable.shape))
+    # A scalar is described without a shape, or with one element.
+    if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
+        computed, described = list(variable.shape), list(spec.shape)
+        raise LoweringError(
+            f"Its output {spec.name} is described as {described}, but computed as {computed}."
+        )
+    return spec
 
 
 def _weights_in_coreml_contents(program: Any) -> tuple[dict[str, int], int]:
