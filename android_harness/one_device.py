@@ -121,12 +121,12 @@ def bench_one_device(
             (*identities.identity_watch_paths(identity), session_limits.SMAPS, *energy.ENERGY_FILES),
             Path(folder),
         )
-        progress = [_begun_on_one_device(prepared, identity, task, saved, observer) for task in tasks]
+        progress = [_resume_on_one_device(prepared, identity, task, saved, observer) for task in tasks]
         _run_on_one_device(prepared, identity, progress, observer, measured)
-    return tuple(_finished_on_one_device(entry, identity, config) for entry in progress)
+    return tuple(_finish_task_on_one_device(entry, identity, config) for entry in progress)
 
 
-def _begun_on_one_device(
+def _resume_on_one_device(
     prepared: PreparedDevice, identity: Identity, task: BenchTask, saved: Path | None, observer: Observer
 ) -> _TaskProgress:
     """Return the progress of a task: what an interrupted run had measured, or nothing yet."""
@@ -158,11 +158,11 @@ def _run_on_one_device(
 ) -> None:
     serial, launches = prepared.device.serial, prepared.config.launches
     backend = progress[0].task.backend  # one runner's canary for all: compilers make different computations
-    canary = _canary_of_one_device(prepared, backend)
+    canary = _run_canary_on_one_device(prepared, backend)
     for entry in progress:
         if entry.launches and len(entry.canary) == len(entry.launches):  # killed before its last canary
             _add_canary_of_one_device(entry, canary)
-    for index, entry in _order_on_one_device(progress, launches):
+    for index, entry in _order_launches_on_one_device(progress, launches):
         if entry.failure or index + 1 < len(entry.launches):
             continue
         if index < len(entry.launches):
@@ -170,7 +170,7 @@ def _run_on_one_device(
             continue
         observer(serial, f"{entry.task.name}: launch {index + 1} of {launches}")
         try:
-            _step_on_one_device(prepared, identity, entry, index, canary, observer)
+            _launch_on_one_device(prepared, identity, entry, index, canary, observer)
         except DeviceLost as error:
             for other in progress:
                 if other.after is None:
@@ -179,7 +179,7 @@ def _run_on_one_device(
         except HarnessError as error:
             entry.failure = error
             continue
-        canary = _canary_of_one_device(prepared, backend)
+        canary = _run_canary_on_one_device(prepared, backend)
         _add_canary_of_one_device(entry, canary)
         if entry.before is not None and entry.after is not None:
             measured(_session_of_one_device(entry, entry.before, identity, prepared.config))
@@ -205,7 +205,7 @@ def _add_canary_of_one_device(entry: _TaskProgress, canary: tuple[int, ...]) -> 
     entry.canary.append(canary)
 
 
-def _order_on_one_device(
+def _order_launches_on_one_device(
     progress: Sequence[_TaskProgress], launches: int
 ) -> Iterator[tuple[int, _TaskProgress]]:
     """Yield ABC, CBA, ABC, …, so that no task always runs on a device that the same other task has heated."""
@@ -214,7 +214,7 @@ def _order_on_one_device(
             yield index, entry
 
 
-def _step_on_one_device(
+def _launch_on_one_device(
     prepared: PreparedDevice,
     identity: Identity,
     entry: _TaskProgress,
@@ -258,7 +258,7 @@ def _end_on_one_device(
             observer(device.serial, f"{entry.task.name}: its operators were not timed: {error.message}")
 
 
-def _canary_of_one_device(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
+def _run_canary_on_one_device(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
     """Return the canary's durations; none if it failed, which becomes a flag of the session."""
     try:
         return repeated_for_launch(prepared.device, lambda: launch_canary(prepared, backend))
@@ -266,11 +266,13 @@ def _canary_of_one_device(prepared: PreparedDevice, backend: Backend) -> tuple[i
         return ()
 
 
-def _finished_on_one_device(
+def _finish_task_on_one_device(
     entry: _TaskProgress, identity: Identity, config: BenchConfig
 ) -> Session | Failed:
-    if entry.before is None or (entry.failure and not _is_one_device_worth_keeping(entry, config)):
-        return Failed(entry.task, _reason_from_one_device(entry, config))
+    if entry.before is None or (
+        entry.failure and not _are_launches_of_one_device_worth_keeping(entry, config)
+    ):
+        return Failed(entry.task, _error_with_reason_from_one_device(entry, config))
     return _session_of_one_device(entry, entry.before, identity, config)
 
 
@@ -294,13 +296,13 @@ def _session_of_one_device(
     )
 
 
-def _is_one_device_worth_keeping(entry: _TaskProgress, config: BenchConfig) -> bool:
+def _are_launches_of_one_device_worth_keeping(entry: _TaskProgress, config: BenchConfig) -> bool:
     """Whether to keep the finished launches: a lost connection does not disprove them, a failure does."""
     complete = len(entry.launches) == config.launches  # only the state afterwards is missing
     return len(entry.launches) >= MIN_LAUNCHES and (complete or isinstance(entry.failure, Disconnected))
 
 
-def _reason_from_one_device(entry: _TaskProgress, config: BenchConfig) -> HarnessError:
+def _error_with_reason_from_one_device(entry: _TaskProgress, config: BenchConfig) -> HarnessError:
     failure = entry.failure or DeviceError(f"{entry.task.name} was not measured.")
     if not isinstance(failure, Disconnected) or not entry.launches:
         return failure

@@ -14,9 +14,9 @@ from exporter.capture.float64_reference import run_float64_reference
 from exporter.data import Data, edge_inputs
 from exporter.errors import LoweringError
 from exporter.formats import FORMATS, VARIANTS, simulation
-from exporter.pipeline.int8_stage import int8_stage_lowering, int8_stage_refuses_mostly_float
+from exporter.pipeline.int8_stage import refuse_mostly_float_in_int8_stage, run_lowering_in_int8_stage
 from exporter.pipeline.stage_results import ExpectedResult
-from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.quantize import int8_recipe
 from exporter.records import SIMULATED, Captured, Limits, Model, Precision, Sample, TensorSpec, Verdict
 from exporter.verify import reference_io, simulation_io
@@ -49,10 +49,10 @@ def quantize(captured: Captured, calibration: Sequence[Sample], folder: Path) ->
     if captured.program is None:
         raise LoweringError(captured.program_error)
     quantized = int8_recipe.quantize_by_int8_recipe(captured.program, calibration)
-    int8_stage_refuses_mostly_float(captured.program, quantized.module, Limits().min_quantized_weights)
+    refuse_mostly_float_in_int8_stage(captured.program, quantized.module, Limits().min_quantized_weights)
     samples = reference_io.load_reference_io(folder / EVIDENCE).samples()
     data = Data(tuple(calibration), tuple(samples), "arrays")
-    lowering = int8_stage_lowering(
+    lowering = run_lowering_in_int8_stage(
         int8_recipe.int8_recipe_runner(quantized.module), data.verification, _edges(captured, samples)
     )
     reference_io.save_reference_io_lowering(lowering, folder / LOWERING)
@@ -98,7 +98,7 @@ def judge(captured: Captured, path: Path, variant: str, matrices: int | None = N
     expected = ExpectedResult(captured.inputs, captured.outputs, weights, Limits(min_delegated=0.0))
     lowering = path.parent / LOWERING if how.precision == "int8" else None
     simulated = path.parent / SIMULATION.format(how.precision)
-    return verify_stage_of_artifact(
+    return verify_artifact_in_stage(
         path,
         how,
         path.parent / EVIDENCE,

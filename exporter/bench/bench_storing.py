@@ -18,7 +18,7 @@ from exporter.bench import device_outputs, operator_times
 from exporter.config import targets
 from exporter.errors import OutputError
 from exporter.files import DEVICE, MANIFEST, digest_file, file_inside
-from exporter.pipeline.report_stage import write_report_stage
+from exporter.pipeline.report_stage import write_report_in_stage
 from exporter.records import Artifact, DeviceLatency, OperatorTime, Report
 from exporter.verify import budget, select_artifact
 
@@ -53,7 +53,7 @@ def add_latencies_to_stored_bench(
         allow_synthetic=before is not None and before.variant.precision == "int8",
         allow_inconclusive=before is not None and before.status == "inconclusive",
     ) or select_artifact.Selected(
-        report.selected, select_artifact.selected_artifact_remark(report.selection_reason, before)
+        report.selected, select_artifact.remark_on_selected_artifact(report.selection_reason, before)
     )
     chosen = next((a for a in rows if a.variant.name == choice.name), None)
     own_budget_ms = report.own_budget_ms
@@ -121,7 +121,7 @@ def store_bench(
         files = {name: digest_file(out / name) for name in names}
         new = add_latencies_to_stored_bench(current, by_artifact, files, budget_ms)
         try:
-            written = write_report_stage(out, new)
+            written = write_report_in_stage(out, new)
         except OSError as error:
             raise unwritable_bench_store(out, error) from error
         _forget_stored_bench_samples(out, current, written)

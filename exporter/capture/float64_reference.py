@@ -23,7 +23,7 @@ from exporter.verify.reference_io import (
     ReferenceIO,
     Stacks,
     largest_reference_io_shapes,
-    padded_reference_io,
+    pad_reference_io,
     reference_io_shapes,
     stack_reference_io,
 )
@@ -78,7 +78,7 @@ def run_float64_reference(
     edge_shapes = reference_io_shapes(edge_outputs, always=bool(shapes))
     largest = largest_reference_io_shapes([*expected, *edge_outputs])
     expected, actual, edge_outputs, edge_actual = (
-        [padded_reference_io(outputs, largest) for outputs in each]
+        [pad_reference_io(outputs, largest) for outputs in each]
         for each in (expected, actual, edge_outputs, edge_actual)
     )
     sigmoids = outputs_of_sigmoids(captured.program)
@@ -315,7 +315,7 @@ def _run_nudged_float64_references(
 
     def padding(module: nn.Module) -> Runner:
         run = call_runner(module)
-        return lambda sample: padded_reference_io(run(sample), largest)
+        return lambda sample: pad_reference_io(run(sample), largest)
 
     return rounding_errors.run_nudged_rounding_errors(
         captured.module, copy_module_for_calls, padding, samples

@@ -38,7 +38,7 @@ def estimate(
     if not qemu_plugin.missing_for_qemu_plugin() and not arm_tools.missing_arm_tools():
         prepare_arm_programs()
     with watch_app_command(as_json) as observer:
-        report = estimate_stage.estimate_stage_for_command(
+        report = estimate_stage.run_estimate_stage_for_command(
             out, jobs or default_pool_size(), observer, cached=not no_cache
         )
     if as_json:

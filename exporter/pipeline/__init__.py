@@ -34,10 +34,10 @@ from exporter.pipeline.context import Context, Event, Observer
 from exporter.pipeline.host_latency import measure_host_latencies_of_artifacts
 from exporter.pipeline.mixed_precision_candidates import Measurer
 from exporter.pipeline.report_stage import (
-    report_stage_record,
+    make_report_in_stage,
     report_stage_rows,
-    save_report_stage_outputs,
-    write_report_stage,
+    save_outputs_in_report_stage,
+    write_report_in_stage,
 )
 from exporter.pipeline.variants import check_image_variants, check_variant_extras, plan_variants
 from exporter.pipeline.workers.pool import WorkerPool
@@ -123,11 +123,11 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
         with clock("measure"):  # again, as what is chosen is chosen by comparison
             timed = measure_host_latencies_of_artifacts(context, built, checked)
     with clock("arm64"):
-        emulations = emulation_stage.emulation_stage_of_export(context, built)
+        emulations = emulation_stage.run_emulation_stage_of_export(context, built)
     extras = stage_results.ExtraResults()
     artifacts = report_stage_rows(context, built, checked, timed, emulations)
     with clock("estimate"):
-        artifacts = estimate_stage.estimate_stage_of_export(context, built, artifacts, model.facts.flops)
+        artifacts = estimate_stage.run_estimate_stage_of_export(context, built, artifacts, model.facts.flops)
     if context.request.calibration_sweep:
         with clock("sweep"):
             extras = calibration_sweep.run_calibration_sweep(context, model)
@@ -137,10 +137,10 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
             artifacts, extras = accuracy_stage.run_accuracy_stage(
                 context, model, built, checked, labels, search.answers, artifacts, extras
             )
-    save_report_stage_outputs(context, checked)
-    report = report_stage_record(context, model, artifacts, clock.seconds, extras)
+    save_outputs_in_report_stage(context, checked)
+    report = make_report_in_stage(context, model, artifacts, clock.seconds, extras)
     with clock("report"):
-        return write_report_stage(context.folders.out, report)
+        return write_report_in_stage(context.folders.out, report)
 
 
 class PipelineClock:

@@ -59,7 +59,7 @@ def run_accuracy_stage(
 
     Artifacts with `existing` predictions are not run again.
     """
-    ran = stage_results.are_stage_results_run_here(built, checked)
+    ran = stage_results.stage_results_run_here(built, checked)
     answers = labelled_predictions.labelled_predictions_of_artifacts(
         context, source, labels, context.folders.out, ran, context.run, existing
     )
@@ -118,11 +118,11 @@ def judge_in_accuracy_stage(
             artifact = replace(artifact, task_accuracy=own)
         else:
             artifact = replace(artifact, accuracy=own)
-        judged.append(_apply_judgement_of_accuracy_stage(artifact, reason, max_drop))
+        judged.append(_apply_judgement_in_accuracy_stage(artifact, reason, max_drop))
     return tuple(judged)
 
 
-def _apply_judgement_of_accuracy_stage(artifact: Artifact, reason: str, max_drop: float) -> Artifact:
+def _apply_judgement_in_accuracy_stage(artifact: Artifact, reason: str, max_drop: float) -> Artifact:
     """Return an artifact with the status that the labelled samples leave it.
 
     Args:
@@ -152,7 +152,7 @@ def accuracy_stage_doubt(artifacts: Sequence[Artifact], max_drop: float) -> str:
     return labelled_loss.labelled_loss_doubt({name: own for name, own in rows.items() if own}, max_drop)
 
 
-def accuracy_stage_equals(one: LabelledFigures | None, other: LabelledFigures) -> bool:
+def are_accuracy_stage_results_equal(one: LabelledFigures | None, other: LabelledFigures) -> bool:
     """Tell whether two records have the same counts, or the same scores up to the last digits."""
     if isinstance(one, TaskAccuracy) and isinstance(other, TaskAccuracy):
         return task_accuracy.equal_task_accuracy(one, other)

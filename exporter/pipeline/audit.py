@@ -32,7 +32,7 @@ from exporter.pipeline import (
 )
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.stage_results import CheckedArtifactResult
-from exporter.pipeline.verify_stage import verify_stage_of_files
+from exporter.pipeline.verify_stage import verify_files_in_stage
 from exporter.pipeline.workers.jobs import Job, JobOutcome
 from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Executor, Status
@@ -190,7 +190,7 @@ def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
     return [
         f"The {words.format(name)} not what {PREDICTIONS} gives."
         for name, figures in claimed.items()
-        if not accuracy_stage.accuracy_stage_equals(computed.get(name), figures)
+        if not accuracy_stage.are_accuracy_stage_results_equal(computed.get(name), figures)
     ]
 
 
@@ -237,7 +237,7 @@ def _audit_artifacts(
         def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
             return pool.run(work, on_event, on_outcome)
 
-        return verify_stage_of_files(out, files, expected, run, cache.Cache(None))
+        return verify_files_in_stage(out, files, expected, run, cache.Cache(None))
 
 
 def _audit_on_arm(

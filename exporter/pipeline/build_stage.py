@@ -14,7 +14,7 @@ from exporter.files import EVIDENCE, SIZES
 from exporter.pipeline import cache, int8_stage, simulation, stage_results
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
-from exporter.pipeline.read_stage import ensure_read_stage
+from exporter.pipeline.read_stage import ensure_read_stage_ran
 from exporter.pipeline.stage_results import BuildResult, load_stage_data
 from exporter.pipeline.workers.jobs import Job
 from exporter.records import QUANTIZED, FormatName, Preprocessing, Purpose, Variant
@@ -34,7 +34,7 @@ GIVES_COMPLEX: Mapping[FormatName, bool] = {
 """Whether a format's files can give complex outputs."""
 
 
-def build_stage_reference(
+def run_reference_in_build_stage(
     work: Path, target: Path, preprocessing: Preprocessing | None, purpose: Purpose = "verification"
 ) -> tuple[str, ...]:
     """Run the float64 model on every input that serves `purpose` into `target`; returns notes on how."""
@@ -55,7 +55,7 @@ def build_stage_reference(
     return notes
 
 
-def build_stage_variants(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[BuildResult]:
+def build_variants_in_stage(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[BuildResult]:
     """Make the variants of one group, one after the other, in `directory`.
 
     Args:
@@ -71,11 +71,11 @@ def build_stage_variants(work: Path, variants: tuple[Variant, ...], directory: P
     if any(variant.precision in QUANTIZED for variant in variants):
         captured = replace(captured, program=int8_recipe.load_int8_recipe_program(work))
         notes = tuple(note for note in [int8_recipe.load_int8_recipe_note(work)] if note)
-    built = [_build_stage_variant(captured, variant, directory) for variant in variants]
+    built = [_build_variant_in_stage(captured, variant, directory) for variant in variants]
     return [replace(b, notes=(*b.notes, *notes)) for b in built]
 
 
-def _build_stage_variant(captured: Captured, variant: Variant, directory: Path) -> BuildResult:
+def _build_variant_in_stage(captured: Captured, variant: Variant, directory: Path) -> BuildResult:
     from exporter.capture.lowering_errors import lowering_error
     from exporter.formats import FORMATS
     from exporter.formats.native_output import explain_by_native_compiler_output
@@ -83,19 +83,19 @@ def _build_stage_variant(captured: Captured, variant: Variant, directory: Path) 
     started = time.monotonic()
     try:
         refuse_to_build_batch_statistics(captured, variant)
-        build_stage_refuses_state(captured, variant)
-        build_stage_refuses_complex(captured, variant)
-        build_stage_refuses_pixels(captured, variant)
-        build_stage_refuses_sizes(captured, variant)
+        refuse_state_in_build_stage(captured, variant)
+        refuse_complex_in_build_stage(captured, variant)
+        refuse_pixels_in_build_stage(captured, variant)
+        refuse_sizes_in_build_stage(captured, variant)
         with explain_by_native_compiler_output():
             emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise  # ends the run: the siblings could not be written either
-        return _missing_variant_in_build_stage(variant, lowering_error(error), started)
+        return _result_of_missing_variant_in_build_stage(variant, lowering_error(error), started)
     except Exception as error:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
-        return _missing_variant_in_build_stage(
+        return _result_of_missing_variant_in_build_stage(
             variant, _name_variable_sizes_in_build_stage(cause, captured), started
         )
     return BuildResult(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
@@ -109,7 +109,7 @@ def _name_variable_sizes_in_build_stage(cause: LoweringError, captured: Captured
     return LoweringError(f"The size of {names} depends on the data: {cause.cause}", cause.source)
 
 
-def build_stage_refuses_state(captured: Captured, variant: Variant) -> None:
+def refuse_state_in_build_stage(captured: Captured, variant: Variant) -> None:
     """Refuse to write a file that would forget what the network keeps from call to call.
 
     Raises:
@@ -152,7 +152,7 @@ def refuse_to_build_batch_statistics(captured: Captured, variant: Variant) -> No
         )
 
 
-def build_stage_refuses_complex(captured: Captured, variant: Variant) -> None:
+def refuse_complex_in_build_stage(captured: Captured, variant: Variant) -> None:
     """Refuse a format that has no complex outputs for a network that gives them.
 
     Raises:
@@ -170,7 +170,7 @@ TAKES_PIXELS: frozenset[FormatName] = frozenset({"executorch", "onnx", "torchscr
 """Formats whose files can take a photo's bytes as uint8."""
 
 
-def build_stage_refuses_pixels(captured: Captured, variant: Variant) -> None:
+def refuse_pixels_in_build_stage(captured: Captured, variant: Variant) -> None:
     """Refuse a format that takes no bytes, for a network with its preprocessing embedded.
 
     Raises:
@@ -190,7 +190,7 @@ HAS_SIZES: frozenset[FormatName] = frozenset({"executorch", "onnx", "torchscript
 """Formats whose files can have inputs of several sizes."""
 
 
-def build_stage_refuses_sizes(captured: Captured, variant: Variant) -> None:
+def refuse_sizes_in_build_stage(captured: Captured, variant: Variant) -> None:
     """Refuse a format whose files have one size, for a network that is exported with ranges of sizes.
 
     Raises:
@@ -206,7 +206,9 @@ def build_stage_refuses_sizes(captured: Captured, variant: Variant) -> None:
     raise LoweringError(f"{why}: export one for each size with --input-shape")
 
 
-def _missing_variant_in_build_stage(variant: Variant, cause: LoweringError, started: float) -> BuildResult:
+def _result_of_missing_variant_in_build_stage(
+    variant: Variant, cause: LoweringError, started: float
+) -> BuildResult:
     return BuildResult(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
 
@@ -224,13 +226,15 @@ def run_build_stage(context: Context, source: Source) -> tuple[Source, tuple[sta
     )
     judgement = (
         [int8_stage.int8_stage_judge_step(context, source, quantize)]
-        if int8_stage.is_int8_stage_judged(context)
+        if int8_stage.is_int8_judged_in_stage(context)
         else []
     )
     simulations = simulation.simulation_steps(context, source, reference_job)
     steps = [*variants, *judgement, *reference, *simulations]
     results_of_steps = iter(
-        cached_steps(context.run, context.cache, "build", steps, lambda: ensure_read_stage(context, source))
+        cached_steps(
+            context.run, context.cache, "build", steps, lambda: ensure_read_stage_ran(context, source)
+        )
     )
     built = tuple(next(results_of_steps) for _ in variants)
     for quantization in (next(results_of_steps) for _ in judgement):
@@ -242,7 +246,7 @@ def run_build_stage(context: Context, source: Source) -> tuple[Source, tuple[sta
 
 def _reference_job_of_build_stage(context: Context, source: Source) -> Job:
     arguments = (context.folders.work, context.evidence, source.facts.preprocessing)
-    return Job("the float64 reference", build_stage_reference, arguments, preload=TORCH, cost_s=8)
+    return Job("the float64 reference", run_reference_in_build_stage, arguments, preload=TORCH, cost_s=8)
 
 
 def _reference_step_of_build_stage(context: Context, source: Source, job: Job) -> Step:
@@ -289,7 +293,7 @@ def artifact_step_of_build_stage(
         folder=out,
         files=lambda built: (built.file, *extra_files),
         value=lambda built: next(b for b in built if b.variant == variant),
-        failed=lambda error: _build_stage_job_died(variant, error),
+        failed=lambda error: _result_of_died_build_stage_job(variant, error),
         keep=lambda built: built.file is not None,  # a failure is tried again: it may have been the machine's
     )
 
@@ -297,7 +301,7 @@ def artifact_step_of_build_stage(
 def _build_stage_job(work: Path, out: Path, variants: Sequence[Variant], prepare: Job) -> Job:
     return Job(
         ", ".join(variant.name for variant in variants),
-        build_stage_variants,
+        build_variants_in_stage,
         (work, tuple(variants), out),
         preload=preload_of_context(variants[0]),
         cost_s=sum(variant.cost_s for variant in variants),
@@ -305,7 +309,7 @@ def _build_stage_job(work: Path, out: Path, variants: Sequence[Variant], prepare
     )
 
 
-def _build_stage_job_died(variant: Variant, error: Exception) -> stage_results.BuildResult:
+def _result_of_died_build_stage_job(variant: Variant, error: Exception) -> stage_results.BuildResult:
     """Return what a variant becomes when its whole process died.
 
     Raises:

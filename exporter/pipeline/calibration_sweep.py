@@ -8,7 +8,7 @@ from exporter.formats import FORMATS
 from exporter.pipeline import cache, search_evidence
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Source
-from exporter.pipeline.read_stage import ensure_read_stage
+from exporter.pipeline.read_stage import ensure_read_stage_ran
 from exporter.pipeline.stage_results import ExtraResults, load_stage_data
 from exporter.pipeline.workers.jobs import Job
 from exporter.records import CurvePoint
@@ -31,7 +31,7 @@ def run_calibration_sweep(context: Context, source: Source) -> ExtraResults:
         failed=str,
     )
     (points,) = cached_steps(
-        context.run, context.cache, "sweep", [step], lambda: ensure_read_stage(context, source)
+        context.run, context.cache, "sweep", [step], lambda: ensure_read_stage_ran(context, source)
     )
     if isinstance(points, str):
         return ExtraResults(warnings=(f"--calibration-sweep could not be measured: {points}",))

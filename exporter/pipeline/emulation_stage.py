@@ -33,7 +33,7 @@ SECONDS = 1200.0
 """Bound on the wall time of one artifact."""
 
 
-def emulation_stage_of_artifact(
+def emulate_artifact_in_stage(
     path: Path,
     variant: Variant,
     evidence_path: Path,
@@ -89,7 +89,9 @@ def emulation_stage_of_artifact(
     if verdict.status == "failed":
         return replace(result, reason=f"On emulated Arm: {verdict.reason}")
     # So few samples may be inconclusive. Where Arm's outputs equal this machine's, its verdict holds.
-    difference, problem = _emulation_stage_from_host(path, variant, samples, outputs, evidence, limits)
+    difference, problem = _difference_from_host_in_emulation_stage(
+        path, variant, samples, outputs, evidence, limits
+    )
     return replace(result, status="failed" if problem else "passed", reason=problem, difference=difference)
 
 
@@ -112,7 +114,7 @@ def _finite_in_emulation_stage(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _emulation_stage_from_host(
+def _difference_from_host_in_emulation_stage(
     path: Path,
     variant: Variant,
     samples: Sequence[Sample],
@@ -181,7 +183,7 @@ def run_emulation_stage(
             ),
             Emulation,
             functools.partial(_emulation_stage_job, folder, variant, file, (limits, target, ready, root)),
-            failed=functools.partial(_emulation_stage_of_crash, target),
+            failed=functools.partial(_crash_in_emulation_stage, target),
         )
         for variant, file in chosen
     ]  # fmt: skip
@@ -189,7 +191,7 @@ def run_emulation_stage(
     return {variant.name: item for (variant, _), item in zip(chosen, results, strict=True)}
 
 
-def emulation_stage_of_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
+def run_emulation_stage_of_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
     """Emulate what an export built, where the programs are prepared and the target is an Android phone."""
     ready = arm_tools.ready_arm_tools(default_cache_root())
     if not ready or not context.request.verify or "coreml-fp16" in context.target.runnable:
@@ -206,7 +208,7 @@ def _emulation_stage_job(
 ) -> Job:
     return Job(
         f"{variant.name} on Arm",
-        emulation_stage_of_artifact,
+        emulate_artifact_in_stage,
         (folder / file, variant, folder / EVIDENCE, *rest),
         preload=preload_of_context(variant),
         cost_s=60.0,
@@ -216,5 +218,5 @@ def _emulation_stage_job(
     )
 
 
-def _emulation_stage_of_crash(target: Target, error: Exception) -> Emulation:
+def _crash_in_emulation_stage(target: Target, error: Exception) -> Emulation:
     return Emulation("failed", f"On emulated Arm: {error}", "", cores.emulated_core_name(target), SAMPLES)

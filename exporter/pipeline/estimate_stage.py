@@ -27,7 +27,7 @@ from exporter.pipeline.cache import Cache, cache_key, default_cache_root
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, Observer, Run
 from exporter.pipeline.emulation_stage import SECONDS
-from exporter.pipeline.report_stage import write_report_stage
+from exporter.pipeline.report_stage import write_report_in_stage
 from exporter.pipeline.stage_results import BuildResult
 from exporter.pipeline.workers.jobs import Job, JobOutcome
 from exporter.pipeline.workers.pool import WorkerPool
@@ -42,7 +42,7 @@ SWITCH = "EXPORT_MOBILE_ESTIMATE"
 """Environment variable: "0" leaves estimates out of exports that do not ask for them."""
 
 
-def wanted_of_estimate_stage(asked: bool | None, target: Target) -> bool:
+def is_estimate_stage_wanted(asked: bool | None, target: Target) -> bool:
     """Tell whether an export estimates: it was asked to, or it was not asked and the target allows it."""
     if not latency_model.has_latency_model(target):
         return False
@@ -161,7 +161,7 @@ def run_estimate_stage(
     return tuple(
         replace(
             row,
-            estimates=_estimates_of_estimate_stage(
+            estimates=_estimates_in_stage(
                 row, counts.get(row.variant.name), target, flops, kernels, operators
             ),
         )
@@ -180,7 +180,7 @@ def operators_for_estimates(rows: Sequence[Artifact], folder: Path) -> tuple[Gra
     return operator_split.operators_to_split(folder / operator_split.NAMED) if named else ()
 
 
-def split_in_estimate_stage(
+def split_estimates_in_stage(
     rows: Sequence[Artifact], operators: Sequence[GraphOperator]
 ) -> tuple[Artifact, ...]:
     """Divide each artifact's fastest estimate over operators and modules, where there is a graph of them.
@@ -206,7 +206,7 @@ def _split_row_in_estimate_stage(
     )
 
 
-def _estimates_of_estimate_stage(
+def _estimates_in_stage(
     row: Artifact,
     counts: Counts | None,
     target: Target,
@@ -260,11 +260,11 @@ def learn_anchors_in_estimate_stage(report: Report, latencies: Sequence[tuple[st
     return len(kept)
 
 
-def estimate_stage_of_export(
+def run_estimate_stage_of_export(
     context: Context, built: Sequence[BuildResult], rows: Sequence[Artifact], flops: int | None
 ) -> tuple[Artifact, ...]:
     """Add estimates to an export's rows; count only where the programs are prepared already."""
-    if not wanted_of_estimate_stage(context.request.estimate, context.target):
+    if not is_estimate_stage_wanted(context.request.estimate, context.target):
         return tuple(rows)
     tools = tools_for_estimate_stage(default_cache_root()) if context.request.verify else None
     files = [(item.variant, item.file) for item in built if item.file]
@@ -276,12 +276,12 @@ def estimate_stage_of_export(
         else {}
     )
     operators = operators_for_estimates(rows, context.folders.out)
-    return split_in_estimate_stage(
+    return split_estimates_in_stage(
         run_estimate_stage(rows, counts, context.target, flops, operators), operators
     )
 
 
-def estimate_stage_for_command(
+def run_estimate_stage_for_command(
     out: Path, workers: int = 1, observer: Observer | None = None, cached: bool = True
 ) -> Report:
     """Estimate the artifacts of an export, choose again unless a phone has measured, and write OUT's report.
@@ -322,11 +322,11 @@ def estimate_stage_for_command(
             run = functools.partial(_run_observed_estimate_stage_jobs, pool, observer or (lambda _: None))
             counts = count_artifacts_in_estimate_stage(out, files, target, tools, run, kept)
     operators = operators_for_estimates(report.artifacts, out)
-    rows = split_in_estimate_stage(
+    rows = split_estimates_in_stage(
         run_estimate_stage(report.artifacts, counts, target, report.flops, operators), operators
     )
-    estimated = _chosen_in_estimate_stage(replace(report, artifacts=rows), target)
-    return write_report_stage(out, estimated)
+    estimated = _choose_again_in_estimate_stage(replace(report, artifacts=rows), target)
+    return write_report_in_stage(out, estimated)
 
 
 def _run_observed_estimate_stage_jobs(
@@ -347,7 +347,7 @@ def _run_observed_estimate_stage_jobs(
     return pool.run(work, on_event, on_outcome)
 
 
-def _chosen_in_estimate_stage(report: Report, target: Target) -> Report:
+def _choose_again_in_estimate_stage(report: Report, target: Target) -> Report:
     """Choose again; what a phone has measured stays chosen."""
     before = next((row for row in report.artifacts if row.variant.name == report.selected), None)
     if before is None or any(item.evidence == "measured" for item in before.device_latencies):

@@ -100,7 +100,7 @@ def measure_host_latencies_of_artifacts(
     context: Context, built: Sequence[stage_results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
 ) -> Mapping[str, Latency]:
     """Time every artifact that ran here, one runtime after the other; stand-ins' times say nothing."""
-    ran = stage_results.are_stage_results_run_here(built, checked)
+    ran = stage_results.stage_results_run_here(built, checked)
     context.observer(Event("measure", f"{len(ran)} artifacts", 0, len(ran)))
     latencies = measure_host_latencies_together(
         context, [(context.folders.out / str(item.file), item.variant) for item in ran]

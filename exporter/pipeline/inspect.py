@@ -55,16 +55,16 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
     ):
         (outcome,) = pool.run([job])
     if isinstance(outcome.error, OverBoundsError):
-        raise read_stage.read_stage_over_bounds(request, outcome.error)
+        raise read_stage.read_stage_bounds_error(request, outcome.error)
     inspection: Inspection = outcome.result()
     return inspection
 
 
 def inspect_checkpoint_here(request: ModelRequest) -> Inspection:
     """Read a checkpoint and infer its network, in this process."""
-    checkpoint = read_stage.read_stage_checkpoint(request)
+    checkpoint = read_stage.read_checkpoint_in_stage(request)
     try:
-        model = read_stage.read_stage_network(request, checkpoint)
+        model = read_stage.find_network_in_read_stage(request, checkpoint)
     except ArchitectureError as error:
         return _inspect_checkpoint_without_network(request, checkpoint, error)
     answered = expectations.check_expectations(model, request.expect)
@@ -77,7 +77,7 @@ def inspect_checkpoint_here(request: ModelRequest) -> Inspection:
         architecture=model.architecture,
         problem="",
         parameters=model.parameters,
-        flops=read_stage.read_stage_flops(model.module, model.inputs),
+        flops=read_stage.count_flops_in_read_stage(model.module, model.inputs),
         inputs=model.inputs,
         preprocessing=model.preprocessing,
         notes=(*checkpoint.notes, *model.notes, *answered),

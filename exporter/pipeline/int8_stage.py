@@ -32,7 +32,7 @@ QUANTIZERS = (
 )
 
 
-def is_int8_stage_wanted(context: Context) -> bool:
+def is_int8_wanted_in_stage(context: Context) -> bool:
     """Tell whether any artifact of the run is made from the program."""
     return any(variant.precision in QUANTIZED for variant in context.variants)
 
@@ -43,7 +43,7 @@ def int8_stage_job(context: Context) -> Job:
     return Job("int8", quantize_in_int8_stage, arguments, preload=QUANTIZERS, cost_s=30)
 
 
-def ensure_int8_stage(context: Context) -> None:
+def ensure_int8_program_in_stage(context: Context) -> None:
     """Make the program now if it is not in the work folder, as the artifacts came from the cache.
 
     The captured model must be there.
@@ -54,9 +54,9 @@ def ensure_int8_stage(context: Context) -> None:
         outcome.result()
 
 
-def is_int8_stage_judged(context: Context) -> bool:
+def is_int8_judged_in_stage(context: Context) -> bool:
     """Tell whether the program is run on the verification inputs."""
-    return context.request.verify and is_int8_stage_wanted(context)
+    return context.request.verify and is_int8_wanted_in_stage(context)
 
 
 def int8_stage_judge_step(context: Context, source: Source, quantize: Job) -> Step:
@@ -64,7 +64,7 @@ def int8_stage_judge_step(context: Context, source: Source, quantize: Job) -> St
     lowering = context.folders.out / files.lowering_file("int8")
     job = Job(
         "what int8 costs",
-        judge_int8_stage,
+        judge_int8_in_stage,
         (context.folders.work, lowering, source.facts.preprocessing),
         preload=QUANTIZERS,
         cost_s=9,
@@ -147,12 +147,12 @@ def quantize_in_int8_stage(work: Path, least: float) -> None:
                 f"{lowering_error(error).cause}"
             ) from error
         raise lowering_error(error, captured.program) from error
-    int8_stage_refuses_mostly_float(captured.program, quantized.module, least)
+    refuse_mostly_float_in_int8_stage(captured.program, quantized.module, least)
     shapes = torch_dynamic_shapes(quantized.module, captured.dynamic, len(captured.inputs))
     int8_recipe.save_int8_recipe(replace(quantized, dynamic_shapes=shapes), work)
 
 
-def int8_stage_refuses_mostly_float(program: ExportedProgram, quantized: GraphModule, least: float) -> None:
+def refuse_mostly_float_in_int8_stage(program: ExportedProgram, quantized: GraphModule, least: float) -> None:
     """Refuse what has most of its weights in float: its artifacts would be int8 by name alone.
 
     Args:
@@ -178,13 +178,13 @@ def int8_stage_refuses_mostly_float(program: ExportedProgram, quantized: GraphMo
     )
 
 
-def judge_int8_stage(work: Path, target: Path, preprocessing: Preprocessing | None) -> QuantizationResult:
+def judge_int8_in_stage(work: Path, target: Path, preprocessing: Preprocessing | None) -> QuantizationResult:
     """Run the quantised program on the verification inputs into `target`, and find what costs how much."""
     from exporter.quantize import int8_recipe, sensitivity
     from exporter.verify import reference_io
 
     quantized, data = int8_recipe.load_int8_recipe(work), stage_results.load_stage_data(work)
-    lowering = int8_stage_lowering(
+    lowering = run_lowering_in_int8_stage(
         int8_recipe.int8_recipe_runner(quantized.module),
         data.verification,
         edges_for_int8_stage(work, preprocessing),
@@ -207,7 +207,9 @@ def edges_for_int8_stage(work: Path, preprocessing: Preprocessing | None) -> Map
     )
 
 
-def int8_stage_lowering(program: Runner, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> Lowering:
+def run_lowering_in_int8_stage(
+    program: Runner, samples: Sequence[Sample], edges: Mapping[str, Sample]
+) -> Lowering:
     """Run a quantised program on samples and, where it accepts them, on edge inputs."""
     from exporter.verify.compare_outputs import compare_sqnr_db
     from exporter.verify.infinite import without_infinite
@@ -218,7 +220,7 @@ def int8_stage_lowering(program: Runner, samples: Sequence[Sample], edges: Mappi
     for name, edge in edges.items():
         with contextlib.suppress(Exception):  # the model's own code may refuse an edge
             on_edges[name] = program(edge)
-    nudged = stack_reference_io([program(_nudge_int8_stage_inputs(sample)) for sample in samples[:NUDGED]])
+    nudged = stack_reference_io([program(_nudge_inputs_in_int8_stage(sample)) for sample in samples[:NUDGED]])
     first = tuple(stack[:NUDGED] for stack in outputs)
     pairs = zip(without_infinite(first, first), without_infinite(first, nudged), strict=True)
     floors = [compare_sqnr_db(o, n) for o, n in pairs if o.dtype.kind in "fc"]
@@ -226,6 +228,6 @@ def int8_stage_lowering(program: Runner, samples: Sequence[Sample], edges: Mappi
     return Lowering(outputs, max(floor, LOUDEST_FLOOR_DB), on_edges)
 
 
-def _nudge_int8_stage_inputs(sample: Sample) -> Sample:
+def _nudge_inputs_in_int8_stage(sample: Sample) -> Sample:
     """Inputs changed by less than any quantisation step: only what sits on a rounding tie moves."""
     return tuple(a * a.dtype.type(1 + 1e-5) if a.dtype.kind == "f" else a for a in sample)

@@ -17,7 +17,7 @@ from exporter.errors import CalibrationError
 from exporter.pipeline import cache, stage_results, task_accuracy
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of_context
-from exporter.pipeline.read_stage import ensure_read_stage
+from exporter.pipeline.read_stage import ensure_read_stage_ran
 from exporter.pipeline.stage_results import LabelsResult, RankedResult, ReadResult
 from exporter.pipeline.workers.jobs import Job
 from exporter.records import Array, Runner, TaskName, TensorSpec, Variant
@@ -98,7 +98,7 @@ def labelled_predictions_of_artifacts(
 
     def prepare() -> None:
         if FLOAT in jobs:
-            ensure_read_stage(context, source)
+            ensure_read_stage_ran(context, source)
 
     answers = dict(zip(jobs, cached_steps(run, context.cache, "accuracy", steps, prepare), strict=True))
     ranked = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(existing.ranked)

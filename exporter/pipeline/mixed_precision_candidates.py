@@ -28,7 +28,7 @@ from exporter.pipeline.host_latency import (
     measure_host_latencies_beside,
     measure_host_latencies_together,
 )
-from exporter.pipeline.int8_stage import edges_for_int8_stage, int8_stage_lowering
+from exporter.pipeline.int8_stage import edges_for_int8_stage, run_lowering_in_int8_stage
 from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.workers.jobs import Job
 from exporter.quantize.operator_ranking import RankedMix
@@ -99,7 +99,7 @@ class CandidateJudge:
         """Add the predictions of the artifacts in `folder` to `existing`; none without labelled samples."""
         if self.labels is None:
             return existing
-        ran = stage_results.are_stage_results_run_here(built, checked)
+        ran = stage_results.stage_results_run_here(built, checked)
         return labelled_predictions.labelled_predictions_of_artifacts(
             self.context, self.source, self.labels, folder, ran, self.context.run_silently, existing
         )
@@ -118,7 +118,7 @@ class CandidateJudge:
             labelled_predictions.drops_of_labelled_predictions(self.labels, answers) if self.labels else {}
         )
         points = []
-        for item in stage_results.are_stage_results_run_here(built, checked):
+        for item in stage_results.stage_results_run_here(built, checked):
             name = item.variant.name
             verdict, drop = checked[name].verdict, drops.get(name)
             if verdict.comparison is None or name not in latencies:
@@ -146,7 +146,7 @@ class CandidateJudge:
         """Time the artifacts in `folder` that ran; by name, without those that cannot be timed."""
         latencies = {
             item.variant.name: self._time(folder / str(item.file), item.variant)
-            for item in stage_results.are_stage_results_run_here(built, checked)
+            for item in stage_results.stage_results_run_here(built, checked)
         }
         return {name: latency for name, latency in latencies.items() if latency is not None}
 
@@ -238,7 +238,7 @@ def make_mixed_precision_candidate(
     built = _built_mixed_precision_candidate(judge, variants, float_ops, folder)
     expected = verify_stage.expected_by_verify_stage(context, judge.source)
     files_made = [(item.variant, item.file) for item in built if item.file]
-    checked = verify_stage.verify_stage_of_files(
+    checked = verify_stage.verify_files_in_stage(
         folder, files_made, expected, context.run_silently, context.cache
     )
     latencies = judge.latencies(folder, built, checked)
@@ -282,8 +282,8 @@ def _built_mixed_precision_candidate(
 
 
 def _ensure_mixed_precision_candidate_program(context: Context, source: Source) -> None:
-    read_stage.ensure_read_stage(context, source)
-    int8_stage.ensure_int8_stage(context)
+    read_stage.ensure_read_stage_ran(context, source)
+    int8_stage.ensure_int8_program_in_stage(context)
 
 
 def list_mixed_precision_candidates(work: Path) -> tuple[RankedMix, ...]:
@@ -333,7 +333,7 @@ def mix_precision_of_candidate(
     save_captured_program(load_captured_program(work), folder)
     data, edges = stage_results.load_stage_data(work), edges_for_int8_stage(work, preprocessing)
     to_choose, to_judge = (
-        int8_stage_lowering(int8_recipe.int8_recipe_runner(module), samples, edges)
+        run_lowering_in_int8_stage(int8_recipe.int8_recipe_runner(module), samples, edges)
         for samples in (data.choice, data.verification)
     )
     for name in names:

@@ -127,7 +127,7 @@ def _int8_before_precision_search(
     existing = judge.answers(out, whole, checked, labelled_predictions.ArtifactPredictions())
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
-    ran = stage_results.are_stage_results_run_here(whole, checked)
+    ran = stage_results.stage_results_run_here(whole, checked)
     by_choice = {**checked, **search_evidence.check_int8_on_search_evidence(judge.context, judge.source, ran)}
     return existing, judge.points(out, whole, by_choice, latencies, existing, ())
 
@@ -278,7 +278,7 @@ def _judge_in_precision_search(
     """Judge the chosen artifacts on scenes that did not choose them; by name."""
     context = judge.context
     artifacts = [candidate.artifact(name) for name, candidate in best.items()]
-    return verify_stage.verify_stage_of_files(
+    return verify_stage.verify_files_in_stage(
         context.folders.out,
         [(item.variant, str(item.file)) for item in artifacts],
         verify_stage.expected_by_verify_stage(context, judge.source),

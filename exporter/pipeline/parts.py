@@ -177,7 +177,7 @@ def judge_parts(
     """Run the whole network, and each variant's parts, on the inputs that the parts were verified on."""
     from exporter.architectures.huggingface import whole_network_of_huggingface
     from exporter.architectures.huggingface.part_chains import CHAINS
-    from exporter.pipeline.read_stage import read_stage_checkpoint
+    from exporter.pipeline.read_stage import read_checkpoint_in_stage
     from exporter.verify.reference_io import load_reference_io
 
     chain = CHAINS[frozenset(place.name for place in places)]
@@ -189,7 +189,7 @@ def judge_parts(
         for place in places
     }
     whole = whole_network_of_huggingface(
-        read_stage_checkpoint(request), request.arch or "", request.ignore_keys, request.trust
+        read_checkpoint_in_stage(request), request.arch or "", request.ignore_keys, request.trust
     )
     expected = chain.expected(whole, samples)
     verdicts = []

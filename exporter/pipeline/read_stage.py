@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exporter.records import Captured, Checkpoint, Model
 
 
-def read_stage_checkpoint(request: ModelRequest) -> Checkpoint:
+def read_checkpoint_in_stage(request: ModelRequest) -> Checkpoint:
     """Read the file; nothing in it runs except what `trust` allows."""
     from exporter import checkpoints
     from exporter.checkpoints import checkpoint_folder, lora
@@ -41,7 +41,7 @@ def read_stage_checkpoint(request: ModelRequest) -> Checkpoint:
     return replace(merged, sha256=digest_file_or_folder(request.checkpoint))
 
 
-def read_stage_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
+def find_network_in_read_stage(request: ModelRequest, checkpoint: Checkpoint) -> Model:
     """Find the checkpoint's network, or make the one that `arch` names."""
     from exporter import architectures
 
@@ -60,16 +60,16 @@ def read_stage_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
         weights_from_arch=request.weights_from_arch,
         part=request.part,
         trust=request.trust,
-        rows=_read_stage_calibration_rows(request.calibration),
+        rows=_calibration_rows_of_read_stage(request.calibration),
     )
 
 
-def _read_stage_calibration_rows(calibration: Path | None) -> Path | None:
+def _calibration_rows_of_read_stage(calibration: Path | None) -> Path | None:
     """Return the calibration data where it is a `.npz` of arrays."""
     return calibration if calibration and calibration.suffix.lower() == ".npz" else None
 
 
-def read_stage_capture(
+def capture_in_read_stage(
     request: ModelRequest, work: Path, calibration_digest: str, choosing: bool = False
 ) -> ReadResult:
     """Read, infer, load the data, capture; everything the builders need lands in `work`.
@@ -95,8 +95,8 @@ def read_stage_capture(
 
     if request.dynamic and not request.input_shapes:
         request = replace(request, input_shapes=tuple(shape.largest for shape in request.dynamic))
-    checkpoint = read_stage_checkpoint(request)
-    model = read_stage_network(request, checkpoint)
+    checkpoint = read_checkpoint_in_stage(request)
+    model = find_network_in_read_stage(request, checkpoint)
     checkpoint = replace(checkpoint, tensors=None)  # the network has them
     sizes = dynamic_shapes.resolve_dynamic_shapes(request.dynamic, model.inputs)
     if checkpoint.module is None:
@@ -135,10 +135,10 @@ def read_stage_capture(
     captured = captured_program.capture_program(
         model, samples.verification[0], request.torchscript, samples.verification[1:], sizes
     )
-    embedding = _read_stage_notes_on_embedding(request, model, captured)
+    embedding = _notes_on_embedding_in_read_stage(request, model, captured)
     resource_limit_of_seconds_anew(RUN_SECONDS)
     captured_program.save_captured_program(
-        replace(captured, about=read_stage_about_model(request, model), image=image), work
+        replace(captured, about=read_facts_in_read_stage(request, model), image=image), work
     )
     (work / DATA).write_bytes(pickle.dumps(samples))
     return ReadResult(
@@ -147,7 +147,7 @@ def read_stage_capture(
         architecture=model.architecture,
         parameters=model.parameters,
         matrix_weights=captured_program.captured_program_matrix_weights(captured),
-        flops=read_stage_flops(captured.module, captured.inputs),
+        flops=count_flops_in_read_stage(captured.module, captured.inputs),
         inputs=captured.inputs,
         outputs=captured.outputs,
         preprocessing=model.preprocessing,
@@ -163,7 +163,7 @@ def read_stage_capture(
     )
 
 
-def _read_stage_notes_on_embedding(
+def _notes_on_embedding_in_read_stage(
     request: ModelRequest, model: Model, captured: Captured
 ) -> tuple[str, ...]:
     """Say how the normalisation is embedded, and what Android's resize changes; nothing where it is not."""
@@ -178,13 +178,13 @@ def _read_stage_notes_on_embedding(
     return tuple(note for note in (own, resize) if note)
 
 
-def read_stage_about_model(request: ModelRequest, model: Model) -> About:
+def read_facts_in_read_stage(request: ModelRequest, model: Model) -> About:
     """Return what the user said about the model, with its labels and how a photo becomes its input."""
     prepared = preprocessing_text(model.preprocessing) if model.preprocessing else ""
     return replace(request.about, labels=model.labels, preparation=prepared)
 
 
-def read_stage_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:
+def count_flops_in_read_stage(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:
     """Return the FLOPs of one call; None where they cannot be counted, as the figure is only shown."""
     import torch
 
@@ -212,11 +212,11 @@ def run_read_stage(context: Context) -> Source:
             context.run, context.cache, "read", [step], lambda: _warm_up_in_read_stage(context)
         )
     except OverBoundsError as error:
-        raise read_stage_over_bounds(context.request, error) from error
+        raise read_stage_bounds_error(context.request, error) from error
     return Source(facts, _read_stage_key(context, facts.source_sha256))
 
 
-def read_stage_over_bounds(request: ModelRequest, error: OverBoundsError) -> BoundsError:
+def read_stage_bounds_error(request: ModelRequest, error: OverBoundsError) -> BoundsError:
     """Return the checkpoint's refusal when the job that reads it was stopped."""
     return BoundsError(
         f"{request.checkpoint} is not read. {error.message}",
@@ -224,7 +224,7 @@ def read_stage_over_bounds(request: ModelRequest, error: OverBoundsError) -> Bou
     )
 
 
-def ensure_read_stage(context: Context, source: Source) -> None:
+def ensure_read_stage_ran(context: Context, source: Source) -> None:
     """Capture the model now if it is not in the work folder, as the cache keeps its facts only.
 
     Raises:
@@ -245,7 +245,7 @@ def _read_stage_job(context: Context) -> Job:
     request = context.request.model
     return Job(
         "reading the checkpoint",
-        read_stage_capture,
+        capture_in_read_stage,
         (request, context.folders.work, context.calibration_digest, context.request.choosing),
         preload=TORCH,
         seconds=confinement_seconds(file_size_bytes(request.checkpoint)),

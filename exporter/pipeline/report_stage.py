@@ -56,10 +56,10 @@ def report_stage_rows(
         _report_stage_row(context, item, checked.get(item.variant.name), latencies.get(item.variant.name))
         for item in built
     )
-    return tuple(_report_stage_on_arm(row, emulations.get(row.variant.name)) for row in rows)
+    return tuple(_add_arm_to_report_stage(row, emulations.get(row.variant.name)) for row in rows)
 
 
-def _report_stage_on_arm(row: Artifact, result: Emulation | None) -> Artifact:
+def _add_arm_to_report_stage(row: Artifact, result: Emulation | None) -> Artifact:
     """Add what an artifact computed on emulated Arm; one that is wrong there does not pass."""
     if result and row.status in SHIPPABLE and result.status == "failed":
         return replace(row, arm64=result, status=result.status, reason=result.reason)
@@ -105,7 +105,7 @@ def _report_stage_tools(rows: Sequence[Artifact]) -> tuple[str, ...]:
     return ("export-mobile", *TOOLS, *(TOOLS_OF_EXTRAS[name] for name in sorted(made & set(TOOLS_OF_EXTRAS))))
 
 
-def report_stage_record(
+def make_report_in_stage(
     context: Context,
     source: Source,
     rows: Sequence[Artifact],
@@ -185,7 +185,7 @@ def _report_stage_evidence(context: Context) -> dict[str, str]:
     return {path.name: digest_file(path) for path in paths}
 
 
-def write_report_stage(folder: Path, report: Report) -> Report:
+def write_report_in_stage(folder: Path, report: Report) -> Report:
     """Write report.html and, last, manifest.json; each aside and renamed.
 
     The page of the manifest before is kept until the manifest is replaced, so that a kill in between leaves a
@@ -196,7 +196,7 @@ def write_report_stage(folder: Path, report: Report) -> Report:
     """
     from exporter.report import manifest
 
-    page = render_report_stage_page(folder, report)
+    page = render_page_in_report_stage(folder, report)
     keep_page_file(folder)
     write_text_file(folder / PAGE, page)
     written = replace(report, page_sha256=digest_file(folder / PAGE))
@@ -205,7 +205,7 @@ def write_report_stage(folder: Path, report: Report) -> Report:
     return written
 
 
-def render_report_stage_page(folder: Path, report: Report) -> str:
+def render_page_in_report_stage(folder: Path, report: Report) -> str:
     """Render the page of a folder's export."""
     from exporter.report import html
 
@@ -214,7 +214,7 @@ def render_report_stage_page(folder: Path, report: Report) -> str:
     )
 
 
-def save_report_stage_outputs(context: Context, checked: Mapping[str, CheckedArtifactResult]) -> None:
+def save_outputs_in_report_stage(context: Context, checked: Mapping[str, CheckedArtifactResult]) -> None:
     """Save output values by artifact, and the float64 model's as "reference": the page can be drawn again."""
     import numpy as np
 

@@ -29,7 +29,11 @@ def make_search_evidence(context: Context, source: Source) -> Path:
         return folder / EVIDENCE
     arguments = (context.folders.work, folder / EVIDENCE, source.facts.preprocessing, "choice")
     job = Job(
-        "the reference to choose by", build_stage.build_stage_reference, arguments, preload=TORCH, cost_s=8
+        "the reference to choose by",
+        build_stage.run_reference_in_build_stage,
+        arguments,
+        preload=TORCH,
+        cost_s=8,
     )
     step = Step(
         "choice",
@@ -44,7 +48,7 @@ def make_search_evidence(context: Context, source: Source) -> Path:
         context.cache,
         "search",
         [step],
-        lambda: read_stage.ensure_read_stage(context, source),
+        lambda: read_stage.ensure_read_stage_ran(context, source),
     )
     return folder / EVIDENCE
 
@@ -72,13 +76,13 @@ def check_int8_on_search_evidence(
     )
 
     def prepare() -> None:
-        read_stage.ensure_read_stage(context, source)
-        int8_stage.ensure_int8_stage(context)
+        read_stage.ensure_read_stage_ran(context, source)
+        int8_stage.ensure_int8_program_in_stage(context)
 
     cached_steps(context.run_silently, context.cache, "search", [step], prepare)
     for item in built:
         shutil.copy2(context.folders.out / str(item.file), folder)
-    return verify_stage.verify_stage_of_files(
+    return verify_stage.verify_files_in_stage(
         folder,
         [(item.variant, str(item.file)) for item in built],
         verify_stage.expected_by_verify_stage(context, source),
@@ -93,7 +97,7 @@ def lower_for_search_evidence(work: Path, target: Path, preprocessing: Preproces
     from exporter.verify import reference_io
 
     quantized = quantized_program.load_int8_recipe(work)
-    lowering = int8_stage.int8_stage_lowering(
+    lowering = int8_stage.run_lowering_in_int8_stage(
         quantized_program.int8_recipe_runner(quantized.module),
         stage_results.load_stage_data(work).choice,
         int8_stage.edges_for_int8_stage(work, preprocessing),

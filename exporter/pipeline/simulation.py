@@ -70,7 +70,7 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
     """Run the captured program as the precision rounds it, on every verification and edge input.
 
     Args:
-        work: Holds what `read_stage_capture` wrote.
+        work: Holds what `capture_in_read_stage` wrote.
         evidence: Holds the inputs.
         target: Where the outputs are written.
         precision: What is simulated.

@@ -113,7 +113,7 @@ class CheckResult:
 
 
 def load_stage_data(work: Path) -> Data:
-    """Read what `read_stage_capture` wrote."""
+    """Read what `capture_in_read_stage` wrote."""
     data: Data = pickle.loads((work / DATA).read_bytes())  # our own file, in our own folder
     return data
 
@@ -169,7 +169,7 @@ class CheckedArtifactResult:
     """Some output values, for the report's histogram."""
 
 
-def are_stage_results_run_here(
+def stage_results_run_here(
     built: Sequence[BuildResult], checked: Mapping[str, CheckedArtifactResult]
 ) -> tuple[BuildResult, ...]:
     """Return the artifacts that ran on this machine in the runtime that a phone has."""

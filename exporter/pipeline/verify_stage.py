@@ -40,7 +40,7 @@ REPEATED = 4
 HISTOGRAM_VALUES = 4096
 
 
-def verify_stage_of_artifact(
+def verify_artifact_in_stage(
     path: Path,
     variant: Variant,
     evidence_path: Path,
@@ -60,7 +60,7 @@ def verify_stage_of_artifact(
     try:
         structure = module.structure(path, variant)
     except LoweringError as error:
-        return CheckResult(None, _failed_verdict_of_verify_stage(f"It cannot be read: {error.cause}"))
+        return CheckResult(None, _failed_verdict_in_verify_stage(f"It cannot be read: {error.cause}"))
     stand = stand_for(variant)
     samples = stand.samples if stand else None
     evidence = reference_io.first_of_reference_io(reference_io.load_reference_io(evidence_path), samples)
@@ -82,7 +82,7 @@ def verify_stage_of_artifact(
         expected.image,
     ) or contract.check_epsilons_by_contract(structure, variant.precision, evidence.epsilons)
     if problem:
-        return CheckResult(structure, _failed_verdict_of_verify_stage(problem))
+        return CheckResult(structure, _failed_verdict_in_verify_stage(problem))
     if structure.image:
         evidence = reference_io.pictures_of_reference_io(evidence, structure.image)
     # To read a file may take other programs, to run it does not.
@@ -91,11 +91,9 @@ def verify_stage_of_artifact(
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
-        return CheckResult(
-            structure, Verdict("not_run", _reason_of_verify_stage_without_run(error), "", None)
-        )
+        return CheckResult(structure, Verdict("not_run", _reason_verify_stage_did_not_run(error), "", None))
     except Exception as error:
-        return CheckResult(structure, _failed_verdict_of_verify_stage(f"Its runtime refuses it: {error}"))
+        return CheckResult(structure, _failed_verdict_in_verify_stage(f"Its runtime refuses it: {error}"))
     lowering = reference_io.load_reference_io_lowering(lowering_path) if lowering_path else None
     simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
     if stand:
@@ -115,12 +113,12 @@ def verify_stage_of_artifact(
         calls = _VerifiedCalls.collect(run, fresh, evidence, 1 if stand else REPEATED)
     except CannotRunHere as error:
         return CheckResult(
-            structure, Verdict("not_run", _reason_of_verify_stage_without_run(error), runtime, None)
+            structure, Verdict("not_run", _reason_verify_stage_did_not_run(error), runtime, None)
         )
     except Exception as error:
         return CheckResult(
             structure,
-            _failed_verdict_of_verify_stage(
+            _failed_verdict_in_verify_stage(
                 f"It does not run on the model's inputs: {error}", runtime, executor
             ),
         )
@@ -189,11 +187,11 @@ def _check_repeats_in_verify_stage(by: Standard, variant: Variant, calls: _Verif
     return again.problem or compare_repeats(without_infinite(first.samples, first.samples), repeated)
 
 
-def _reason_of_verify_stage_without_run(why: CannotRunHere) -> str:
+def _reason_verify_stage_did_not_run(why: CannotRunHere) -> str:
     return f"{str(why).rstrip('.')}. Its structure was checked."
 
 
-def _failed_verdict_of_verify_stage(
+def _failed_verdict_in_verify_stage(
     reason: str, runtime: str = "", executor: Executor = "runtime"
 ) -> Verdict:
     return Verdict("failed", reason, runtime, None, executor=executor)
@@ -206,7 +204,7 @@ def run_verify_stage(
     if not context.request.verify:
         verdict = Verdict("not_run", "Verification was switched off (--no-verify).", "", None)
         return {b.variant.name: CheckedArtifactResult(None, verdict) for b in built if b.file}
-    return verify_stage_of_files(
+    return verify_files_in_stage(
         context.folders.out,
         [(b.variant, b.file) for b in built if b.file],
         expected_by_verify_stage(context, source),
@@ -230,7 +228,7 @@ def expected_by_verify_stage(context: Context, source: Source) -> stage_results.
     )
 
 
-def verify_stage_of_files(
+def verify_files_in_stage(
     folder: Path,
     files: Sequence[tuple[Variant, str]],
     expected: stage_results.ExpectedResult,
@@ -270,7 +268,7 @@ def _verify_stage_job(
     )
     return Job(
         variant.name,
-        verify_stage_of_artifact,
+        verify_artifact_in_stage,
         arguments,
         preload=preload_of_context(variant),
         cost_s=variant.cost_s,

@@ -17,7 +17,7 @@ from typing import Any
 from exporter import files
 from exporter.bench import device_outputs
 from exporter.errors import VerificationError
-from exporter.pipeline.report_stage import render_report_stage_page
+from exporter.pipeline.report_stage import render_page_in_report_stage
 from exporter.report import manifest
 from exporter.report.manifest import restore
 from exporter.report.manifest.schema import Manifest
@@ -70,7 +70,7 @@ def page_without_serials(out: Path, renames: Mapping[str, str], sha256: str | No
     path = out / files.MANIFEST
     hidden, _ = _relabel_serials(json.loads(path.read_text("utf-8")), renames)
     report = restore.restore_report(manifest.parse_manifest(json.dumps(hidden).encode(), path))
-    return render_report_stage_page(out, report).encode()
+    return render_page_in_report_stage(out, report).encode()
 
 
 def _relabel_serials(

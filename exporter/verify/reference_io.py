@@ -109,7 +109,7 @@ def largest_reference_io_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, .
     )
 
 
-def padded_reference_io(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
+def pad_reference_io(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
     """Pad outputs with zeros to the given shapes.
 
     Raises:
@@ -165,7 +165,7 @@ def stack_like_reference_io(
                     f"the model's has {[int(s) for s in size]}."
                 )
     largest = [whole.shape[1:] for whole in reference]
-    return stack_reference_io([padded_reference_io(call, largest) for call in outputs]), ""
+    return stack_reference_io([pad_reference_io(call, largest) for call in outputs]), ""
 
 
 def first_reference_io_rows(stacks: Stacks, count: int | None) -> Stacks:

@@ -38,9 +38,9 @@ def select_artifact(
         allow_synthetic: Choose a quantised artifact even then.
         allow_inconclusive: Choose what too few scenes were seen of to pass it, too.
     """
-    accepted = _is_artifact_selectable(allow_inconclusive)
+    accepted = _statuses_to_select_artifact(allow_inconclusive)
     passed = [a for a in artifacts if a.status in accepted and a.variant.name in runnable]
-    doubtful = [a for a in passed if _is_selected_artifact_doubtful(a, synthetic, allow_synthetic)]
+    doubtful = [a for a in passed if _is_artifact_too_doubtful_to_select(a, synthetic, allow_synthetic)]
     candidates = [a for a in passed if a not in doubtful]
     if not candidates:
         return Selected(None, _why_no_artifact_selected(artifacts, runnable, doubtful))
@@ -57,7 +57,7 @@ def select_artifact(
     )
 
 
-def _is_artifact_selectable(allow_inconclusive: bool) -> frozenset[Status]:
+def _statuses_to_select_artifact(allow_inconclusive: bool) -> frozenset[Status]:
     return SHIPPABLE if allow_inconclusive else frozenset({"passed"})
 
 
@@ -84,11 +84,11 @@ def select_measured_artifact(
     candidates = [
         a
         for a in artifacts
-        if a.status in _is_artifact_selectable(allow_inconclusive)
+        if a.status in _statuses_to_select_artifact(allow_inconclusive)
         and a.variant.name in runnable
-        and not _is_selected_artifact_doubtful(a, synthetic, allow_synthetic)
+        and not _is_artifact_too_doubtful_to_select(a, synthetic, allow_synthetic)
     ]
-    measured = {a.variant.name: _artifact_selected_on_phones(a) for a in candidates}
+    measured = {a.variant.name: _phone_latencies_to_select_artifact(a) for a in candidates}
     shared = set.intersection(*(set(by_serial) for by_serial in measured.values())) if measured else set()
     if not shared:
         return None
@@ -107,14 +107,16 @@ def select_measured_artifact(
     )
 
 
-def _is_selected_artifact_doubtful(artifact: Artifact, synthetic: bool, allow_synthetic: bool) -> bool:
+def _is_artifact_too_doubtful_to_select(artifact: Artifact, synthetic: bool, allow_synthetic: bool) -> bool:
     """Tell whether an artifact's ranges come from synthetic inputs."""
     return synthetic and not allow_synthetic and artifact.variant.precision in QUANTIZED
 
 
-def selected_artifact_remark(reason: str, chosen: Artifact | None) -> str:
+def remark_on_selected_artifact(reason: str, chosen: Artifact | None) -> str:
     """Return the reason of a choice, without the claim that no device has measured it once one has."""
-    measured = [p90_ms for _, p90_ms in _artifact_selected_on_phones(chosen).values()] if chosen else []
+    measured = (
+        [p90_ms for _, p90_ms in _phone_latencies_to_select_artifact(chosen).values()] if chosen else []
+    )
     if not measured:
         return reason
     return reason.replace(
@@ -122,7 +124,7 @@ def selected_artifact_remark(reason: str, chosen: Artifact | None) -> str:
     )
 
 
-def _artifact_selected_on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
+def _phone_latencies_to_select_artifact(artifact: Artifact) -> dict[str, tuple[bool, float]]:
     """Return serial -> whether the outputs were wrong, and p90; for real phones and pinned threads only."""
     return {
         latency.serial: (bool(latency.problem), latency.p90_ms)

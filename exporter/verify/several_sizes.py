@@ -184,7 +184,8 @@ def _several_sizes_problem(
         )
     usual = verdict.comparison.sqnr_db if verdict.comparison else None
     reached = min(
-        (compare_sqnr_db(y, a) for y, a in _several_sizes_as_floats(call.reference, outputs)), default=np.inf
+        (compare_sqnr_db(y, a) for y, a in _float_outputs_of_several_sizes(call.reference, outputs)),
+        default=np.inf,
     )
     if usual is None or reached >= usual - SINGLE_DB:
         return ""
@@ -197,11 +198,11 @@ def max_error_of_several_sizes(reference: Sample, outputs: Sample) -> float:
     if any(not np.array_equal(y, a) for y, a in exact):
         return float("inf")
     return max(
-        (compare_max_error(y, a) for y, a in _several_sizes_as_floats(reference, outputs)), default=0.0
+        (compare_max_error(y, a) for y, a in _float_outputs_of_several_sizes(reference, outputs)), default=0.0
     )
 
 
-def _several_sizes_as_floats(reference: Sample, outputs: Sample) -> list[tuple[Array, Array]]:
+def _float_outputs_of_several_sizes(reference: Sample, outputs: Sample) -> list[tuple[Array, Array]]:
     return [(y, a) for y, a in zip(reference, outputs, strict=True) if y.dtype.kind in "fc"]
 
 
@@ -229,13 +230,13 @@ def load_several_sizes(path: Path) -> SizesIO:
     while f"{len(calls)}/point" in arrays:
         number = len(calls)
         inputs, reference = (
-            _numbered_several_sizes(arrays, f"{number}/{kind}/") for kind in ("input", "reference")
+            _sample_of_numbered_sizes(arrays, f"{number}/{kind}/") for kind in ("input", "reference")
         )
         point = json.loads(str(arrays[f"{number}/point"]))
         calls.append(SizedCall(point, inputs, reference, float(arrays[f"{number}/floor"])))
     return SizesIO(sizes, tuple(tuple(axes) for axes in head["varying"]), tuple(calls))
 
 
-def _numbered_several_sizes(arrays: Mapping[str, Array], prefix: str) -> Sample:
+def _sample_of_numbered_sizes(arrays: Mapping[str, Array], prefix: str) -> Sample:
     count = sum(name.startswith(prefix) for name in arrays)
     return tuple(arrays[f"{prefix}{i}"] for i in range(count))

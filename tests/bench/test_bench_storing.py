@@ -45,7 +45,7 @@ def benched(
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make an export that one phone has measured, with a short page: drawing the real one takes seconds."""
     monkeypatch.setattr(
-        "exporter.pipeline.report_stage.render_report_stage_page",
+        "exporter.pipeline.report_stage.render_page_in_report_stage",
         lambda _, report: f"{text.budget_text(report)} {device_text.device_text_rows(report)}",
     )
     folder = outs.write(tmp_path / "out", outs.report())

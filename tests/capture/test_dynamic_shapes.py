@@ -24,9 +24,9 @@ from exporter.config.options import parse_dynamic_options
 from exporter.errors import CaptureError, LoweringError, UsageError
 from exporter.files import EVIDENCE, SIZES
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.build_stage import build_stage_refuses_sizes
+from exporter.pipeline.build_stage import refuse_sizes_in_build_stage
 from exporter.pipeline.stage_results import ExpectedResult
-from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.quantize import int8_recipe
 from exporter.records import Captured, DynamicSize, Limits, Model, Sample, SizeRange, TensorSpec, Verdict
 from exporter.verify import reference_io
@@ -139,7 +139,7 @@ def proven(made: Captured, folder: Path, name: str, path: Path | None = None) ->
     expected = ExpectedResult(
         made.inputs, made.outputs, captured_program.captured_program_matrix_weights(made), limits
     )
-    return verify_stage_of_artifact(path, variant, folder / EVIDENCE, None, expected).verdict
+    return verify_artifact_in_stage(path, variant, folder / EVIDENCE, None, expected).verdict
 
 
 @pytest.mark.parametrize(
@@ -278,5 +278,5 @@ def test_formats_of_one_size_are_refused(name: str) -> None:
     """What cannot have ranges says why, and the others are made."""
     made, _ = captured("pictures")
     with pytest.raises(LoweringError, match="export one for each size with --input-shape"):
-        build_stage_refuses_sizes(made, VARIANTS[name])
-    build_stage_refuses_sizes(replace(made, dynamic=()), VARIANTS[name])
+        refuse_sizes_in_build_stage(made, VARIANTS[name])
+    refuse_sizes_in_build_stage(replace(made, dynamic=()), VARIANTS[name])

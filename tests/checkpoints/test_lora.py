@@ -201,13 +201,13 @@ def test_a_request_with_a_base_reads_both(tmp_path: Path) -> None:
     base = base_tensors()
     torch.save(base, tmp_path / "base.pt")
     for path in (folder, folder / "adapter_model.safetensors"):
-        checkpoint = read_stage.read_stage_checkpoint(ModelRequest(path, base=tmp_path / "base.pt"))
+        checkpoint = read_stage.read_checkpoint_in_stage(ModelRequest(path, base=tmp_path / "base.pt"))
         assert list(changed(checkpoint, base)) == ["encoder.query.weight"]
 
 
 def asked_with_base(checkpoint: Path, base: Path) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
-        read_stage.read_stage_checkpoint(ModelRequest(checkpoint, base=base))
+        read_stage.read_checkpoint_in_stage(ModelRequest(checkpoint, base=base))
     return caught.value
 
 

@@ -45,7 +45,7 @@ def on_planted_arm(name: str, change: Callable[[Array], Array]) -> Emulation:
 
     with mock.patch.object(emulated, "run_emulated", run):
         nothing = ArmTools(Path(), Path())
-        return emulation_stage.emulation_stage_of_artifact(
+        return emulation_stage.emulate_artifact_in_stage(
             path, variant, out / "verification.npz", Limits(), PHONE, nothing, Path()
         )
 
@@ -119,7 +119,7 @@ class TestPlantedFaults:
         """A runtime that crashes there is a failure with its reason."""
         with mock.patch.object(emulated, "run_emulated", side_effect=LoweringError("the runtime crashes")):
             out, _ = exported("cnn")
-            result = emulation_stage.emulation_stage_of_artifact(
+            result = emulation_stage.emulate_artifact_in_stage(
                 out / "onnx-fp32.onnx", VARIANTS["onnx-fp32"], out / "verification.npz", Limits(), PHONE,
                 ArmTools(Path(), Path()), Path(),
             )  # fmt: skip
@@ -179,7 +179,7 @@ class TestQemu:
         first, second = (
             {
                 a.variant.name: a.estimates
-                for a in estimate_stage.estimate_stage_for_command(out, 2, cached=False).artifacts
+                for a in estimate_stage.run_estimate_stage_for_command(out, 2, cached=False).artifacts
             }
             for _ in range(2)
         )

@@ -19,7 +19,7 @@ from exporter.emulated.vulkan import bionic, vulkan_tools
 from exporter.errors import CannotRunHere, LoweringError, MissingDependencyError
 from exporter.formats import VARIANTS
 from exporter.pipeline.stage_results import ExpectedResult
-from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.records import Captured, Limits
 from exporter.sandbox.child import call_in_child
 from exporter.verify import reference_io
@@ -63,7 +63,7 @@ def verdict(net: nn.Module, folder: Path, ready: Path) -> list[str]:
     expected = ExpectedResult(model.inputs, model.outputs, captured_program_matrix_weights(model), Limits())
 
     def judge() -> list[str]:
-        judged = verify_stage_of_artifact(path, VARIANT, folder / "verification.npz", None, expected).verdict
+        judged = verify_artifact_in_stage(path, VARIANT, folder / "verification.npz", None, expected).verdict
         return [judged.status, str(judged.reason), judged.runtime]
 
     scratch = folder / "scratch"

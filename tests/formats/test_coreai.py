@@ -20,7 +20,7 @@ from exporter.errors import CannotRunHere, LoweringError, MissingDependencyError
 from exporter.formats.coreai import coreai_asset
 from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.variants import check_variant_extras, plan_variants
-from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.records import Captured, Limits, Precision, Variant, Verdict
 from exporter.verify import reference_io
 from tests import exports
@@ -45,7 +45,7 @@ def verdict(net: Captured, precision: Precision, evidence: Path, folder: Path) -
     model = captured("cnn")
     path = coreai.emit(net, VARIANTS[precision], folder).path
     expected = ExpectedResult(model.inputs, model.outputs, captured_program_matrix_weights(model), Limits())
-    return verify_stage_of_artifact(path, VARIANTS[precision], evidence, None, expected).verdict
+    return verify_artifact_in_stage(path, VARIANTS[precision], evidence, None, expected).verdict
 
 
 def changed(change: nn.Module) -> Captured:

@@ -26,7 +26,7 @@ from exporter.formats.coreml.coreml_image import pixels_of_coreml_image
 from exporter.formats.coreml.coreml_package import WEIGHTS, Package, read_coreml_package, write_coreml_package
 from exporter.formats.coreml.interpreter.mil_program import Program
 from exporter.pipeline.stage_results import ExpectedResult
-from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.records import (
     About,
     Captured,
@@ -97,7 +97,7 @@ class Made:
         expected = ExpectedResult(
             model.inputs, model.outputs, captured_program_matrix_weights(model), Limits(), **fields
         )
-        result = verify_stage_of_artifact(
+        result = verify_artifact_in_stage(
             path or self.path, FP16, self.path.parent / proof.EVIDENCE, None, expected
         )
         return result.structure, result.verdict

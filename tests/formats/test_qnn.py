@@ -22,7 +22,7 @@ from exporter.formats.qnn.qnn_contents import CONTEXT, MODEL
 from exporter.formats.qnn.session import compile_in_htp_session
 from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.variants import plan_variants
-from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.records import Limits, Variant, Verdict
 from tests import exports, nets, proof
 
@@ -56,7 +56,7 @@ def verdict(out: Path) -> Verdict:
     specs = (replace(captured.inputs[0], name="x0"),)
     outputs = qnn.structure(artifact(out), VARIANTS["v73"]).outputs
     expected = ExpectedResult(specs, outputs, captured_program_matrix_weights(captured), Limits())
-    return verify_stage_of_artifact(
+    return verify_artifact_in_stage(
         artifact(out), VARIANTS["v73"], out / proof.EVIDENCE, out / proof.LOWERING, expected
     ).verdict
 

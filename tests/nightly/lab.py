@@ -155,7 +155,7 @@ def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
     """Replace the real phones. No page is drawn, because that takes most of the time; other tests do it."""
     monkeypatch.setattr(night_page, "render_night_page", lambda *_: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(night_views, "night_views", lambda *_: ())
-    monkeypatch.setattr("exporter.bench.bench_storing.write_report_stage", _manifest_only)
+    monkeypatch.setattr("exporter.bench.bench_storing.write_report_in_stage", _manifest_only)
     fake = FakePhones(folder, **settings)
     monkeypatch.setattr(exporting, "_make_night_export", fake._made)
     monkeypatch.setattr(devices, "find_night_devices", fake._find)

@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_written_loses_no_measurement(
     def full(*_: object) -> None:
         raise OutputError("No space left.")
 
-    monkeypatch.setattr("exporter.bench.bench_storing.write_report_stage", full)
+    monkeypatch.setattr("exporter.bench.bench_storing.write_report_in_stage", full)
     finished = phones.run(phones.task(["one"]))
     assert len(phones.sessions()) == states(finished)["fine"] == 4
     assert [row.words for row in rows_of(finished, "failed")] == ["No space left."]

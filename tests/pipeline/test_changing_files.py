@@ -77,7 +77,7 @@ class Trainer:
 
     def __init__(self, change: Change, patch: pytest.MonkeyPatch) -> None:
         self.captures, self._change = 0, change
-        patch.setattr(read_stage, "read_stage_capture", self.capture)
+        patch.setattr(read_stage, "capture_in_read_stage", self.capture)
 
     def capture(
         self, request: ModelRequest, work: Path, calibration_digest: str, choosing: bool
@@ -129,7 +129,7 @@ class TestAReplacedCheckpoint:
         source = Source(facts(context.request.checkpoint), "key")
         Trainer(change, monkeypatch)
         with pytest.raises(CheckpointError, match="replaced while it was exported"):
-            read_stage.ensure_read_stage(context, source)
+            read_stage.ensure_read_stage_ran(context, source)
 
 
 def test_an_unchanged_checkpoint_comes_from_the_cache(

@@ -42,7 +42,7 @@ def estimated(out: Path, monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, C
     tools = (ArmTools(Path(), out), Plugin(Path(), Path())) if counts is not None else None
     monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: tools)
     monkeypatch.setattr(estimate_stage, "count_artifacts_in_estimate_stage", lambda *_: counts)
-    return estimate_stage.estimate_stage_for_command(out)
+    return estimate_stage.run_estimate_stage_for_command(out)
 
 
 def latencies(report: Report) -> dict[str, float]:
@@ -126,7 +126,7 @@ def test_a_changed_file_is_refused(out: Path) -> None:
     with (out / "onnx-fp32.onnx").open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(VerificationError, match=r"onnx-fp32\.onnx is not the file"):
-        estimate_stage.estimate_stage_for_command(out)
+        estimate_stage.run_estimate_stage_for_command(out)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_when_an_export_estimates(
 ) -> None:
     """The option comes before the environment, and only Snapdragons have estimates."""
     monkeypatch.setenv(estimate_stage.SWITCH, switch)
-    assert estimate_stage.wanted_of_estimate_stage(asked, get_target(target)) is wanted
+    assert estimate_stage.is_estimate_stage_wanted(asked, get_target(target)) is wanted

@@ -22,7 +22,7 @@ from exporter.formats import VARIANTS
 from exporter.pipeline import job_rights
 from exporter.pipeline.inspect import inspect_checkpoint
 from exporter.pipeline.stage_results import ExpectedResult
-from exporter.pipeline.verify_stage import verify_stage_of_artifact
+from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.pipeline.workers import answers
 from exporter.pipeline.workers.jobs import Job, JobRights
 from exporter.pipeline.workers.pool import WorkerPool, keep_pool_warm
@@ -363,7 +363,7 @@ def test_a_ptl_that_touches_files_gets_a_failed_verdict(
     script._save_for_lite_interpreter("net.ptl")
     expected = ExpectedResult(specs(), specs(), 0, Limits())
     arguments = (tmp_path / "net.ptl", variant, tmp_path / "verification.npz", None, expected)
-    job = Job("a", verify_stage_of_artifact, arguments, read_only=True, scratch=True)
+    job = Job("a", verify_artifact_in_stage, arguments, read_only=True, scratch=True)
     verdict = run(tmp_path, job, job_rights.job_rights_to_verify(tmp_path)).verdict
     assert verdict.status == "failed"
     assert "aten::save" in verdict.reason

@@ -129,14 +129,14 @@ def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(second.points) == 3
     counts = {
         "mix_precision_of_candidate": 1,
-        "build_stage_variants": 1,
-        "verify_stage_of_artifact": 2,
+        "build_variants_in_stage": 1,
+        "verify_artifact_in_stage": 2,
         "measure_host_latencies": 2,
     }
     assert {name: made.count(name) for name in counts} == counts
     third, made = search.run()
     assert (third.points, third.warnings) == (second.points, second.warnings)
-    assert made == ["read_stage_capture", *["build_stage_reference"] * 2]  # no cache knows code
+    assert made == ["capture_in_read_stage", *["run_reference_in_build_stage"] * 2]  # no cache knows code
 
 
 class Labelled(NamedTuple):

@@ -25,7 +25,7 @@ from exporter.records import Artifact, Preprocessing, TaskName
 from exporter.report.html import render_html
 from exporter.report.manifest import load_manifest, restore
 from exporter.verify.scores.scored_sample import ScoredSample
-from exporter.verify.tasks.sequence_task import joined_sequence_task
+from exporter.verify.tasks.sequence_task import join_sequence_of_task
 from tests import task_nets
 from tests.data.test_data import picture
 from tests.report.test_terminal import joined as printed
@@ -98,7 +98,7 @@ def text_labels(net: nn.Module, root: Path) -> Path:
     """Label each photo with the text that the network reads; every third one ends in another letter."""
     lines = []
     for number, path in enumerate(pictures(root)):
-        tokens = joined_sequence_task(outputs(net, path)[0].argmax(-1).numpy())
+        tokens = join_sequence_of_task(outputs(net, path)[0].argmax(-1).numpy())
         text = "".join("-abcde"[token] for token in tokens)
         lines.append(json.dumps({"file": path.name, "text": text + "a" * (number % 3 == 0)}))
     (root / "tokens.txt").write_text("\n".join("-abcde"))

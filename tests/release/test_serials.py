@@ -56,7 +56,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reference_io.save_reference_io_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
     files = {name: digest_file(out / name) for name in (*names, LOWERING)}
     listed = restore.restore_report(manifest.load_manifest(out / "manifest.json"))
-    report_stage.write_report_stage(out, bench.add_latencies_to_stored_bench(listed, latencies, files, 15.0))
+    report_stage.write_report_in_stage(
+        out, bench.add_latencies_to_stored_bench(listed, latencies, files, 15.0)
+    )
     return out
 
 

@@ -515,13 +515,13 @@ def test_outputs_are_padded_to_the_largest() -> None:
     """Zeros follow; a larger output is an error, as is another number of outputs."""
     short, long = np.ones((1, 2)), np.ones((3, 2))
     assert reference_io.largest_reference_io_shapes([(short,), (long.T[:, :1],)]) == ((2, 2),)
-    padded = reference_io.padded_reference_io((short, long), ((3, 2), (3, 2)))
+    padded = reference_io.pad_reference_io((short, long), ((3, 2), (3, 2)))
     assert padded[0].tolist() == [[1, 1], [0, 0], [0, 0]]
     assert padded[1] is long
     with pytest.raises(ValueError, match="negative"):
-        reference_io.padded_reference_io((long,), ((1, 2),))
+        reference_io.pad_reference_io((long,), ((1, 2),))
     with pytest.raises(ValueError, match="argument"):
-        reference_io.padded_reference_io((short,), ((1, 2), (1, 2)))
+        reference_io.pad_reference_io((short,), ((1, 2), (1, 2)))
 
 
 def test_shapes_are_kept_where_they_change() -> None:

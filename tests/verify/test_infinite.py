@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from exporter.pipeline.int8_stage import int8_stage_lowering
+from exporter.pipeline.int8_stage import run_lowering_in_int8_stage
 from exporter.records import Array, Variant
 from exporter.verify.infinite import without_infinite
 from exporter.verify.reference_io import Lowering
@@ -102,9 +102,9 @@ def test_an_output_without_finite_values_is_compared() -> None:
 def test_a_program_with_infinite_values_has_a_finite_rounding_floor() -> None:
     """Values that are infinite in both runs are no noise; NaN is all noise, and still a number."""
     samples = [(row.astype(np.float32),) for row in SCORES]
-    masked = int8_stage_lowering(lambda sample: (np.where(MASK[0], -np.inf, sample[0]),), samples, {})
+    masked = run_lowering_in_int8_stage(lambda sample: (np.where(MASK[0], -np.inf, sample[0]),), samples, {})
     assert 100 < masked.rounding_floor_db < 140
-    broken = int8_stage_lowering(lambda sample: (np.where(MASK[0], np.nan, sample[0]),), samples, {})
+    broken = run_lowering_in_int8_stage(lambda sample: (np.where(MASK[0], np.nan, sample[0]),), samples, {})
     assert broken.rounding_floor_db == -300.0
 
 

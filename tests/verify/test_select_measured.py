@@ -10,9 +10,9 @@ import pytest
 from exporter.records import Artifact, Status, Variant
 from exporter.verify.select_artifact import (
     UNMEASURED,
+    remark_on_selected_artifact,
     select_artifact,
     select_measured_artifact,
-    selected_artifact_remark,
 )
 from tests.variants import FP16, FP32, INT8
 from tests.verify.test_figures import latency
@@ -90,11 +90,11 @@ def test_a_remark_on_a_choice_gives_what_a_device_measured() -> None:
     choice = select_artifact([artifact(FP32, 4.0)], RUNNABLE, False, False)
     assert UNMEASURED in choice.reason
     assert (
-        selected_artifact_remark(choice.reason, None)
-        == selected_artifact_remark(choice.reason, on(FP32))
+        remark_on_selected_artifact(choice.reason, None)
+        == remark_on_selected_artifact(choice.reason, on(FP32))
         == choice.reason
     )
-    said = selected_artifact_remark(choice.reason, on(FP32, ("a", 3.0), ("b", 5.0)))
+    said = remark_on_selected_artifact(choice.reason, on(FP32, ("a", 3.0), ("b", 5.0)))
     assert UNMEASURED not in said
     assert said.endswith("a device measured it (5 ms p90), but not all of them.")
 

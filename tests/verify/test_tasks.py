@@ -13,9 +13,9 @@ from exporter.records import Limits, TaskMeasure, TaskName
 from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import ReferenceIO
 from exporter.verify.tasks import TASKS, measure_task
-from exporter.verify.tasks.box_task import box_task_overlap
+from exporter.verify.tasks.box_task import overlap_of_boxes_in_task
 from exporter.verify.tasks.measured_outputs import MeasuredOutputs
-from exporter.verify.tasks.sequence_task import joined_sequence_task
+from exporter.verify.tasks.sequence_task import join_sequence_of_task
 from tests.variants import FP16
 
 SAMPLES = 8
@@ -160,13 +160,13 @@ def test_overlap_of_known_boxes() -> None:
     """Half of two boxes in common is a third of their union; no area is no overlap."""
     left = np.array([[0.0, 0, 2, 2], [5, 5, 5, 5]])
     right = np.array([[1.0, 0, 3, 2], [5, 5, 5, 5]])
-    np.testing.assert_allclose(box_task_overlap(left, right), np.array([[1 / 3, 0], [0, 0]]))
+    np.testing.assert_allclose(overlap_of_boxes_in_task(left, right), np.array([[1 / 3, 0], [0, 0]]))
 
 
 @pytest.mark.parametrize(("tokens", "text"), [([0, 1, 1, 0, 1, 2, 2], [1, 1, 2]), ([3], [3]), ([0, 0], [])])
 def test_ctc_joins_steps(tokens: list[int], text: list[int]) -> None:
     """A repeated token counts once unless a blank parts it."""
-    assert joined_sequence_task(np.array(tokens)) == text
+    assert join_sequence_of_task(np.array(tokens)) == text
 
 
 def test_one_rare_class_counts_as_much_as_the_background() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from exporter.records import Array
 from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
-from exporter.verify.tasks.box_task import SCORES, box_task_overlap
+from exporter.verify.tasks.box_task import SCORES, overlap_of_boxes_in_task
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -92,7 +92,7 @@ def _suppress_scored_boxes(corners: Array, scores: Array, classes: Array) -> Arr
     while len(order):
         first, order = order[0], order[1:]
         kept.append(int(first))
-        overlaps = box_task_overlap(corners[first][None], corners[order])[0]
+        overlaps = overlap_of_boxes_in_task(corners[first][None], corners[order])[0]
         order = order[(overlaps <= SUPPRESSED) | (classes[order] != classes[first])]
     return np.array(kept, int)
 
@@ -100,8 +100,8 @@ def _suppress_scored_boxes(corners: Array, scores: Array, classes: Array) -> Arr
 def _match_scored_boxes(corners: Array, objects: Array, ignored: Array) -> Array:
     """Give each detection, the surest first, a flag per threshold: 1 right, 0 wrong, -1 not counted."""
     flags = np.zeros((len(corners), len(THRESHOLDS)))
-    overlaps = box_task_overlap(corners, objects[~ignored])
-    crowds = box_task_overlap(corners, objects[ignored], crowd=True).max(axis=1, initial=0.0)
+    overlaps = overlap_of_boxes_in_task(corners, objects[~ignored])
+    crowds = overlap_of_boxes_in_task(corners, objects[ignored], crowd=True).max(axis=1, initial=0.0)
     for column, threshold in enumerate(THRESHOLDS):
         free = overlaps.copy()
         for row in range(len(corners)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from exporter.records import Array
 from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
-from exporter.verify.tasks.embedding_task import nearest_embedding_task
+from exporter.verify.tasks.embedding_task import nearest_embeddings_of_task
 
 NONE = -1
 """The class of a sample that belongs to pairs."""
@@ -42,7 +42,7 @@ def measures_of_scored_embeddings(tables: Tables, count: int) -> Measures:
             }
 
         return agreement
-    nearest = nearest_embedding_task(vectors)
+    nearest = nearest_embeddings_of_task(vectors)
     there = np.array([(classes == own).sum() > 1 for own in classes], float)
     hits = (classes[nearest] == classes) * there
 

@@ -13,7 +13,7 @@ from exporter.verify.scores.scored_sample import (
     Tables,
     ratio_of_sample_scores,
 )
-from exporter.verify.tasks.sequence_task import NAMES, joined_sequence_task
+from exporter.verify.tasks.sequence_task import NAMES, join_sequence_of_task
 
 
 def score_sequences(view: ScoredSample, label: Label) -> Rows:
@@ -21,7 +21,7 @@ def score_sequences(view: ScoredSample, label: Label) -> Rows:
     wanted = [int(token) for token in label["tokens"]]
     steps = scored_sequence_tokens(view)
     aligned = bool(label["aligned"])
-    given = [int(token) for token in steps] if aligned else joined_sequence_task(steps)
+    given = [int(token) for token in steps] if aligned else join_sequence_of_task(steps)
     right = sum(a == b for a, b in zip(given, wanted, strict=False)) if aligned else 0
     table = "aligned" if aligned else "joined"
     return {

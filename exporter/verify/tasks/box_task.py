@@ -29,10 +29,10 @@ class Detections:
 
 def detect_box_task(outputs: MeasuredOutputs) -> bool:
     """Take outputs named boxes and scores, or one tensor of four coordinates in pixels and scores."""
-    return _box_task_pair(outputs) is not None or _joint_box_task(outputs) is not None
+    return _pair_of_box_task_outputs(outputs) is not None or _joint_output_of_box_task(outputs) is not None
 
 
-def _box_task_pair(outputs: MeasuredOutputs) -> tuple[int, int] | None:
+def _pair_of_box_task_outputs(outputs: MeasuredOutputs) -> tuple[int, int] | None:
     boxes, scores = outputs.find("box"), outputs.find(*SCORES)
     if boxes is None or scores is None or boxes == scores:
         return None
@@ -41,7 +41,7 @@ def _box_task_pair(outputs: MeasuredOutputs) -> tuple[int, int] | None:
     return (boxes, scores) if fits else None
 
 
-def _joint_box_task(outputs: MeasuredOutputs) -> int | None:
+def _joint_output_of_box_task(outputs: MeasuredOutputs) -> int | None:
     """Return the output of shape [4 + classes, boxes]: coordinates in pixels, scores from 0 to 1."""
     if len(outputs.reference) != 1 or outputs.reference[0].ndim != 4:
         return None
@@ -54,7 +54,7 @@ def _joint_box_task(outputs: MeasuredOutputs) -> int | None:
 
 def measure_box_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the harmonic mean of the shares of detections that were kept and that are the model's."""
-    read = [_read_box_task(outputs, stacks) for stacks in (outputs.reference, outputs.actual)]
+    read = [_read_boxes_of_task(outputs, stacks) for stacks in (outputs.reference, outputs.actual)]
     expected, actual = read
     if expected is None or actual is None or not expected.scores.size:
         return None
@@ -62,7 +62,7 @@ def measure_box_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     matched = lost = new = 0
     drifts, overlaps = [0.0], [1.0]
     for i in range(len(expected.scores)):
-        pairs, there, here = _match_box_task(expected, actual, i, threshold)
+        pairs, there, here = _match_boxes_of_task(expected, actual, i, threshold)
         matched, lost, new = matched + len(pairs), lost + there - len(pairs), new + here - len(pairs)
         drifts += [drift for drift, _ in pairs]
         overlaps += [overlap for _, overlap in pairs]
@@ -75,8 +75,8 @@ def measure_box_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     return TaskMeasure("boxes", "detections", value, "F1", limit, value >= limit, detail)
 
 
-def _read_box_task(outputs: MeasuredOutputs, stacks: tuple[Array, ...]) -> Detections | None:
-    if pair := _box_task_pair(outputs):
+def _read_boxes_of_task(outputs: MeasuredOutputs, stacks: tuple[Array, ...]) -> Detections | None:
+    if pair := _pair_of_box_task_outputs(outputs):
         corners, scores = (merged_measured_outputs(stacks[i]) for i in pair)
         corners = corners.reshape(len(corners), -1, 4)
         named = outputs.find("label", "categor")
@@ -99,7 +99,7 @@ def _read_box_task(outputs: MeasuredOutputs, stacks: tuple[Array, ...]) -> Detec
     return Detections(corners, y[..., 4:].max(axis=-1), y[..., 4:].argmax(axis=-1))
 
 
-def _match_box_task(
+def _match_boxes_of_task(
     expected: Detections, actual: Detections, sample: int, threshold: float
 ) -> tuple[list[tuple[float, float]], int, int]:
     """Match one sample's detections, the surest first, each with the free one that overlaps most.
@@ -107,10 +107,12 @@ def _match_box_task(
     Returns:
         Score drift and overlap of each pair, and how many detections each side has.
     """
-    left, right = (_confident_box_task(detections, sample, threshold) for detections in (expected, actual))
+    left, right = (
+        _confident_boxes_of_task(detections, sample, threshold) for detections in (expected, actual)
+    )
     if not len(left) or not len(right):
         return [], len(left), len(right)
-    overlaps = box_task_overlap(expected.corners[sample, left], actual.corners[sample, right])
+    overlaps = overlap_of_boxes_in_task(expected.corners[sample, left], actual.corners[sample, right])
     same = expected.classes[sample, left][:, None] == actual.classes[sample, right][None]
     overlaps = np.where(same, overlaps, 0.0)
     pairs = []
@@ -123,14 +125,14 @@ def _match_box_task(
     return pairs, len(left), len(right)
 
 
-def _confident_box_task(detections: Detections, sample: int, threshold: float) -> Array:
+def _confident_boxes_of_task(detections: Detections, sample: int, threshold: float) -> Array:
     scores = detections.scores[sample]
     order = np.argsort(-scores, kind="stable")[:MOST]
     sure: Array = order[scores[order] >= threshold]
     return sure
 
 
-def box_task_overlap(left: Array, right: Array, crowd: bool = False) -> Array:
+def overlap_of_boxes_in_task(left: Array, right: Array, crowd: bool = False) -> Array:
     """Return intersection over union of all pairs; of a crowd's region, over the left box's own area."""
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(left[:, None, 2:], right[None, :, 2:])

@@ -31,23 +31,25 @@ def measure_embedding_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     if index is None:
         return None
     y, a = (
-        _unit_embedding_task(merged_measured_outputs(stack[index]))
+        _unit_embeddings_of_task(merged_measured_outputs(stack[index]))
         for stack in (outputs.reference, outputs.actual)
     )
     value = float((y * a).sum(axis=1).min())
-    ranks = float((nearest_embedding_task(y) == nearest_embedding_task(a)).mean()) if len(y) > 2 else 1.0
+    ranks = (
+        float((nearest_embeddings_of_task(y) == nearest_embeddings_of_task(a)).mean()) if len(y) > 2 else 1.0
+    )
     limit = outputs.limit(EXACT, LOSSY)
     detail = f"of the worst sample; {ranks:.1%} keep their nearest neighbour"
     return TaskMeasure("embeddings", "cosine", value, "", limit, value >= limit, detail)
 
 
-def _unit_embedding_task(vectors: Array) -> Array:
+def _unit_embeddings_of_task(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors.reshape(len(vectors), -1), axis=1, keepdims=True)
     unit: Array = vectors.reshape(len(vectors), -1) / np.maximum(lengths, np.finfo(np.float64).tiny)
     return unit
 
 
-def nearest_embedding_task(vectors: Array) -> Array:
+def nearest_embeddings_of_task(vectors: Array) -> Array:
     """Return the index of the other vector, all of length one, that is nearest to each."""
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)

@@ -31,7 +31,8 @@ def measure_keypoint_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     if index is None:
         return None
     y, a = (
-        _keypoint_task(merged_measured_outputs(stack[index])) for stack in (outputs.reference, outputs.actual)
+        _keypoints_of_task(merged_measured_outputs(stack[index]))
+        for stack in (outputs.reference, outputs.actual)
     )
     extents = np.linalg.norm(y.max(axis=1) - y.min(axis=1), axis=-1)
     distances = np.linalg.norm(a - y, axis=-1) / np.maximum(extents, np.finfo(np.float64).tiny)[:, None]
@@ -41,7 +42,7 @@ def measure_keypoint_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     return TaskMeasure("keypoints", "PCK", value, "", limit, value >= limit, detail)
 
 
-def _keypoint_task(y: Array) -> Array:
+def _keypoints_of_task(y: Array) -> Array:
     """Return [samples, points, 2]: coordinates as they are, or the peaks of heatmaps."""
     if y.shape[-1] in {2, 3}:
         points: Array = y.reshape(len(y), -1, y.shape[-1])[..., :2]

@@ -18,7 +18,7 @@ def detect_mask_task(outputs: MeasuredOutputs) -> bool:
 
 def _mask_task_index(outputs: MeasuredOutputs) -> int | None:
     named = outputs.find("mask", "segm")
-    if named is not None and _is_mask_task_map(outputs.reference[named]):
+    if named is not None and _is_map_of_mask_task(outputs.reference[named]):
         return named
     index = outputs.first_float(5)
     if index is None or not outputs.inputs or outputs.inputs[0].ndim != 5:
@@ -28,7 +28,7 @@ def _mask_task_index(outputs: MeasuredOutputs) -> int | None:
     return index if same_size and (shape[2] == 2 or 4 <= shape[2] <= 256) else None
 
 
-def _is_mask_task_map(y: Array) -> bool:
+def _is_map_of_mask_task(y: Array) -> bool:
     return y.ndim >= 4 and min(y.shape[-2:]) >= MIN_SIDE
 
 
@@ -36,14 +36,14 @@ def measure_mask_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the mean, over the classes that the model gives, of intersection over union."""
     index = _mask_task_index(outputs)
     if index is None:
-        index = next((i for i, y in enumerate(outputs.reference) if _is_mask_task_map(y)), None)
+        index = next((i for i, y in enumerate(outputs.reference) if _is_map_of_mask_task(y)), None)
     if index is None:
         return None
     y, a = (
         _mask_task_classes(merged_measured_outputs(stack[index]))
         for stack in (outputs.reference, outputs.actual)
     )
-    shares = {int(c): _mask_task_overlap(y == c, a == c) for c in np.unique(y)}
+    shares = {int(c): _overlap_of_masks_in_task(y == c, a == c) for c in np.unique(y)}
     worst = min(shares, key=lambda c: shares[c])
     value = float(np.mean(list(shares.values())))
     limit = outputs.limit(EXACT, LOSSY)
@@ -63,5 +63,5 @@ def _mask_task_classes(y: Array) -> Array:
     return inside
 
 
-def _mask_task_overlap(y: Array, a: Array) -> float:
+def _overlap_of_masks_in_task(y: Array, a: Array) -> float:
     return float((y & a).sum() / (y | a).sum())

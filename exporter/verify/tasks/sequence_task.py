@@ -47,7 +47,7 @@ def measure_sequence_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     texts = float(
         np.mean(
             [
-                joined_sequence_task(left) == joined_sequence_task(right)
+                join_sequence_of_task(left) == join_sequence_of_task(right)
                 for left, right in zip(y, a, strict=True)
             ]
         )
@@ -57,7 +57,7 @@ def measure_sequence_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
     return TaskMeasure("sequences", "equal tokens", value, "", limit, value >= limit, detail)
 
 
-def joined_sequence_task(tokens: Array) -> list[int]:
+def join_sequence_of_task(tokens: Array) -> list[int]:
     """Return what CTC makes of the steps: repeated tokens once, without blanks (token 0)."""
     repeated = np.concatenate([[False], tokens[1:] == tokens[:-1]])
     return [int(token) for token in tokens[~repeated] if token]

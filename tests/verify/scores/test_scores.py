@@ -15,7 +15,7 @@ from sklearn.metrics import jaccard_score, mean_absolute_error, r2_score
 from exporter.records import Array, TaskName
 from exporter.verify.scores import SCORES, scored_boxes, scored_keypoints, scored_masks
 from exporter.verify.scores.scored_sample import Label, ScoredSample, Tables
-from exporter.verify.tasks.box_task import box_task_overlap
+from exporter.verify.tasks.box_task import overlap_of_boxes_in_task
 
 
 def tables(task: TaskName, samples: Sequence[tuple[ScoredSample, Label]]) -> Tables:
@@ -303,7 +303,9 @@ def test_suppression_keeps_the_surest_of_each_class(seed: int) -> None:
     expected: list[int] = []
     for i in sorted(range(40), key=lambda number: (-scores[number], number)):
         overlaps = [
-            box_task_overlap(corners[[i]], corners[[j]])[0, 0] for j in expected if classes[i] == classes[j]
+            overlap_of_boxes_in_task(corners[[i]], corners[[j]])[0, 0]
+            for j in expected
+            if classes[i] == classes[j]
         ]
         if all(overlap <= scored_boxes.SUPPRESSED for overlap in overlaps):
             expected.append(i)
