@@ -141,13 +141,13 @@ def _difference_from_host_in_emulation_stage(
     if variant.precision == "fp32":
         limit = max(limits.fp32_max_error, limits.fp32_floor_factor * evidence.floor)
         wrong = worst > limit
-        told = f"{worst:.2g} of the output's scale, at most {limit:.2g} is rounding"
+        difference = f"{worst:.2g} of the output's scale, at most {limit:.2g} is rounding"
     else:
         least = limits.fp16_min_sqnr_db if variant.precision == "fp16" else limits.lowering_min_sqnr_db
         noise = min((compare_outputs.compare_sqnr_db(a, b) for a, b in pairs), default=math.inf)
         wrong = noise < least
-        told = f"{noise:.1f} dB, expected at least {least:.0f} dB"
-    reason = f"Emulated Arm and this machine compute different outputs from the same file: {told}."
+        difference = f"{noise:.1f} dB, expected at least {least:.0f} dB"
+    reason = f"Emulated Arm and this machine compute different outputs from the same file: {difference}."
     return _finite_in_emulation_stage(worst), reason if wrong else ""
 
 

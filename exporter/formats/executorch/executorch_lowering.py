@@ -26,7 +26,7 @@ CYCLES = "dependency cycles"
 
 
 def lower_to_executorch(
-    program: torch.export.ExportedProgram, backend: str, sizes: Sequence[DynamicSize] = (), told: str = ""
+    program: torch.export.ExportedProgram, backend: str, sizes: Sequence[DynamicSize] = (), metadata: str = ""
 ) -> ExecutorchProgramManager:
     """Partition a program for a backend and compile it.
 
@@ -34,7 +34,7 @@ def lower_to_executorch(
         program: In ATen dialect, float or PT2E-quantised; its example inputs' memory layout becomes fixed.
         backend: "xnnpack" or "vulkan" (half precision).
         sizes: Ranges that the program takes; the file refuses all other sizes.
-        told: What the file's method `metadata` returns; without any it has no such method.
+        metadata: What the file's method `metadata` returns; without any it has no such method.
 
     Raises:
         LoweringError: The program was captured with transposed example inputs.
@@ -46,24 +46,26 @@ def lower_to_executorch(
     # A buffer that forward computes from parameters would require a gradient, and could not be written to.
     with skip_compiler_work(), torch.no_grad():
         try:
-            edge = _lower_to_edge(program, _executorch_lowering_partitioner(backend), told)
+            edge = _lower_to_edge(program, _executorch_lowering_partitioner(backend), metadata)
         except Exception as error:
             if backend != "xnnpack" or CYCLES not in str(error):
                 raise
-            edge = _lower_to_edge(program, _executorch_lowering_partitioner(backend, per_operator=True), told)
+            edge = _lower_to_edge(
+                program, _executorch_lowering_partitioner(backend, per_operator=True), metadata
+            )
         guard_sizes_of_edge(edge, sizes)
         return edge.to_executorch(_executorch_lowering_config(edge.exported_program()))
 
 
 def _lower_to_edge(
-    program: torch.export.ExportedProgram, partitioner: Partitioner, told: str
+    program: torch.export.ExportedProgram, partitioner: Partitioner, metadata: str
 ) -> EdgeProgramManager:
     from executorch.exir import to_edge_transform_and_lower
 
     return to_edge_transform_and_lower(
         with_usable_parameter_names(with_prelu_on_images_only(with_executorch_recurrent_steps(program))),
         partitioner=[partitioner],
-        constant_methods={METADATA: told} if told else None,
+        constant_methods={METADATA: metadata} if metadata else None,
     )
 
 

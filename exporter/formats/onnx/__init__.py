@@ -54,18 +54,18 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     path = directory / f"{variant.name}{variant.suffix}"
     try:
         if variant.name == "onnx-fp32" and onnx_external.needs_external_weights(captured.program):
-            told = onnx_metadata(captured.about)
-            onnx_external.write_onnx_with_external_weights(captured, path, told)
+            metadata = onnx_metadata(captured.about)
+            onnx_external.write_onnx_with_external_weights(captured, path, metadata)
             return Emission(path, (EXTERNAL_NOTE,))
         model, notes = _onnx_model(captured, variant)
         model = onnx_with_size_guards(model, captured.dynamic)
-        told = onnx_metadata(captured.about)
+        metadata = onnx_metadata(captured.about)
         if variant.suffix == ".ort":
-            path.write_bytes(ort_convert.convert_to_ort(model + told if told else model))
+            path.write_bytes(ort_convert.convert_to_ort(model + metadata if metadata else model))
         else:
             with path.open("wb") as file:
                 file.write(model)
-                file.write(told)
+                file.write(metadata)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:

@@ -131,8 +131,10 @@ def _optimise_torchscript(script: torch.jit.ScriptModule) -> tuple[torch.jit.Scr
 
 
 def _torchscript_extra_files(captured: Captured) -> dict[str, str]:
-    told = metadata_as_json(captured.about)
-    return {SIGNATURE: _torchscript_signature(captured)} | ({f"{METADATA}.json": told} if told else {})
+    metadata = metadata_as_json(captured.about)
+    return {SIGNATURE: _torchscript_signature(captured)} | (
+        {f"{METADATA}.json": metadata} if metadata else {}
+    )
 
 
 def _torchscript_signature(captured: Captured) -> str:
