@@ -28,11 +28,12 @@ from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, Source, preload_of_context
 from exporter.pipeline.stage_results import CheckedArtifactResult, CheckResult, ExpectedResult
 from exporter.pipeline.workers.jobs import Job
-from exporter.records import SHIPPABLE, Array, Executor, Runner, Sample, Variant, Verdict
+from exporter.records import SHIPPABLE, Array, Executor, Runner, Sample, Structure, Variant, Verdict
 from exporter.sandbox import confinement_seconds
 
 if TYPE_CHECKING:
     from exporter.verify.reference_io import ReferenceIO
+    from exporter.verify.several_sizes import SizesIO
     from exporter.verify.standard import Standard
 
 REPEATED = 4
@@ -52,9 +53,8 @@ def verify_artifact_in_stage(
 
     A file that crashes its runtime kills only the process this runs in.
     """
-    from exporter.formats import FORMATS, stand_for, variant_executor
-    from exporter.verify import contract, reference_io, several_sizes, simulation_io, standard
-    from exporter.verify.standard import Standard
+    from exporter.formats import FORMATS, stand_for
+    from exporter.verify import reference_io, several_sizes
 
     module = FORMATS[variant.format]
     try:
@@ -62,16 +62,78 @@ def verify_artifact_in_stage(
     except LoweringError as error:
         return CheckResult(None, _failed_verdict_in_verify_stage(f"It cannot be read: {error.cause}"))
     stand = stand_for(variant)
-    samples = stand.samples if stand else None
-    evidence = reference_io.first_of_reference_io(reference_io.load_reference_io(evidence_path), samples)
+    standard = _standard_of_verify_stage(
+        evidence_path, lowering_path, simulation_path, expected, stand.samples if stand else None
+    )
     sizes_path = evidence_path.with_name(SIZES)
-    several = several_sizes.load_several_sizes(sizes_path) if sizes_path.exists() else None
-    problem = contract.check_structure_by_contract(
-        several_sizes.several_sizes_structure_at_example(
-            structure, several, expected.inputs, expected.outputs
+    sizes = several_sizes.load_several_sizes(sizes_path) if sizes_path.exists() else None
+    if problem := _structure_problem_in_verify_stage(structure, variant, expected, standard.evidence, sizes):
+        return CheckResult(structure, _failed_verdict_in_verify_stage(problem))
+    if structure.image:
+        evidence = reference_io.pictures_of_reference_io(standard.evidence, structure.image)
+        standard = replace(standard, evidence=evidence)
+    # To read a file may take other programs, to run it does not.
+    sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
+    try:
+        run, runtime = module.load(path, variant, 1)
+    except CannotRunHere as error:
+        return CheckResult(structure, Verdict("not_run", _reason_verify_stage_did_not_run(error), "", None))
+    except Exception as error:
+        return CheckResult(structure, _failed_verdict_in_verify_stage(f"Its runtime refuses it: {error}"))
+
+    def fresh() -> Runner:
+        """The same file as it starts: with the state that it was written with."""
+        return module.load(path, variant, 1)[0] if standard.evidence.state else run
+
+    verdict, values = _run_and_judge_in_verify_stage(run, fresh, runtime, standard, variant)
+    if sizes and verdict.status in SHIPPABLE:
+        example = standard.evidence.samples()[0]
+        verdict = several_sizes.judge_several_sizes(run, sizes, example, variant, verdict, expected.limits)
+    return CheckResult(structure, verdict, values)
+
+
+def _standard_of_verify_stage(
+    evidence_path: Path,
+    lowering_path: Path | None,
+    simulation_path: Path | None,
+    expected: ExpectedResult,
+    samples: int | None,
+) -> Standard:
+    """Read what an artifact is judged by: all verification samples, or as many as its stand-in runs."""
+    from exporter.verify import reference_io, simulation_io
+    from exporter.verify.standard import Standard
+
+    evidence = reference_io.load_reference_io(evidence_path)
+    lowering = reference_io.load_reference_io_lowering(lowering_path) if lowering_path else None
+    simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
+    if samples is not None:
+        evidence = reference_io.first_of_reference_io(evidence, samples)
+        lowering = lowering and replace(
+            lowering, outputs=reference_io.first_reference_io_rows(lowering.outputs, samples)
         )
-        if several
-        else structure,
+        simulation = simulation and simulation_io.first_of_simulation(simulation, samples)
+    return Standard(
+        evidence, expected.outputs, expected.limits, lowering, simulation, expected.labels, expected.task
+    )
+
+
+def _structure_problem_in_verify_stage(
+    structure: Structure,
+    variant: Variant,
+    expected: ExpectedResult,
+    evidence: ReferenceIO,
+    sizes: SizesIO | None,
+) -> str:
+    """Return where the file is not what it claims to be; an empty string where it is."""
+    from exporter.verify import contract, several_sizes
+
+    at_example = (
+        several_sizes.several_sizes_structure_at_example(structure, sizes, expected.inputs, expected.outputs)
+        if sizes
+        else structure
+    )
+    return contract.check_structure_by_contract(
+        at_example,
         variant,
         expected.inputs,
         expected.outputs,
@@ -81,56 +143,32 @@ def verify_artifact_in_stage(
         expected.labels,
         expected.image,
     ) or contract.check_epsilons_by_contract(structure, variant.precision, evidence.epsilons)
-    if problem:
-        return CheckResult(structure, _failed_verdict_in_verify_stage(problem))
-    if structure.image:
-        evidence = reference_io.pictures_of_reference_io(evidence, structure.image)
-    # To read a file may take other programs, to run it does not.
-    sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
+
+
+def _run_and_judge_in_verify_stage(
+    run: Runner, fresh: Callable[[], Runner], runtime: str, standard: Standard, variant: Variant
+) -> tuple[Verdict, Array | None]:
+    """Run an artifact that was loaded, and judge it.
+
+    Returns:
+        The verdict, and values of its first output for the report's histogram; None where it did not run.
+    """
+    from exporter.formats import stand_for, variant_executor
+    from exporter.verify.standard import judge_by_standard, stack_by_standard
+
     executor = variant_executor(variant)
     try:
-        run, runtime = module.load(path, variant, 1)
+        calls = _VerifiedCalls.collect(run, fresh, standard.evidence, 1 if stand_for(variant) else REPEATED)
     except CannotRunHere as error:
-        return CheckResult(structure, Verdict("not_run", _reason_verify_stage_did_not_run(error), "", None))
+        return Verdict("not_run", _reason_verify_stage_did_not_run(error), runtime, None), None
     except Exception as error:
-        return CheckResult(structure, _failed_verdict_in_verify_stage(f"Its runtime refuses it: {error}"))
-    lowering = reference_io.load_reference_io_lowering(lowering_path) if lowering_path else None
-    simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
-    if stand:
-        lowering = lowering and replace(
-            lowering, outputs=reference_io.first_reference_io_rows(lowering.outputs, samples)
-        )
-        simulation = simulation and simulation_io.first_of_simulation(simulation, samples)
-    by = Standard(
-        evidence, expected.outputs, expected.limits, lowering, simulation, expected.labels, expected.task
-    )
-
-    def fresh() -> Runner:
-        """The same file as it starts: with the state that it was written with."""
-        return module.load(path, variant, 1)[0] if evidence.state else run
-
-    try:
-        calls = _VerifiedCalls.collect(run, fresh, evidence, 1 if stand else REPEATED)
-    except CannotRunHere as error:
-        return CheckResult(
-            structure, Verdict("not_run", _reason_verify_stage_did_not_run(error), runtime, None)
-        )
-    except Exception as error:
-        return CheckResult(
-            structure,
-            _failed_verdict_in_verify_stage(
-                f"It does not run on the model's inputs: {error}", runtime, executor
-            ),
-        )
-    verdict = standard.judge_by_standard(by, variant, runtime, calls.samples, calls.edges, executor)
-    if verdict.status in SHIPPABLE and (problem := _check_repeats_in_verify_stage(by, variant, calls)):
+        reason = f"It does not run on the model's inputs: {error}"
+        return _failed_verdict_in_verify_stage(reason, runtime, executor), None
+    verdict = judge_by_standard(standard, variant, runtime, calls.samples, calls.edges, executor)
+    if verdict.status in SHIPPABLE and (problem := _check_repeats_in_verify_stage(standard, variant, calls)):
         verdict = replace(verdict, status="failed", reason=problem)
-    if several and verdict.status in SHIPPABLE:
-        example = evidence.samples()[0]
-        verdict = several_sizes.judge_several_sizes(run, several, example, variant, verdict, expected.limits)
-    stacked = standard.stack_by_standard(by, variant, calls.samples)
-    values = None if stacked.problem else histogram_values_of_verify_stage(stacked.samples[0])
-    return CheckResult(structure, verdict, values)
+    stacked = stack_by_standard(standard, variant, calls.samples)
+    return verdict, None if stacked.problem else histogram_values_of_verify_stage(stacked.samples[0])
 
 
 def histogram_values_of_verify_stage(output: Array) -> Array:
