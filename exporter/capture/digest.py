@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import operator
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -148,7 +149,7 @@ class _Digest:
             if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor | int | float):
                 self.add(node.meta["val"])
             if node.op in ("get_attr", "call_module"):
-                self.add(_attribute_to_digest(module, str(node.target)))
+                self.add(operator.attrgetter(str(node.target))(module))
 
     def _module(self, module: torch.nn.Module) -> None:
         self.add(f"{type(module).__module__}.{type(module).__qualname__}", dict(module.state_dict()))
@@ -172,10 +173,3 @@ class _Digest:
         except Exception as error:
             raise UnknownValueError(str(error)) from error
         self._text("pickle", buffer.getvalue())
-
-
-def _attribute_to_digest(module: torch.nn.Module, path: str) -> Any:
-    value: Any = module
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value

@@ -8,6 +8,7 @@ the order of a runtime's own sums is no part of the model, and the limits' margi
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -179,7 +180,7 @@ def stored_weights_to_simulate(module: fx.GraphModule, precision: Precision) -> 
     weights = {
         name: value.detach().numpy()
         for name in users
-        if _is_simulated_weight(value := _attribute_to_simulate(module, name))
+        if _is_simulated_weight(value := operator.attrgetter(name)(module))
     }
     arrays = chosen_for_coreml_compress(
         weights, {name for name in weights if not users[name] <= _ELEMENTWISE}
@@ -198,13 +199,6 @@ def _attributes_to_simulate(module: fx.GraphModule) -> Mapping[str, set[str]]:
         if node.op == "get_attr":
             users.setdefault(str(node.target), set()).update(map(_operator_name_to_simulate, node.users))
     return users
-
-
-def _attribute_to_simulate(module: fx.GraphModule, name: str) -> Any:
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _is_simulated_weight(value: Any) -> bool:
