@@ -66,6 +66,15 @@ def file_size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def copy_file_or_folder(source: Path, target: Path) -> None:
+    """Copy a file, or a folder (an .mlpackage); make the folders above it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+
+
 def lowering_file(precision: Precision, name: str = "") -> str:
     """In OUT: what an artifact's quantised program computes.
 

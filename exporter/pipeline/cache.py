@@ -25,8 +25,8 @@ from typing import Any
 
 from exporter import temporary_files
 from exporter.errors import UsageError
+from exporter.files import copy_file_or_folder, digest_file_or_folder
 from exporter.files import default_cache_root as default_cache_root
-from exporter.files import digest_file_or_folder
 
 RECORD = "record.json"
 LIMIT_BYTES = 10 * 1024**3
@@ -132,7 +132,7 @@ class Cache:
             ):
                 return None
             for name in entry_record["files"]:
-                _copy_cached(entry / "files" / name, files_into / name)
+                copy_file_or_folder(entry / "files" / name, files_into / name)
             os.utime(entry / RECORD)  # used now: `prune` takes the others first
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             return None
@@ -164,7 +164,7 @@ class Cache:
         with temporary_files.temporary_folder(entry.parent, WRITING) as aside:
             try:
                 for name, path in files.items():
-                    _copy_cached(path, aside / "files" / name)
+                    copy_file_or_folder(path, aside / "files" / name)
                 digests = {name: digest_file_or_folder(aside / "files" / name) for name in files}
                 content = {"kind": entry.parent.name, "key": entry.name, "record": values, "files": digests}
                 (aside / RECORD).write_text(_seal_cache_record(content))
@@ -230,11 +230,3 @@ def _cache_entry_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _copy_cached(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        shutil.copyfile(source, target)

@@ -18,7 +18,14 @@ from exporter.checkpoints import checkpoint_folder
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import OutputError, UsageError, VerificationError
-from exporter.files import EVIDENCE, MANIFEST, digest_file, digest_file_or_folder, write_text_file
+from exporter.files import (
+    EVIDENCE,
+    MANIFEST,
+    copy_file_or_folder,
+    digest_file,
+    digest_file_or_folder,
+    write_text_file,
+)
 from exporter.pipeline import job_rights
 from exporter.pipeline.context import TORCH, Observer
 from exporter.pipeline.workers.jobs import Job
@@ -258,10 +265,7 @@ def _copy_parts(out: Path, reports: Mapping[str, Report], selected: str) -> dict
         assert row.file is not None, "a passed artifact has a file"
         source, target = out / name / row.file, out / f"{name}{row.variant.suffix}"
         try:
-            if source.is_dir():
-                shutil.copytree(source, target, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(source, target)
+            copy_file_or_folder(source, target)
         except OSError as error:
             raise OutputError(f"{target} cannot be written: {error.strerror}.", "Free some space.") from error
         files[name] = target.name

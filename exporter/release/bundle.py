@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.errors import OutputError
-from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, file_inside
+from exporter.files import EVIDENCE, MANIFEST, PAGE, copy_file_or_folder, digest_file, file_inside
 from exporter.release import (
     examples,
     maven,
@@ -125,7 +125,7 @@ def _bundle_zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root
     listed = planned.manifest
     evidence = (e.file for e in listed.evidence.files if e.file not in planned.samples)
     for file in (*(str(a.file) for a in listed.artifacts), *evidence):
-        _copy_into_bundle(file_inside(out, file), root / file)
+        copy_file_or_folder(file_inside(out, file), root / file)
     files = {**inner, **examples.example_files(out / EVIDENCE, listed)}
     files |= {**planned.samples, PAGE: serials.page_without_serials(out, planned.devices, listed.page_sha256)}
     if planned.request.card:
@@ -140,14 +140,6 @@ def _bundle_zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root
     sha256sums.write_sha256sums(root)
     archive.write_zip(directory / f"{planned.title}.zip", archive.folder_for_zip(root), planned.date)
     shutil.rmtree(root)
-
-
-def _copy_into_bundle(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
 
 
 def _write_into_bundle(directory: Path, files: Mapping[str, bytes]) -> None:

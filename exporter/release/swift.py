@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
+from exporter.files import copy_file_or_folder
 from exporter.release.plan import Plan
 from exporter.report.manifest.schema import Artifact
 
@@ -92,10 +92,7 @@ def write_swift(plan: Plan, directory: Path) -> None:
     words = {"module": swift_module(plan.name), "file": str(artifact.file), "ios": ios, "macos": macos}
     package.write_bytes(PACKAGE.format(**words).encode())
     code.write_bytes(_swift_source(plan, artifact).encode())
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
+    copy_file_or_folder(source, target)
 
 
 def _swift_source(plan: Plan, artifact: Artifact) -> str:
