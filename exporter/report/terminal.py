@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from exporter.records import Artifact, Report, Status
+from exporter.records import Artifact, Emulation, Report, Status
 from exporter.report import accuracy_text, quantization_cost, text
 from exporter.verify import sweep_decision
 
@@ -95,16 +95,16 @@ def _terminal_table(report: Report, left_out: Sequence[str]) -> Table:
         cells = (
             *_terminal_cells(artifact),
             *((_terminal_right_aligned(artifact),) if _terminal_labelled_column(report) else ()),
-            *((_terminal_on_arm(artifact),) if on_arm else ()),
+            *((terminal_on_arm(artifact.arm64),) if on_arm else ()),
         )
         table.add_row(*itertools.compress(cells, shown), style="bold" if chosen else None)
     return table
 
 
-def _terminal_on_arm(artifact: Artifact) -> Text:
+def terminal_on_arm(result: Emulation | None) -> Text:
+    """Return the status on emulated Arm as a cell."""
     from rich.text import Text
 
-    result = artifact.arm64
     return Text(text.STATUS_WORDS[result.status], STYLES[result.status]) if result else Text(text.NONE)
 
 
@@ -179,6 +179,16 @@ def _print_terminal_reasons(report: Report, console: Console) -> None:
 
 def _print_terminal_line(console: Console, words: str, style: str = "") -> None:
     console.print(plain_terminal_text(words, style))
+
+
+def folded_terminal_table(*headings: str) -> Table:
+    """Return an empty table whose cells wrap."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def plain_terminal_text(words: str, style: str = "") -> Text:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.estimate import qemu_plugin
 from exporter.report import text
+from exporter.report.terminal import folded_terminal_table, plain_terminal_text
 from exporter.verify import estimate_verdicts
 
 if TYPE_CHECKING:
@@ -17,13 +18,8 @@ if TYPE_CHECKING:
 
 def print_estimates(report: Report, console: Console) -> None:
     """Print a line per artifact and number of threads, the choice, and why intervals are wide."""
-    from rich.table import Table
-
-    from exporter.report.terminal import plain_terminal_text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for heading in ("artifact", "threads", "p50", f"against {report.budget_ms:g} ms", "bound by"):
-        table.add_column(heading, overflow="fold")
+    against = f"against {report.budget_ms:g} ms"
+    table = folded_terminal_table("artifact", "threads", "p50", against, "bound by")
     for artifact in report.artifacts:
         for estimate in artifact.estimates:
             cells = (

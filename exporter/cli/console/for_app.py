@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.android.elf import PAGE_BYTES
+from exporter.report.terminal import folded_terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,7 @@ def _print_for_app_answers(check: Check) -> Table:
     from rich.text import Text
 
     stock = not check.containers
-    table = _for_app_table("artifact", "in", "loads", *(["since"] if stock else []), "")
+    table = folded_terminal_table("artifact", "in", "loads", *(["since"] if stock else []), "")
     for answer in check.answers:
         word, style = WORDS[answer.loads]
         reasons = "; ".join((*answer.problems, *answer.unknown))
@@ -46,7 +47,7 @@ def _print_for_app_answers(check: Check) -> Table:
 def _print_for_app_libraries(check: Check) -> Table:
     from rich.text import Text
 
-    table = _for_app_table("library", "ABI", "pages", "API", "NDK", "runtime")
+    table = folded_terminal_table("library", "ABI", "pages", "API", "NDK", "runtime")
     for library in (item for container in check.containers for item in container.libraries):
         pages = f"{library.page_bytes // 1024} KB" if library.page_bytes else "?"
         table.add_row(
@@ -64,12 +65,3 @@ def _for_app_runtime(library: Library) -> str:
     names = ["ExecuTorch"] if library.executorch else []
     names += [f"ONNX Runtime {library.version}".strip()] if library.onnx_runtime else []
     return ", ".join(names)
-
-
-def _for_app_table(*headings: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from exporter.report import text
-from exporter.report.terminal import STYLES
+from exporter.report.terminal import STYLES, folded_terminal_table, terminal_on_arm
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
     from exporter.cli.doctor.findings import Finding
     from exporter.config.targets import Target
@@ -54,21 +53,18 @@ def _flops_cell_of_listing(inspection: Inspection) -> str:
 
 def list_audit(audit: Audit, console: Console) -> None:
     """Print one line per artifact: its claimed status, its status now, and the reason for a difference."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     on_arm = any(finding.arm64 for finding in audit.findings)
     headings = ("artifact", "claimed", "now", "max error", *(["arm64 (emulated)"] if on_arm else []), "")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    table = folded_terminal_table(*headings)
     for finding in audit.findings:
         table.add_row(
             Text(finding.name),
             text.status_text(finding.claimed, finding.claimed_by),
             Text(text.status_text(finding.found, finding.found_by), STYLES[finding.found]),
             text.sig3_text(finding.max_error),
-            *([_arm_status_cell_of_listing(finding)] if on_arm else []),
+            *([terminal_on_arm(finding.arm64)] if on_arm else []),
             Text(_listing_reason(finding)),
         )
     if audit.findings:
@@ -81,13 +77,6 @@ def list_audit(audit: Audit, console: Console) -> None:
         console.print(Text(problem, "red"))
     verdict = "Every claim holds." if audit.holds else "Some of its claims do not hold."
     console.print(Text(verdict, "bold green" if audit.holds else "bold red"))
-
-
-def _arm_status_cell_of_listing(finding: AuditFinding) -> Text:
-    from rich.text import Text
-
-    result = finding.arm64
-    return Text(text.STATUS_WORDS[result.status], STYLES[result.status]) if result else Text(text.NONE)
 
 
 def _listing_reason(finding: AuditFinding) -> str:

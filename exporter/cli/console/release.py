@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.report import text
-from exporter.report.terminal import plain_terminal_text
+from exporter.report.terminal import folded_terminal_table, plain_terminal_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,13 +70,9 @@ def _print_release_diff_of_artifact(artifact: ArtifactDiff, console: Console) ->
 
 
 def _release_diff_table(name: str, lines: list[Line], console: Console) -> None:
-    from rich.table import Table
-
     if not lines:
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for heading in ("", "A", "B", ""):
-        table.add_column(heading, overflow="fold")
+    table = folded_terminal_table("", "A", "B", "")
     for line in lines:
         table.add_row(
             plain_terminal_text(f"  {line.what}"),
