@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ALWAYS_UNPROVEN = ("source", "tool", "calibration", "evidence.kind", "build_seconds", "seconds")
 """Fields that nothing in OUT can prove, in every manifest."""
 SOMETIMES_UNPROVEN = (
+    "toolchain",
     "export_budget_ms",
     "task",
     "preprocessing",
