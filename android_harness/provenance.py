@@ -150,9 +150,9 @@ def provenance_to_manifest(latency: Latency) -> dict[str, Any]:
     return figures | {
         "evidence": latency.evidence,
         "device": _described_provenance(latency),
-        "p90_ci_ms": [_finite_provenance(limit) for limit in interval],
+        "p90_ci_ms": [finite_in_provenance(limit) for limit in interval],
         "flags": list(latency.figures.flags),
-        "max_error": _finite_provenance(latency.max_error),
+        "max_error": finite_in_provenance(latency.max_error),
         "verdict": verdict_by_provenance(latency),
         "problem": latency.problem,
         "exceeded": list(latency.exceeded),
@@ -170,5 +170,6 @@ def _described_provenance(latency: Latency) -> dict[str, Any]:
     return {**latency.device, **({"why": list(missing)} if missing else {})}
 
 
-def _finite_provenance(value: float | None) -> float | None:
+def finite_in_provenance(value: float | None) -> float | None:
+    """Return a number that JSON and the history can hold; None for one that is not finite."""
     return value if value is not None and math.isfinite(value) else None

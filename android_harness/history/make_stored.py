@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,7 +45,7 @@ def make_stored_session(
     key_parts = (run, host, identity.serial, origin.model, origin.target, origin.artifact, session.started_at)
     shared = {**vars(latency.figures), **vars(origin)}
     for name in ("sqnr_db", "top1_agreement", "accuracy"):
-        shared[name] = _make_stored_finite(shared[name])
+        shared[name] = provenance.finite_in_provenance(shared[name])
     shared["flags"] = tuple(_make_stored_without_nul(flag) for flag in latency.figures.flags)
     return StoredSession(
         **shared,
@@ -72,7 +71,7 @@ def make_stored_session(
         verdict=provenance.verdict_by_provenance(latency),
         budget_ms=latency.budget_ms if isinstance(latency, MeasuredLatency) else budget_ms,
         problem=_make_stored_without_nul(latency.problem),
-        max_error=_make_stored_finite(latency.max_error),
+        max_error=provenance.finite_in_provenance(latency.max_error),
     )
 
 
@@ -108,10 +107,6 @@ def make_stored_samples(session: Session) -> Samples:
     """Return the raw samples from which the session's figures are computed."""
     launches = tuple(base_part_of_record(launch, LaunchSamples) for launch in session.launches)
     return Samples(launches, session.canary_ns)
-
-
-def _make_stored_finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _make_stored_without_nul(text: str) -> str:

@@ -15,6 +15,7 @@ from exporter.files import (
     PAGE,
     digest_file,
     digest_file_or_folder,
+    file_size_bytes,
     forget_page_files,
     keep_page_file,
     write_text_file,
@@ -84,11 +85,10 @@ def _report_stage_row(
             build_seconds=round(built.seconds, 3),
         )
     path = context.folders.out / built.file
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return Artifact(
         built.variant,
         file=built.file,
-        size_bytes=sum(p.stat().st_size for p in files),
+        size_bytes=file_size_bytes(path),
         sha256=digest_file_or_folder(path),
         status=checked.verdict.status,
         reason=checked.verdict.reason,
