@@ -18,7 +18,6 @@ from android_harness import errors as harness
 from android_harness.all_devices import Outcome
 from android_harness.records import BenchConfig, BenchTask, Launch, Session
 from exporter import bench
-from exporter.cli import main
 from exporter.cli.console import bench as tables
 from exporter.config import targets
 from exporter.pipeline import estimate_stage
@@ -29,6 +28,7 @@ from exporter.report.manifest import restore
 from exporter.report.manifest.schema import Manifest
 from tests import exports
 from tests.bench.test_bench import HOST, NEAR, SIMULATED, SLOW, latency, measured
+from tests.command import exit_code
 from tests.harness import sessions
 from tests.report import sample
 
@@ -92,9 +92,7 @@ def run(
     )
     monkeypatch.setattr(all_devices, "bench_all_devices", answer)
     monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit) as caught:
-        main(["bench", str(out), *arguments])
-    return int(caught.value.code or 0)
+    return exit_code("bench", out, *arguments)
 
 
 FAST, OVER, CLOSE = [8.0] * 5, [20.0] * 5, [14.0, 14.5, 15.0, 15.5, 16.0]
@@ -197,9 +195,7 @@ class TestExitCodes:
     @pytest.mark.parametrize("launches", ["0", "2"])
     def test_an_interval_takes_three_launches(self, launches: str, out: Path) -> None:
         """Fewer than three launches are refused: an interval of two is only their distance."""
-        with pytest.raises(SystemExit) as caught:
-            main(["bench", str(out), "--launches", launches])
-        assert caught.value.code == 2
+        assert exit_code("bench", out, "--launches", launches) == 2
 
 
 class TestLearning:
@@ -363,9 +359,8 @@ def test_export_and_bench_in_one_command(
         runner_build.build_runners("host")
     export = [str(exports.checkpoint("cnn")), "--target", "snapdragon865", "-o", str(tmp_path / "out")]
     net = ["--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8", "--formats", "executorch"]
-    with pytest.raises(SystemExit) as caught:
-        main([*export, *net, "--precisions", "fp32", "--threads", "1", "--bench", "--device", "host"])
-    assert caught.value.code == 19
+    limited = ("--precisions", "fp32", "--threads", "1", "--bench", "--device", "host")
+    assert exit_code(*export, *net, *limited) == 19
     output = capsys.readouterr()
     assert "HOST" in output.out
     assert "No real phone ran it" in output.err

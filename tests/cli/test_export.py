@@ -15,8 +15,9 @@ import torch
 
 from android_harness import errors as harness
 from exporter import __version__, errors
-from exporter.cli import device, main
+from exporter.cli import device
 from tests import exports, nets
+from tests.command import exit_code
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,9 +30,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in arguments])
-    return int(caught.value.code or 0), capsys.readouterr().err
+    return exit_code(*arguments), capsys.readouterr().err
 
 
 def test_every_error_has_an_exit_code_of_its_own() -> None:

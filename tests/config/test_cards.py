@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from exporter.architectures import network_index, preprocessing
-from exporter.cli import main
 from exporter.config import cards
 from exporter.config.request import Request
 from exporter.data.demo import CHECKPOINT_SHA256
@@ -18,6 +17,7 @@ from exporter.errors import CalibrationError, CheckpointError, MissingDependency
 from exporter.records import About, DynamicShape, Preprocessing, SizeRange, TensorSpec
 from exporter.report import manifest
 from tests import exports
+from tests.command import exit_code
 
 MODELS = Path(__file__).parents[2] / "models"
 SHIPPED = sorted(path.name for path in MODELS.glob("*.toml"))
@@ -222,7 +222,7 @@ def test_a_card_is_exported_as_a_checkpoint_is(
     monkeypatch.chdir(tmp_path)
     labels = ", ".join(f'"digit {n}"' for n in range(10))
     card = small(tmp_path, more=f"labels = [{labels}]")
-    main_ends([str(card), "--target", "generic-arm64", "--budget", "3"])
+    assert exit_code(card, "--target", "generic-arm64", "--budget", "3") == 0
     output = capsys.readouterr().out
     listed = manifest.load_manifest(tmp_path / "tiny-generic-arm64" / "manifest.json")
     assert "tests.nets:TinyCnn" in output
@@ -233,17 +233,11 @@ def test_a_card_is_exported_as_a_checkpoint_is(
     assert listed.preprocessing == Preprocessing(9, (8, 8), (0.4,), (0.3,))
 
 
-def main_ends(arguments: list[str], code: int = 0) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert (caught.value.code or 0) == code
-
-
 def test_what_a_card_requires_is_checked_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A card's requirements are checked like `--require`."""
     card = small(tmp_path)
     card.write_text(card.read_text().replace('["onnx-fp32"] }', '["onnx-fp32"], require = ["int7"] }'))
-    main_ends([str(card), "--target", "generic-arm64"], 2)
+    assert exit_code(card, "--target", "generic-arm64") == 2
     assert "--require does not know int7" in capsys.readouterr().err
 
 

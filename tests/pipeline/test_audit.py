@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from exporter.cli import main
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit, AuditFinding, verify_export
 from exporter.pipeline.context import Event
 from exporter.report import manifest
+from tests.command import exit_code
 from tests.exports import exported
 from tests.faults import edit_manifest, edit_onnx, rehash, swap, weights
 from tests.report import sample
@@ -145,24 +145,18 @@ class TestFromFilesAlone:
         self, out: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """0 when everything holds, 9 when not; --json for machines."""
-        main_ends(0, "verify", out, "--json")
+        assert exit_code("verify", out, "--json") == 0
         assert json.loads(capsys.readouterr().out)["holds"] is True
         spoil(out)
-        main_ends(9, "verify", out)
+        assert exit_code("verify", out) == 9
         assert "does not match its manifest" in capsys.readouterr().err
-
-
-def main_ends(code: int, *arguments: object) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in arguments])
-    assert (caught.value.code or 0) == code
 
 
 def test_a_folder_without_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 9 and one message."""
     with pytest.raises(VerificationError, match="does not exist"):
         verify_export(tmp_path)
-    main_ends(9, "verify", tmp_path)
+    assert exit_code("verify", tmp_path) == 9
     assert "manifest.json" in capsys.readouterr().err
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cli import main
 from exporter.pipeline.parts import calibration_of_part, load_parts, remove_earlier_parts
 from tests.architectures.test_huggingface import T5, saved
+from tests.command import exit_code
 
 ONE_FORMAT = ["--formats", "onnx", "--precisions", "fp32", "--samples", "2", "--no-cache"]
 
@@ -42,20 +42,13 @@ def test_what_an_earlier_export_listed_goes_and_nothing_else(tmp_path: Path) -> 
     remove_earlier_parts(tmp_path)
 
 
-def ends_with(arguments: list[str]) -> int | str | None:
-    """Run the command line, and return its exit code."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return caught.value.code
-
-
 @pytest.mark.slow
 def test_an_encoder_and_a_decoder_are_one_export(tmp_path: Path) -> None:
     """One command makes both, runs them together, and puts a file of each in OUT; `verify` sees a change."""
     path, _ = saved(tmp_path, "T5ForConditionalGeneration", T5)
     out = tmp_path / "out"
     command = [str(path), "--target", "snapdragon865", "-o", str(out), *ONE_FORMAT]
-    assert ends_with(command) == 0
+    assert exit_code(*command) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["T5ForConditionalGeneration", "out"]
     listed = json.loads((out / "parts.json").read_text())
     assert [part["name"] for part in listed["parts"]] == ["encoder", "decoder"]
@@ -68,8 +61,8 @@ def test_an_encoder_and_a_decoder_are_one_export(tmp_path: Path) -> None:
         assert part["sha256"] in {artifact["sha256"] for artifact in chosen}
         assert (out / part["file"]).name in ("encoder.onnx", "decoder.onnx", "encoder.ort", "decoder.ort")
     assert load_parts(out) == {name: (out / name, "") for name in ("encoder", "decoder")}
-    assert ends_with(["verify", str(out), "--jobs", "1"]) == 0
+    assert exit_code("verify", out, "--jobs", "1") == 0
     file = out / listed["parts"][0]["file"]
     file.write_bytes(file.read_bytes() + b"\0")
     assert "is not the file" in load_parts(out)["encoder"][1]
-    assert ends_with(["verify", str(out), "--jobs", "1"]) == 9
+    assert exit_code("verify", out, "--jobs", "1") == 9

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from exporter import Limits, Report, TensorSpec, export
-from exporter.cli import main
 from exporter.config.request import Request
 from exporter.config.targets import get_target
 from exporter.errors import CheckpointError, UsageError
@@ -26,6 +25,7 @@ from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Artifact
 from exporter.report import manifest
 from tests import exports, nets, odd_nets
+from tests.command import exit_code
 
 ROOT = Path(__file__).parents[2]
 NOT_RUN_HERE = {"executorch-vulkan-fp16"}
@@ -44,13 +44,6 @@ def row(report: Report, name: str) -> Artifact:
 
 def statuses(report: Report) -> dict[str, str]:
     return {a.variant.name: a.status for a in report.artifacts}
-
-
-def command(*arguments: object) -> int:
-    """The exit code of the command line, run in this process."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in arguments])
-    return int(caught.value.code or 0)
 
 
 @pytest.mark.parametrize("net", nets.NETS)
@@ -382,7 +375,7 @@ class TestOneFailure:
     ) -> None:
         """Exit 0: TorchScript passed and is selected; every error names torch's cause and the user's line."""
         checkpoint, options = odd("Branching", tmp_path)
-        code = command(
+        code = exit_code(
             checkpoint, "--target", "snapdragon865", "--arch", options["arch"], "--input-shape", "1x1x8x8",
             "--calibration", options["calibration"], "--no-cache", "-o", tmp_path / "out", "--search",
         )  # fmt: skip
@@ -419,7 +412,7 @@ class TestOneFailure:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """The error names what did not pass, although something else was selected."""
-        code = command(
+        code = exit_code(
             exports.checkpoint("cnn"), "--target", "iphone", "--arch", "tests.nets:TinyCnn",
             "--input-shape", "1x1x8x8", "--calibration", exports.arrays("cnn"), "--no-cache",
             "--formats", "onnx-fp32,coreml-w4", "--require", "fp32,coreml", "-o", tmp_path / "out",
@@ -440,7 +433,7 @@ class TestOneFailure:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             checkpoint = save_net(models.mobilenet_v2(), tmp_path / "fresh.pth")
-        code = command(
+        code = exit_code(
             checkpoint, "--target", "snapdragon865", "--formats", "onnx-fp32", "--samples", 4,
             "--input-shape", "1x3x128x128", "--no-cache", "-o", tmp_path / "out",
         )  # fmt: skip
@@ -454,7 +447,7 @@ class TestOneFailure:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """--no-verify builds, passes nothing, and exits 6."""
-        code = command(
+        code = exit_code(
             exports.checkpoint("cnn"), "--target", "snapdragon865", "--arch", "tests.nets:TinyCnn",
             "--input-shape", "1x1x8x8", "--formats", "onnx-fp32", "--no-verify", "--no-cache",
             "-o", tmp_path / "out",

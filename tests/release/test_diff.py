@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from exporter.cli import main
 from exporter.errors import VerificationError
 from exporter.release import bundle
 from exporter.release.diff import ArtifactDiff, Diff, Word, diff_releases
 from exporter.release.release_request import ReleaseRequest
+from tests.command import exit_code
 from tests.release import outs
 
 
@@ -200,22 +200,16 @@ def test_releases_and_exports_in_any_mixture(tmp_path: Path) -> None:
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The output is a table or JSON; an unreadable input exits with 9."""
     pair(tmp_path, verification(max_error=9e-6))
-    ends(0, "diff", tmp_path / "before", tmp_path / "after")
+    assert exit_code("diff", tmp_path / "before", tmp_path / "after") == 0
     printed = capsys.readouterr().out
     assert "max_error" in printed
     assert "worse" in printed
     assert "sqnr_db" not in printed
-    ends(0, "diff", tmp_path / "before", tmp_path / "after", "--json")
+    assert exit_code("diff", tmp_path / "before", tmp_path / "after", "--json") == 0
     rows = json.loads(capsys.readouterr().out)["artifacts"]
     assert any(line["word"] == "worse" for a in rows for line in a["lines"])
-    ends(0, "diff", tmp_path / "before", tmp_path / "before")
+    assert exit_code("diff", tmp_path / "before", tmp_path / "before") == 0
     assert "No difference" in capsys.readouterr().out
-    ends(9, "diff", tmp_path / "before", tmp_path)
+    assert exit_code("diff", tmp_path / "before", tmp_path) == 9
     with pytest.raises(VerificationError):
         diff_releases(tmp_path / "before", tmp_path / "nowhere")
-
-
-def ends(code: int, *arguments: object) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in arguments])
-    assert (caught.value.code or 0) == code

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cli import main
 from exporter.release import sha256sums
 from exporter.release import zip as archive
+from tests.command import exit_code
 from tests.exports import exported
 from tests.faults import edit_onnx, rehash, swap, weights
 
@@ -20,14 +20,8 @@ pytestmark = [
 Keys = tuple[Path, Path]
 
 
-def ends(code: int, *arguments: object) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in arguments])
-    assert (caught.value.code or 0) == code
-
-
 def release(code: int, directory: Path, *arguments: object) -> None:
-    ends(code, "release", exported("cnn")[0], "--version", "2.0.1", "-o", directory, *arguments)
+    assert exit_code("release", exported("cnn")[0], "--version", "2.0.1", "-o", directory, *arguments) == code
 
 
 def test_from_export_to_verified_release(
@@ -43,7 +37,7 @@ def test_from_export_to_verified_release(
     printed = json.loads(capsys.readouterr().out)
     assert printed["signed"] is True
     assert "tinycnn-2.0.1.zip" in printed["files"]
-    ends(0, "verify", made, "--key", keys[1], "--json")
+    assert exit_code("verify", made, "--key", keys[1], "--json") == 0
     audit = json.loads(capsys.readouterr().out)
     assert audit["facts"][0] == "It is tinycnn 2.0.1 of com.example."
     assert "Signed with the private half of pub.pem." in audit["facts"]
@@ -53,7 +47,7 @@ def test_from_export_to_verified_release(
     }
     with (made / "README.md").open("a") as readme:
         readme.write("x")
-    ends(9, "verify", made, "--key", keys[1])
+    assert exit_code("verify", made, "--key", keys[1]) == 9
     assert "README.md is not the file that was released" in capsys.readouterr().out
 
 
@@ -69,5 +63,5 @@ def test_a_consistent_lie_fails_the_numerics(tmp_path: Path) -> None:
     sha256sums.write_sha256sums(inside)
     lie = tmp_path / "lie.zip"
     archive.write_zip(lie, archive.folder_for_zip(inside), datetime(1980, 1, 1, tzinfo=UTC))
-    ends(0, "verify", made / "tinycnn-2.0.1.zip")
-    ends(9, "verify", lie)
+    assert exit_code("verify", made / "tinycnn-2.0.1.zip") == 0
+    assert exit_code("verify", lie) == 9
