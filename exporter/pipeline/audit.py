@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,10 +31,9 @@ from exporter.pipeline import (
     labelled_predictions,
     stage_results,
 )
-from exporter.pipeline.context import Event, Observer
+from exporter.pipeline.context import Observer, run_with_context_observer
 from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.verify_stage import verify_files_in_stage
-from exporter.pipeline.workers.jobs import Job, JobOutcome
 from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Executor, Status
 
@@ -227,16 +227,7 @@ def _audit_artifacts(
         temporary_files.temporary_scratch("verify") as folder,
         WorkerPool(workers, folder / "log", allowed) as pool,
     ):
-        done = 0
-
-        def on_event(kind: str, job: Job) -> None:
-            nonlocal done
-            done += kind == "end"
-            observer(Event("verify", job.label, done, len(files)))
-
-        def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
-            return pool.run(work, on_event, on_outcome)
-
+        run = functools.partial(run_with_context_observer, pool, observer)
         return verify_files_in_stage(out, files, expected, run, cache.Cache(None))
 
 
@@ -251,10 +242,7 @@ def _audit_on_arm(
         temporary_files.temporary_scratch("verify") as folder,
         WorkerPool(workers, folder / "log", allowed) as pool,
     ):
-
-        def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
-            return pool.run(work, None, on_outcome)
-
+        run = functools.partial(run_with_context_observer, pool, lambda _: None)
         return emulation_stage.run_emulation_stage(
             out, files, listed.limits, target, ready, run, cache.Cache(None)
         )

@@ -35,6 +35,24 @@ Run = Callable[[str, Sequence[Job], Callable[[JobOutcome], None]], list[JobOutco
 """Runs a stage's jobs and reports each outcome at once, as `Context.run`."""
 
 
+def run_with_context_observer(
+    pool: WorkerPool,
+    observer: Observer,
+    stage: str,
+    work: Sequence[Job],
+    on_outcome: Callable[[JobOutcome], None] | None = None,
+) -> list[JobOutcome]:
+    """Run a stage's jobs in a pool, and report each one's start and end to the observer."""
+    done = 0
+
+    def on_event(kind: str, job: Job) -> None:
+        nonlocal done
+        done += kind == "end"
+        observer(Event(stage, job.label, done, len(work)))
+
+    return pool.run(work, on_event, on_outcome)
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """The parts of a run that every stage needs."""
@@ -64,14 +82,7 @@ class Context:
         self, stage: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None] | None = None
     ) -> list[JobOutcome]:
         """Run jobs and report each one's start and end."""
-        done = 0
-
-        def on_event(kind: str, job: Job) -> None:
-            nonlocal done
-            done += kind == "end"
-            self.observer(Event(stage, job.label, done, len(work)))
-
-        return self.workers.run(work, on_event, on_outcome)
+        return run_with_context_observer(self.workers, self.observer, stage, work, on_outcome)
 
     def run_silently(
         self, _: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]

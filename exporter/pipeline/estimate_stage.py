@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +25,11 @@ from exporter.files import EVIDENCE, MANIFEST, digest_file_or_folder, file_insid
 from exporter.pipeline import job_rights
 from exporter.pipeline.cache import Cache, cache_key, default_cache_root
 from exporter.pipeline.cached_steps import Step, cached_steps
-from exporter.pipeline.context import Context, Event, Observer, Run
+from exporter.pipeline.context import Context, Observer, Run, run_with_context_observer
 from exporter.pipeline.emulation_stage import SECONDS
 from exporter.pipeline.report_stage import write_report_in_stage
 from exporter.pipeline.stage_results import BuildResult
-from exporter.pipeline.workers.jobs import Job, JobOutcome
+from exporter.pipeline.workers.jobs import Job
 from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report, Variant
 from exporter.verify import budget, estimate_verdicts, reference_io, select_artifact
@@ -319,7 +319,7 @@ def run_estimate_stage_for_command(
             temporary_files.temporary_scratch("estimate") as folder,
             WorkerPool(workers, folder / "log", allowed) as pool,
         ):
-            run = functools.partial(_run_observed_estimate_stage_jobs, pool, observer or (lambda _: None))
+            run = functools.partial(run_with_context_observer, pool, observer or (lambda _: None))
             counts = count_artifacts_in_estimate_stage(out, files, target, tools, run, kept)
     operators = operators_for_estimates(report.artifacts, out)
     rows = split_estimates_in_stage(
@@ -327,24 +327,6 @@ def run_estimate_stage_for_command(
     )
     estimated = _choose_again_in_estimate_stage(replace(report, artifacts=rows), target)
     return write_report_in_stage(out, estimated)
-
-
-def _run_observed_estimate_stage_jobs(
-    pool: WorkerPool,
-    observer: Observer,
-    stage: str,
-    work: Sequence[Job],
-    on_outcome: Callable[[JobOutcome], None],
-) -> list[JobOutcome]:
-    """Run jobs and tell each one's start and end."""
-    done = 0
-
-    def on_event(kind: str, job: Job) -> None:
-        nonlocal done
-        done += kind == "end"
-        observer(Event(stage, job.label, done, len(work)))
-
-    return pool.run(work, on_event, on_outcome)
 
 
 def _choose_again_in_estimate_stage(report: Report, target: Target) -> Report:
