@@ -134,6 +134,11 @@ class StoredSession(Figures, Origin):
         return not self.flags and not self.problem
 
     @property
+    def flag_names(self) -> tuple[str, ...]:
+        """The kinds of its flags ("spread", "heat"), each once."""
+        return tuple(dict.fromkeys(flag.partition(":")[0] for flag in self.flags))
+
+    @property
     def device(self) -> str:
         return history_record_device_hash(self.serial)
 

@@ -112,18 +112,14 @@ def _clock_causes(before: Sequence[StoredSession], after: Sequence[StoredSession
 
 
 def _flag_causes(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
-    for name in sorted({_cause_name(flag) for session in (*before, *after) for flag in session.flags}):
+    for name in sorted({name for session in (*before, *after) for name in session.flag_names}):
         old, new = _share_with_cause(before, name), _share_with_cause(after, name)
         if (old >= OFTEN) != (new >= OFTEN):
             yield Cause("device", f"The flag {name} {'appeared' if new > old else 'is gone'}.")
 
 
 def _share_with_cause(sessions: Sequence[StoredSession], name: str) -> float:
-    return sum(name in {_cause_name(flag) for flag in session.flags} for session in sessions) / len(sessions)
-
-
-def _cause_name(flag: str) -> str:
-    return flag.partition(":")[0]
+    return sum(name in session.flag_names for session in sessions) / len(sessions)
 
 
 def _cause_by_difference(kind: Kind, subject: str, values: Sequence[str]) -> Iterator[Cause]:

@@ -102,7 +102,7 @@ def _history_notes(row: StoredSession) -> Iterator[str]:
         yield "accepted"
     if row.problem:
         yield "wrong outputs"
-    yield from dict.fromkeys(flag.partition(":")[0] for flag in row.flags)
+    yield from row.flag_names
 
 
 def print_history_session(
