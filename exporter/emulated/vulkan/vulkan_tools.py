@@ -38,9 +38,14 @@ PREPARE = "export-mobile doctor --prepare"
 STEP_S = 600.0
 
 
+def can_prepare_vulkan_tools() -> bool:
+    """Tell whether the parts exist for this platform; the package's library is for x86-64 alone."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
 def missing_vulkan_tools() -> str:
     """Return what keeps the parts from being prepared here, as a command; empty where nothing does."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+    if not can_prepare_vulkan_tools():
         return "use Linux on x86-64"
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
     packages += [] if software_driver_of_vulkan_tools() else ["mesa-vulkan-drivers"]

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.emulated.vulkan.run import load_to_run_on_software_vulkan
-from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_tools
+from exporter.emulated.vulkan.vulkan_tools import (
+    PREPARE,
+    can_prepare_vulkan_tools,
+    ready_vulkan_tools,
+)
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import default_cache_root
 from exporter.formats.native_output import explain_by_native_output
@@ -45,9 +49,7 @@ def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tu
         if variant.backend == "vulkan" and (folder := ready_vulkan_tools(default_cache_root())):
             _check_whole_for_executorch_runtime(path)
             return load_to_run_on_software_vulkan(path, folder)
-        raise CannotRunHere(
-            f"ExecuTorch {version}'s Python runtime has no {backend}: it runs on the device only"
-        )
+        raise CannotRunHere(f"ExecuTorch {version}'s Python runtime has no {backend}{_where_vulkan_runs()}")
     _set_executorch_runtime_threads(threads)
     try:
         with explain_by_native_output():
@@ -63,6 +65,15 @@ def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tu
         return _execute_in_executorch_runtime(method, sample, program)
 
     return run, f"executorch {version}"
+
+
+def _where_vulkan_runs() -> str:
+    """Return the end of the reason for a Vulkan artifact that was not run: what would run it."""
+    if not can_prepare_vulkan_tools():
+        return ": it runs on the device only"
+    return (
+        f", and no software runtime is prepared: `{PREPARE}` prepares it, or names the packages that it needs"
+    )
 
 
 def _execute_in_executorch_runtime(method: Method, sample: Sample, _keep_alive: Any) -> tuple[Array, ...]:
