@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[str, Callable[[Edited], None], str]] = {
     "an overflow of float16": ("coreml-fp16", overflow, "NaN or Inf"),
     "padding that counts": ("coreml-fp16", padding_of_pool, WORDS),
     "another pooling window": ("coreml-fp16", kernel_of_pool, WORDS),
-    "exchanged outputs": ("coreml-fp16", exchanged_outputs, WORDS),
+    "exchanged outputs": ("coreml-fp16", exchanged_outputs, "outputs are exchanged"),
     "another activation": ("coreml-fp16", another_activation, WORDS),
     "softmax along another axis": ("coreml-fp16", another_axis, "constant|different|" + WORDS),
     "a swapped palette entry": ("coreml-w4", swapped_palette_entry, WORDS),
