@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,30 +11,21 @@ from pathlib import Path
 from exporter import temporary_files
 from exporter.config import targets
 from exporter.config.targets import Target
-from exporter.emulated import arm_tools, cores
-from exporter.emulated.arm_tools import ArmTools
 from exporter.emulated.run import BACKENDS
-from exporter.errors import MissingDependencyError, UsageError, VerificationError
-from exporter.estimate import anchors, instruction_counts, latency_model, operator_split, parameters
-from exporter.estimate import qemu_plugin as counting
+from exporter.errors import UsageError, VerificationError
+from exporter.estimate import anchors, latency_model, operator_split, parameters
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.operator_split import GraphOperator
-from exporter.estimate.qemu_plugin import Plugin
 from exporter.files import EVIDENCE, MANIFEST, digest_file_or_folder, file_inside
-from exporter.pipeline import job_rights
-from exporter.pipeline.cache import Cache, cache_key, default_cache_root
-from exporter.pipeline.cached_steps import Step, cached_steps
-from exporter.pipeline.context import Context, Observer, Run, run_with_context_observer
-from exporter.pipeline.emulation_stage import SECONDS
+from exporter.pipeline import count_stage, job_rights
+from exporter.pipeline.cache import Cache, default_cache_root
+from exporter.pipeline.context import Context, Observer, run_with_context_observer
 from exporter.pipeline.report_stage import write_report_in_stage
 from exporter.pipeline.stage_results import BuildResult
-from exporter.pipeline.workers.jobs import Job
 from exporter.pipeline.workers.pool import WorkerPool
-from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report, Variant
-from exporter.verify import budget, estimate_verdicts, reference_io, select_artifact
+from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report
+from exporter.verify import budget, estimate_verdicts, select_artifact
 
-FORMAT = 1
-"""Incremented whenever counts of the same artifact change."""
 RUNTIMES = {**BACKENDS, "lite": "torchscript"}
 """Backend of a variant -> the runtime whose costs are fitted. GPUs and NPUs are missing: no estimate."""
 SWITCH = "EXPORT_MOBILE_ESTIMATE"
@@ -47,95 +37,6 @@ def is_estimate_stage_wanted(asked: bool | None, target: Target) -> bool:
     if not latency_model.has_latency_model(target):
         return False
     return os.environ.get(SWITCH, "1") != "0" if asked is None else asked
-
-
-def tools_for_estimate_stage(cache: Path) -> tuple[ArmTools, Plugin] | None:
-    """Return what counts instructions, if the Arm programs are prepared and QEMU takes plugins; else None."""
-    ready = arm_tools.ready_arm_tools(cache)
-    if not ready or counting.missing_for_qemu_plugin():
-        return None
-    try:
-        return ready, counting.make_qemu_plugin(ready.folder)
-    except (MissingDependencyError, OSError):
-        return None
-
-
-def count_artifact_in_estimate_stage(
-    path: Path,
-    variant: Variant,
-    evidence_path: Path,
-    target: Target,
-    ready: ArmTools,
-    plugin: Plugin,
-    root: Path,
-) -> Counts:
-    """Count one inference of an artifact on the first verification sample, in a confined process."""
-    sample = reference_io.load_reference_io(evidence_path).samples()[0]
-    core, backend = cores.emulated_core(target), BACKENDS[variant.backend]
-    with tempfile.TemporaryDirectory() as name:
-        return instruction_counts.count_instructions(
-            ready, plugin, root, core, backend, path, sample, Path(name)
-        )
-
-
-def count_artifacts_in_estimate_stage(
-    folder: Path,
-    files: Sequence[tuple[Variant, str]],
-    target: Target,
-    tools: tuple[ArmTools, Plugin],
-    run: Run,
-    cache: Cache,
-) -> Mapping[str, Counts]:
-    """Count every artifact that has an Arm library. Variant name -> counts; what crashes there is left out.
-
-    Args:
-        folder: OUT.
-        files: The artifacts and their files in OUT.
-        target: The phone.
-        tools: What `tools_for_estimate_stage` returns.
-        run: Runs the jobs; they must be allowed to read the programs.
-        cache: Where the counts of unchanged files are kept.
-    """
-    ready, plugin = tools
-    root = arm_tools.root_of_arm_tools(target, ready)
-    chosen = [(variant, file) for variant, file in files if variant.backend in BACKENDS]
-    steps = [
-        Step(
-            "counts",
-            cache_key(
-                "counts", FORMAT, variant.backend, cores.emulated_core(target), ready.folder.name,
-                plugin.library.name, digest_file_or_folder(folder / file),
-                digest_file_or_folder(folder / EVIDENCE),
-            ),
-            Counts,
-            functools.partial(
-                _count_job_of_estimate_stage, folder, variant, file, (target, ready, plugin, root)
-            ),
-            failed=_not_counted_in_estimate_stage,
-        )
-        for variant, file in chosen
-    ]  # fmt: skip
-    results: list[Counts | None] = cached_steps(run, cache, "estimate", steps)
-    pairs = zip(chosen, results, strict=True)
-    return {variant.name: counts for (variant, _), counts in pairs if counts is not None}
-
-
-def _count_job_of_estimate_stage(
-    folder: Path, variant: Variant, file: str, rest: tuple[Target, ArmTools, Plugin, Path], _: object
-) -> Job:
-    return Job(
-        f"counting {variant.name}",
-        count_artifact_in_estimate_stage,
-        (folder / file, variant, folder / EVIDENCE, *rest),
-        cost_s=30.0,
-        read_only=True,
-        scratch=True,
-        seconds=SECONDS,
-    )
-
-
-def _not_counted_in_estimate_stage(error: Exception) -> None:
-    """Leave an artifact without counts: its emulation says why it does not run."""
 
 
 def run_estimate_stage(
@@ -266,10 +167,10 @@ def run_estimate_stage_of_export(
     """Add estimates to an export's rows; count only where the programs are prepared already."""
     if not is_estimate_stage_wanted(context.request.estimate, context.target):
         return tuple(rows)
-    tools = tools_for_estimate_stage(default_cache_root()) if context.request.verify else None
+    tools = count_stage.tools_for_count_stage(default_cache_root()) if context.request.verify else None
     files = [(item.variant, item.file) for item in built if item.file]
     counts = (
-        count_artifacts_in_estimate_stage(
+        count_stage.run_count_stage(
             context.folders.out, files, context.target, tools, context.run, context.cache
         )
         if tools
@@ -310,7 +211,7 @@ def run_estimate_stage_for_command(
     for row in report.artifacts:
         if row.file and digest_file_or_folder(file_inside(out, row.file)) != row.sha256:
             raise VerificationError(f"{row.file} is not the file that was exported.", code="EM-CHANGED")
-    tools = tools_for_estimate_stage(default_cache_root()) if (out / EVIDENCE).is_file() else None
+    tools = count_stage.tools_for_count_stage(default_cache_root()) if (out / EVIDENCE).is_file() else None
     counts: Mapping[str, Counts] = {}
     if tools:
         allowed = job_rights.job_rights_to_verify(out, tools[0].folder)
@@ -320,7 +221,7 @@ def run_estimate_stage_for_command(
             WorkerPool(workers, folder / "log", allowed) as pool,
         ):
             run = functools.partial(run_with_context_observer, pool, observer or (lambda _: None))
-            counts = count_artifacts_in_estimate_stage(out, files, target, tools, run, kept)
+            counts = count_stage.run_count_stage(out, files, target, tools, run, kept)
     operators = operators_for_estimates(report.artifacts, out)
     rows = split_estimates_in_stage(
         run_estimate_stage(report.artifacts, counts, target, report.flops, operators), operators

@@ -21,7 +21,7 @@ from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError, MissingDependencyError
 from exporter.estimate import qemu_plugin
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline import audit, emulation_stage, estimate_stage
+from exporter.pipeline import audit, count_stage, emulation_stage, estimate_stage
 from exporter.records import Array, Emulation, Limits, Sample
 from exporter.report import manifest
 from exporter.verify import judge
@@ -175,7 +175,7 @@ class TestQemu:
         if command := qemu_plugin.missing_for_qemu_plugin():
             pytest.skip(f"missing: {command}")
         tools = ready, qemu_plugin.make_qemu_plugin(ready.folder)
-        monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: tools)
+        monkeypatch.setattr(count_stage, "tools_for_count_stage", lambda _: tools)
         first, second = (
             {
                 a.variant.name: a.estimates

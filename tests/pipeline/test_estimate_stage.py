@@ -21,7 +21,7 @@ from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.qemu_plugin import PACKAGES, Plugin
 from exporter.files import MANIFEST
 from exporter.formats import VARIANTS
-from exporter.pipeline import audit_claims, estimate_stage
+from exporter.pipeline import audit_claims, count_stage, estimate_stage
 from exporter.records import Report
 from exporter.report import manifest
 from tests.exports import exported
@@ -40,8 +40,8 @@ def out(tmp_path: Path) -> Path:
 def estimated(out: Path, monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, Counts] | None) -> Report:
     """Estimate with these counts; None is a machine without QEMU."""
     tools = (ArmTools(Path(), out), Plugin(Path(), Path())) if counts is not None else None
-    monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: tools)
-    monkeypatch.setattr(estimate_stage, "count_artifacts_in_estimate_stage", lambda *_: counts)
+    monkeypatch.setattr(count_stage, "tools_for_count_stage", lambda _: tools)
+    monkeypatch.setattr(count_stage, "run_count_stage", lambda *_: counts)
     return estimate_stage.run_estimate_stage_for_command(out)
 
 
@@ -88,7 +88,7 @@ def test_a_planted_wrong_count_changes_the_estimate(out: Path, monkeypatch: pyte
 def test_without_qemu_the_graph_is_used_and_it_is_said(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is there, wider and marked, and the packages are named."""
     counted = rows(estimated(out, monkeypatch, {"onnx-fp32": COUNTS}))["onnx-fp32"][0]
-    monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: None)
+    monkeypatch.setattr(count_stage, "tools_for_count_stage", lambda _: None)
     monkeypatch.setenv("PATH", str(out))
     result = CliRunner().invoke(app, ["estimate", str(out)])
     assert result.exit_code == 0, result.output
@@ -103,7 +103,7 @@ def test_without_qemu_the_graph_is_used_and_it_is_said(out: Path, monkeypatch: p
 
 def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts read the verdict beside each figure."""
-    monkeypatch.setattr(estimate_stage, "tools_for_estimate_stage", lambda _: None)
+    monkeypatch.setattr(count_stage, "tools_for_count_stage", lambda _: None)
     answer = json.loads(CliRunner().invoke(app, ["estimate", str(out), "--json"]).stdout)
     verdicts = {item["verdict"] for items in answer["artifacts"].values() for item in items}
     assert verdicts <= {"estimated within", "estimated over", "uncertain"}
