@@ -27,6 +27,14 @@ DAMPINGS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 FOLDS = 4
 """Parts that the scenes are divided into; each judges what is fitted on the others."""
 
+LEAST_PLACES = 256
+"""Layers with fewer places in all samples are not corrected. A classifier's last layer has one place for each
+sample: a fit on a dozen of them, which as few held-out ones confirm, is chance."""
+
+ROUNDING = 1e-5
+"""Share of the inputs' mean square that is always added: sums in float32 are no more accurate than that, and
+inputs that hardly vary leave no matrix that can be solved."""
+
 MOST_INPUTS = 1280
 """Layers with more inputs per output are not corrected: the work grows with the third power."""
 
@@ -82,7 +90,8 @@ def find_layer_correction(weight: Tensor, folds: Sequence[LayerMoments]) -> Laye
         weight: The layer's float weight, (groups, outputs, inputs).
         folds: The moments of the layer's inputs on some scenes each; no scene is in two.
     """
-    if len(folds) < 2 or weight.shape[2] > MOST_INPUTS:
+    places = sum(fold.places for fold in folds)
+    if len(folds) < 2 or places < LEAST_PLACES or weight.shape[2] > MOST_INPUTS:
         return None
     weight = weight.double()
     pairs = [(_sum_of_layer_moments([*folds[:k], *folds[k + 1 :]]), folds[k]) for k in range(len(folds))]
@@ -112,8 +121,9 @@ def _fitted_layer_correction(weight: Tensor, moments: LayerMoments, damping: flo
         products = moments.products - moments.total @ mean.transpose(1, 2)
         right = weight @ (moments.lost_products - moments.lost @ mean.transpose(1, 2))
         diagonal = products.diagonal(dim1=1, dim2=2)
-        share = diagonal.mean(1, keepdim=True)
-        diagonal += damping * share + (share <= 0)  # inputs that never change: any number does
+        square = moments.products.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        share = diagonal.mean(1, keepdim=True).clamp(min=0)
+        diagonal += damping * share + ROUNDING * square + (square <= 0)  # inputs of zeros: any number does
         change = torch.cholesky_solve(right.transpose(1, 2), torch.linalg.cholesky(products)).transpose(1, 2)
     return LayerCorrection(change, weight @ lost - change @ mean)
 

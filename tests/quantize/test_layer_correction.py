@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,6 +74,34 @@ def sum_of(lack: dict[int, Tensor]) -> Tensor:
 def test_fewer_than_two_scenes_confirm_nothing(count: int) -> None:
     """A layer stays as it is where no other scene can judge."""
     assert layer_correction.find_layer_correction(weight(), folds()[:count]) is None
+
+
+HARDLY_VARYING: dict[str, Callable[[Tensor], Tensor]] = {
+    "a large offset": lambda x: 300 + 1e-5 * x,
+    "a constant": lambda x: torch.full_like(x, 7.0),
+    "zeros": torch.zeros_like,
+    "one channel varies, far from zero": lambda x: (
+        torch.cat([x[:, :1], torch.full_like(x[:, 1:], 50.0)], 1) + 100
+    ),
+    "two equal channels": lambda x: torch.cat([x[:, :1]] * INPUTS, 1),
+    "tiny values": lambda x: 1e-12 * x,
+}
+
+
+@pytest.mark.parametrize("name", HARDLY_VARYING)
+def test_inputs_that_hardly_vary_leave_weights_finite(name: str) -> None:
+    """Sums of such inputs are no more accurate than float32: no matrix of them can be solved as it is."""
+    scenes = [HARDLY_VARYING[name](exact(seed)) for seed in range(4)]
+    moments = [LayerMoments.of_columns(x + 0.01 * rounded(seed), x) for seed, x in enumerate(scenes)]
+    correction = layer_correction.find_layer_correction(weight(), moments)
+    assert correction is None or all(change.isfinite().all() for change in correction)
+
+
+def test_a_dozen_places_correct_nothing() -> None:
+    """As few held-out places confirm by chance: a classifier's last layer has one for each sample."""
+    lack = random(3, GROUPS, INPUTS, 1)
+    few = [LayerMoments.of_columns(exact(seed)[..., :3] - lack, exact(seed)[..., :3]) for seed in range(4)]
+    assert layer_correction.find_layer_correction(weight(), few) is None
 
 
 @pytest.mark.parametrize("scenes", [(0, 0, 0, 0), (0, 1, 0, 1), (7, 3, 3, 5, 9, 11, 3), tuple(range(20))])
