@@ -297,15 +297,17 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     net.load_state_dict(torch.load(weights / "mobilenet_v2-b0353104.pth", weights_only=True))
     images = _photo_crops()
     example = (torch.from_numpy(images[0][0]),)
-    quantized = int8_recipe.quantize_by_int8_recipe(torch.export.export(net, example), images[:4])
+    one_scene = [0] * 4  # crops of one photo
+    program = torch.export.export(net, example)
+    quantized = int8_recipe.quantize_by_int8_recipe(program, images[:4], one_scene)
     model = Captured(net, quantized.program(), "", example, (), ())
     emission = executorch.emit(model, VARIANTS["int8"], tmp_path)
     structure = executorch.structure(emission.path, VARIANTS["int8"])
     assert structure.quantized_weight_fraction == 1.0
     assert sum(structure.weight_elements.values()) == sum(p.numel() for p in net.parameters() if p.dim() >= 2)
     assert structure.delegated_fraction == 1.0
-    program = pte.read_pte_program(emission.path.read_bytes()).program
-    graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(program.execution_plan[0], program))
+    file = pte.read_pte_program(emission.path.read_bytes()).program
+    graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(file.execution_plan[0], file))
     assert sum(graph.work.macs for graph in graphs) == 300_774_272
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)
     expected, actual = int8_recipe_runner(quantized.module)(images[4])[0], run(images[4])[0]
