@@ -24,14 +24,12 @@ from torch import Tensor
 DAMPINGS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """Shares of the mean diagonal that are added to it, in order of trial; infinite corrects the bias alone."""
 
-BIAS_ALONE = DAMPINGS[:1]
-
 FOLDS = 4
 """Parts that the scenes are divided into; each judges what is fitted on the others."""
 
 LEAST_PLACES = 256
-"""Layers with fewer places in all samples keep their weights; only the bias is corrected. A classifier's
-last layer has one place for each sample: a dozen held-out ones confirm weights by chance."""
+"""Layers with fewer places in all samples are not corrected. A classifier's last layer has one place for each
+sample: a dozen held-out ones confirm by chance."""
 
 ROUNDING = 1e-5
 """Share of the inputs' mean square that is always added: sums in float32 are no more accurate than that, and
@@ -92,13 +90,13 @@ def find_layer_correction(weight: Tensor, folds: Sequence[LayerMoments]) -> Laye
         weight: The layer's float weight, (groups, outputs, inputs).
         folds: The moments of the layer's inputs on some scenes each; no scene is in two.
     """
-    if len(folds) < 2 or weight.shape[2] > MOST_INPUTS:
+    places = sum(fold.places for fold in folds)
+    if len(folds) < 2 or places < LEAST_PLACES or weight.shape[2] > MOST_INPUTS:
         return None
-    dampings = DAMPINGS if sum(fold.places for fold in folds) >= LEAST_PLACES else BIAS_ALONE
     weight = weight.double()
     pairs = [(_sum_of_layer_moments([*folds[:k], *folds[k + 1 :]]), folds[k]) for k in range(len(folds))]
     chosen, least, before = None, 0.0, math.inf
-    for damping in dampings:
+    for damping in DAMPINGS:
         error = sum(
             _error_of_layer_correction(weight, held_out, _fitted_layer_correction(weight, fitted, damping))
             for fitted, held_out in pairs

@@ -97,14 +97,11 @@ def test_inputs_that_hardly_vary_leave_weights_finite(name: str) -> None:
     assert correction is None or all(change.isfinite().all() for change in correction)
 
 
-def test_a_dozen_places_correct_the_bias_alone() -> None:
-    """As few held-out places confirm weights by chance: a classifier's last layer has one for each sample."""
+def test_a_dozen_places_correct_nothing() -> None:
+    """As few held-out places confirm by chance: a classifier's last layer has one for each sample."""
     few = [exact(seed)[..., :3] for seed in range(4)]
     moments = [LayerMoments.of_columns(0.9 * x - 1, x) for x in few]
-    correction = layer_correction.find_layer_correction(weight(), moments)
-    assert correction is not None
-    assert not correction.weight.any()
-    assert correction.bias.any()
+    assert layer_correction.find_layer_correction(weight(), moments) is None
 
 
 @pytest.mark.parametrize("scenes", [(0, 0, 0, 0), (0, 1, 0, 1), (7, 3, 3, 5, 9, 11, 3), tuple(range(20))])
