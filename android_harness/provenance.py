@@ -38,7 +38,7 @@ def latency_with_provenance(
 
     Args:
         session: The raw evidence.
-        figures: `stats.latency_stats(session)`.
+        figures: `latency_stats.latency_stats(session)`.
         check: The comparison of the session's outputs.
         budget_ms: The budget of a measured latency.
     """

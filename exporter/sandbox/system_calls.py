@@ -15,7 +15,7 @@ def system_call(number: int, *arguments: object) -> int:
 
 
 def prctl_system_call(operation: int, *arguments: object) -> int:
-    """Make the system call `prctl_system_call`; missing arguments are zero."""
+    """Make the system call `prctl`; missing arguments are zero."""
     words = [a if isinstance(a, bytes) else ctypes.c_ulong(int(str(a))) for a in arguments]
     words += [ctypes.c_ulong(0)] * (4 - len(words))
     return int(_libc.prctl(operation, *words))

@@ -22,7 +22,7 @@ from exporter.records import Array
 
 EXPECTED = (
     "a .jsonl, .csv or .tsv with `file` (a photo or .npy beside it) and `text` or `tokens` in each row, or "
-    "an .npz with `join_sequence_labels` [samples, most] of token numbers, -1 after the end"
+    "an .npz with `labels` [samples, most] of token numbers, -1 after the end"
 )
 TOKENS_FILE = "tokens.txt"
 SPACE = "<space>"
@@ -100,8 +100,8 @@ def join_sequence_labels(sequences: Sequence[Sequence[int]], model: Model) -> li
 
 
 def sequence_labels_from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
-    """Read `join_sequence_labels` [samples, most]: token numbers, -1 after the end."""
+    """Read `labels` [samples, most]: token numbers, -1 after the end."""
     rows = arrays.get("labels")
     if rows is None or rows.ndim != 2 or rows.dtype.kind not in "iu":
-        raise ValueError("it holds no whole numbers `join_sequence_labels` [samples, most]")
+        raise ValueError("it holds no whole numbers `labels` [samples, most]")
     return join_sequence_labels([[int(token) for token in row if token >= 0] for row in rows], model)

@@ -283,6 +283,16 @@ def test_arrays_hold_labels_of_every_task(name: str, tmp_path: Path) -> None:
         assert found.truths[0]["classes"].tolist() == [1]
 
 
+@pytest.mark.parametrize("name", [name for name in ARRAYS if name != "boxes"])
+def test_the_error_names_the_array_that_is_read(name: str, tmp_path: Path) -> None:
+    """A file with the array that the messages ask for is taken; here it has another name."""
+    task, outputs, _ = ARRAYS[name]
+    path = arrays(tmp_path / "x.npz", truth=np.zeros(4))
+    with pytest.raises(CalibrationError) as raised:
+        find(path, outputs, task)
+    assert "`labels` [samples" in raised.value.message
+
+
 def test_labels_are_part_of_the_digest(tmp_path: Path) -> None:
     """Other labels of the same photos are another evaluation."""
     first = find(arrays(tmp_path / "a.npz", labels=np.ones((4, 2))), PAIR)

@@ -21,12 +21,12 @@ def mil_list_made(call: Call) -> list[Any]:
 
 
 def mil_list_length(call: Call) -> Array:
-    """Compute `mil_list_length`."""
+    """Compute `list_length`."""
     return np.asarray(len(_mil_list_of(call)), np.int32)
 
 
 def mil_list_read(call: Call) -> Array:
-    """Compute `mil_list_read`."""
+    """Compute `list_read`."""
     return _mil_list_place(call, call.integer("index"))
 
 
