@@ -23,9 +23,10 @@ from exporter.pipeline.stage_results import BuildResult
 from exporter.pipeline.verify_stage import verify_stage_programs
 from exporter.pipeline.workers.jobs import Job
 from exporter.records import Array, Emulation, Limits, Sample, Variant
-from exporter.verify import compare_outputs, judge, reference_io, simulation_io
+from exporter.verify import compare_outputs, judge, reference_io
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.simulation_io import Simulation
+from exporter.verify.standard import read_programs_of_standard
 
 SAMPLES = 2
 """The first verification samples, which are run: an emulated call takes seconds."""
@@ -99,15 +100,9 @@ def _programs_on_emulated_samples(
     folder: Path, variant: Variant
 ) -> tuple[Lowering | None, Simulation | None]:
     """Return what the quantised program, and the precision's simulation, give on the samples that are run."""
-    of_program, simulated = verify_stage_programs(folder, variant)
-    lowering = reference_io.load_reference_io_lowering(of_program) if of_program.exists() else None
-    if lowering:
-        first = reference_io.first_reference_io_rows(lowering.outputs, SAMPLES)
-        lowering = replace(lowering, outputs=first, edges={})
-    if not simulated.exists():
-        return lowering, None
-    simulation = simulation_io.load_simulation(simulated)
-    return lowering, replace(simulation_io.first_of_simulation(simulation, SAMPLES), edges={})
+    of_program, simulated = (p if p.exists() else None for p in verify_stage_programs(folder, variant))
+    lowering, simulation = read_programs_of_standard(of_program, simulated, SAMPLES)
+    return lowering and replace(lowering, edges={}), simulation and replace(simulation, edges={})
 
 
 def _finite_in_emulation_stage(value: float) -> float | None:

@@ -100,18 +100,11 @@ def _standard_of_verify_stage(
     samples: int | None,
 ) -> Standard:
     """Read what an artifact is judged by: all verification samples, or as many as its stand-in runs."""
-    from exporter.verify import reference_io, simulation_io
-    from exporter.verify.standard import Standard
+    from exporter.verify import reference_io
+    from exporter.verify.standard import Standard, read_programs_of_standard
 
-    evidence = reference_io.load_reference_io(evidence_path)
-    lowering = reference_io.load_reference_io_lowering(lowering_path) if lowering_path else None
-    simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
-    if samples is not None:
-        evidence = reference_io.first_of_reference_io(evidence, samples)
-        lowering = lowering and replace(
-            lowering, outputs=reference_io.first_reference_io_rows(lowering.outputs, samples)
-        )
-        simulation = simulation and simulation_io.first_of_simulation(simulation, samples)
+    evidence = reference_io.first_of_reference_io(reference_io.load_reference_io(evidence_path), samples)
+    lowering, simulation = read_programs_of_standard(lowering_path, simulation_path, samples)
     return Standard(
         evidence, expected.outputs, expected.limits, lowering, simulation, expected.labels, expected.task
     )

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from exporter.records import (
     Executor,
@@ -19,8 +20,15 @@ from exporter.records import (
 )
 from exporter.verify.contract import check_outputs_by_contract
 from exporter.verify.judge import judge_artifact
-from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks, stack_like_reference_io
-from exporter.verify.simulation_io import Simulation
+from exporter.verify.reference_io import (
+    Lowering,
+    ReferenceIO,
+    Stacks,
+    first_reference_io_rows,
+    load_reference_io_lowering,
+    stack_like_reference_io,
+)
+from exporter.verify.simulation_io import Simulation, first_of_simulation, load_simulation
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +55,24 @@ class StackedCalls:
     edges: Stacks = ()
     problem: str = ""
     """Why they cannot be compared with the model's."""
+
+
+def read_programs_of_standard(
+    lowering_path: Path | None, simulation_path: Path | None, samples: int | None
+) -> tuple[Lowering | None, Simulation | None]:
+    """Read what the quantised program, and the precision's simulation, give on the first samples.
+
+    Args:
+        lowering_path: Where the program's outputs are; None where there are none.
+        simulation_path: Where the simulation's are; None where there are none.
+        samples: How many samples; None for all.
+    """
+    lowering = load_reference_io_lowering(lowering_path) if lowering_path else None
+    simulation = load_simulation(simulation_path) if simulation_path else None
+    return (
+        lowering and replace(lowering, outputs=first_reference_io_rows(lowering.outputs, samples)),
+        simulation and first_of_simulation(simulation, samples),
+    )
 
 
 def judge_by_standard(
