@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NoReturn, TypeVar
 
 from android_harness import faults, logcat, parse, runner_results, trace
 from android_harness.errors import DeviceError, Disconnected
+from android_harness.launch_files import (
+    PreparedDevice,
+    fetch_launch_json,
+    fetch_launch_outputs,
+    send_launch_job,
+)
 from android_harness.protocol import NANOSECONDS, Job, Result, Timed
-from android_harness.push import DeviceFiles, run_for_push
+from android_harness.push import run_for_push
 from android_harness.records import (
     Backend,
-    BenchConfig,
     BenchTask,
     Completed,
     Device,
@@ -30,7 +33,6 @@ T = TypeVar("T")
 MAX_REPEATS = 2
 REPEATS = 3
 """How often a launch computes its first sample once more: results that change cannot be verified."""
-HASH_S = 60.0
 LOAD_S = 60.0
 """Time for loading, the first call, the warm-up and the outputs, in addition to the timed calls."""
 CANARY_CALLS = 30
@@ -50,19 +52,6 @@ rm -f "$1"
 
 class DeviceLost(Disconnected):
     """The device did not come back, so that nothing else can be done on it."""
-
-
-@dataclass(frozen=True)
-class PreparedDevice:
-    """A device with everything in place for a launch."""
-
-    device: Device
-    files: DeviceFiles
-    config: BenchConfig
-    watch: tuple[str, ...]
-    """The sysfs files that the runner reads between chunks of calls."""
-    folder: Path
-    """A local folder for temporary files."""
 
 
 def repeated_for_launch(device: Device, action: Callable[[], T]) -> T:
@@ -117,7 +106,7 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
             )
         outputs, repeatable = repeated_for_launch(
             prepared.device,
-            lambda: _fetch_launch_outputs(prepared, task, result, base, _launch_repeats(task)),
+            lambda: fetch_launch_outputs(prepared, task, result, base, _launch_repeats(task)),
         )
     finally:
         with contextlib.suppress(DeviceError):
@@ -142,12 +131,12 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
     device = prepared.device
     if device.run("test", "-e", f"{base}/result.json").exit_code == 0:  # it ended while disconnected
         return runner_results.read_runner_result(
-            _fetch_launch_json(prepared, f"{base}/result.json"), task
+            fetch_launch_json(prepared, f"{base}/result.json"), task
         ), int((prepared.config.max_seconds + LOAD_S) * NANOSECONDS)
     run_for_push(device, "rm", "-rf", base)
     run_for_push(device, "mkdir", "-p", f"{base}/outputs")
     job = _launch_job(prepared, task, base, _launch_repeats(task))
-    _send_launch_job(prepared, job.model_dump_json(), f"{base}/job.json")
+    send_launch_job(prepared, job.model_dump_json(), f"{base}/job.json")
     program = prepared.files.programs[task.backend]
     start_ns = time.monotonic_ns()
     completed = _start_launch(
@@ -157,7 +146,7 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
     if completed.exit_code:
         _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
     return runner_results.read_runner_result(
-        _fetch_launch_json(prepared, f"{base}/result.json"), task
+        fetch_launch_json(prepared, f"{base}/result.json"), task
     ), elapsed_ns
 
 
@@ -169,12 +158,12 @@ def _launched_once(
     device, base = prepared.device, f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
     try:
         run_for_push(device, "mkdir", "-p", f"{base}/outputs")
-        _send_launch_job(prepared, _launch_job(prepared, task, base).model_dump_json(), f"{base}/job.json")
+        send_launch_job(prepared, _launch_job(prepared, task, base).model_dump_json(), f"{base}/job.json")
         program = prepared.files.programs[task.backend]
         completed = _start_launch(device, seconds, program, mode, f"{base}/job.json")
         if completed.exit_code:
             _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
-        yield _fetch_launch_json(prepared, f"{base}/result.json"), base
+        yield fetch_launch_json(prepared, f"{base}/result.json"), base
     finally:
         with contextlib.suppress(DeviceError):
             device.run("rm", "-rf", base)
@@ -201,7 +190,7 @@ def launch_on_edges(prepared: PreparedDevice, task: BenchTask) -> tuple[Sample, 
     given = replace(prepared, files=replace(prepared.files, samples=inputs))
     with _launched_once(given, edges, "outputs", LOAD_S) as (raw, base):
         result = runner_results.read_untimed_runner_result(raw, edges)
-        outputs, _ = _fetch_launch_outputs(given, edges, result, base, repeats=0)
+        outputs, _ = fetch_launch_outputs(given, edges, result, base, repeats=0)
         return outputs
 
 
@@ -264,7 +253,7 @@ def _explain_failed_launch(
 ) -> NoReturn:
     """Raise the reason why the runner failed, in its own words if it left a result."""
     with contextlib.suppress(runner_results.NoResult):
-        failure = runner_results.read_failure_runner_result(_fetch_launch_json(prepared, result))
+        failure = runner_results.read_failure_runner_result(fetch_launch_json(prepared, result))
         raise DeviceError(
             f"{task.name}: {failure.kind}: {runner_results.plain_runner_result_text(failure.reason)}"
         )
@@ -280,82 +269,6 @@ def _explain_failed_launch(
         else f"{task.name}: the runner ended with exit code {completed.exit_code}: {message}",
         f"{hint} {kept}".strip(),
     )
-
-
-def _send_launch_job(prepared: PreparedDevice, text: str, target: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=prepared.folder, encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        prepared.device.push(Path(file.name), target)
-
-
-def _fetch_launch_json(prepared: PreparedDevice, source: str) -> bytes:
-    """Fetch a JSON file that the runner wrote.
-
-    Raises:
-        results.NoResult: There is none, or it is too large.
-    """
-    (size,) = _launch_output_sizes(prepared.device, source)
-    if size > runner_results.MAX_RESULT_BYTES:
-        raise runner_results.NoResult(
-            f"The runner's result has {size} bytes, more than {runner_results.MAX_RESULT_BYTES}."
-        )
-    return _pull_launch_file(prepared, source)
-
-
-def _pull_launch_file(prepared: PreparedDevice, source: str) -> bytes:
-    with _temporary_launch_file(prepared.folder) as target:
-        prepared.device.pull(source, target)
-        return target.read_bytes()
-
-
-@contextlib.contextmanager
-def _temporary_launch_file(folder: Path) -> Iterator[Path]:
-    path = folder / secrets.token_hex(8)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _launch_output_sizes(device: Device, *paths: str) -> list[int]:
-    completed = device.run("stat", "-c", "%s", *paths)
-    sizes = [parse.parse_integer(line) for line in completed.stdout.splitlines()]
-    known = [size for size in sizes if size is not None]
-    if completed.exit_code or len(known) != len(paths):
-        raise runner_results.NoResult("The runner left no result.")
-    return known
-
-
-def _fetch_launch_outputs(
-    prepared: PreparedDevice, task: BenchTask, result: Result, base: str, repeats: int
-) -> tuple[tuple[Sample, ...], bool]:
-    """Return the outputs of the task's samples, and whether the first sample gave the same each time."""
-    runner_results.check_runner_result_outputs(result, task, f"{base}/outputs", repeats)
-    samples = result.outputs[: len(task.samples)]
-    tensors = [tensor for sample in samples for tensor in sample]
-    sizes = dict(zip(tensors, _launch_output_sizes(prepared.device, *(t.file for t in tensors)), strict=True))
-    for tensor, size in sizes.items():
-        if size != runner_results.expected_runner_result_bytes(tensor):
-            raise DeviceError(f"{task.name}: {tensor.file} has {size} bytes, which does not fit its shape.")
-    outputs = tuple(
-        tuple(
-            runner_results.runner_result_to_array(tensor, _pull_launch_file(prepared, tensor.file))
-            for tensor in sample
-        )
-        for sample in samples
-    )
-    first = (samples[0], *result.outputs[len(samples) :])
-    return outputs, len({_launch_digests(prepared.device, [t.file for t in sample]) for sample in first}) == 1
-
-
-def _launch_digests(device: Device, paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the digests of files of the device, which are too many to be fetched."""
-    completed = device.run("sha256sum", *paths, timeout_s=HASH_S)
-    digests = tuple(line.split()[0].lstrip("\\") for line in completed.stdout.splitlines() if line.strip())
-    if completed.exit_code or len(digests) != len(paths):
-        raise DeviceError(f"{device.serial}: the runner's outputs could not be hashed.")
-    return digests
 
 
 def launch_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
@@ -374,6 +287,6 @@ def launch_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]
     if completed.exit_code:
         message = runner_results.plain_runner_result_text(completed.stderr.strip()) or "no error output"
         raise DeviceError(f"{device.serial}: the runner's canary failed ({completed.exit_code}): {message}")
-    durations = runner_results.read_canary_runner_result(_fetch_launch_json(prepared, path), CANARY_CALLS)
+    durations = runner_results.read_canary_runner_result(fetch_launch_json(prepared, path), CANARY_CALLS)
     device.run("rm", "-f", path)
     return durations

@@ -14,7 +14,6 @@ from android_harness import identity as identities
 from android_harness.errors import DeviceError, Disconnected, HarnessError
 from android_harness.launch import (
     DeviceLost,
-    PreparedDevice,
     cores_for_launch,
     launch_canary,
     launch_on_edges,
@@ -22,6 +21,7 @@ from android_harness.launch import (
     repeated_for_launch,
     run_launch,
 )
+from android_harness.launch_files import PreparedDevice
 from android_harness.push import Program, push_files, runners_to_push
 from android_harness.records import (
     Backend,

@@ -24,7 +24,8 @@ from android_harness import (
 )
 from android_harness.errors import DeviceError
 from android_harness.host import HostDevice
-from android_harness.launch import PreparedDevice, run_launch
+from android_harness.launch import run_launch
+from android_harness.launch_files import PreparedDevice
 from android_harness.push import Program
 from android_harness.records import BenchConfig, Completed
 from tests.harness import sessions
