@@ -12,12 +12,17 @@ from torch import nn
 from exporter.capture import rounding_errors
 from exporter.capture.calls import call_runner, copy_module_for_calls, first_line_of_call_error
 from exporter.capture.epsilons import program_epsilons
+from exporter.capture.reference_floor import (
+    MAX_FLOOR,
+    bound_reference_floor,
+    note_on_reference_floor,
+    reference_floor,
+)
 from exporter.capture.resting_activations import outputs_of_resting_activations
 from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
 from exporter.capture.sigmoids import outputs_of_sigmoids
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
-from exporter.verify.compare_outputs import compare_max_error
 from exporter.verify.infinite import without_infinite
 from exporter.verify.reference_io import (
     ReferenceIO,
@@ -27,13 +32,6 @@ from exporter.verify.reference_io import (
     reference_io_shapes,
     stack_reference_io,
 )
-
-MAX_FLOOR = 1e-3
-"""The largest error of eager float32 that an artifact's limit may be derived from.
-
-A network whose float32 is further from its float64 than this is ill-conditioned, or jumps: its floor would
-excuse nearly any artifact.
-"""
 
 
 def run_float64_reference(
@@ -82,10 +80,10 @@ def run_float64_reference(
         for each in (expected, actual, edge_outputs, edge_actual)
     )
     sigmoids = outputs_of_sigmoids(captured.program)
-    floor = _float64_reference_floor(expected, actual, sigmoids)
+    floor = reference_floor(expected, actual, sigmoids)
     rounded = _float64_reference_floors_of_rounding(single, usable, edge_outputs)
     edge_floors = [
-        max(_float64_reference_floor([y], [a], sigmoids), anew)
+        max(reference_floor([y], [a], sigmoids), anew)
         for y, a, anew in zip(edge_outputs, edge_actual, rounded, strict=True)
     ]
     nudged, edge_nudged = (
@@ -97,12 +95,10 @@ def run_float64_reference(
         edge_inputs=stack_reference_io(usable) if usable else _empty_float64_reference(samples[0]),
         edge_reference=stack_reference_io(edge_outputs) if usable else _empty_float64_reference(expected[0]),
         edge_names=tuple(edge_expected),
-        floor=_bound_float64_reference_floor(floor),
-        edge_floor=_bound_float64_reference_floor(
-            max((f for f in edge_floors if math.isfinite(f)), default=0.0)
-        ),
+        floor=bound_reference_floor(floor),
+        edge_floor=bound_reference_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
         reference_dtype="float64" if exact.widen else "float32",
-        edge_floors=tuple(_bound_float64_reference_floor(floor) for floor in edge_floors),
+        edge_floors=tuple(bound_reference_floor(floor) for floor in edge_floors),
         eager_errors=_float64_reference_with_sigmoid_errors(
             rounding_errors.rounding_errors(expected, actual, nudged), sigmoids
         ),
@@ -117,7 +113,7 @@ def run_float64_reference(
         epsilons=program_epsilons(captured.program),
         scenes=_scenes_of_float64_reference(samples, all_samples, scenes),
     )
-    return evidence, (*reason, *unequal, *refused, *_float64_reference_floor_note(floor))
+    return evidence, (*reason, *unequal, *refused, *note_on_reference_floor(floor))
 
 
 def _scenes_of_float64_reference(
@@ -232,10 +228,7 @@ def _float64_reference_floors_of_rounding(
     errors = [0.0] * len(edges)
     for outputs in single.sequences([rounding_errors.round_anew(sample) for sample in edges])[:1]:
         for index, (y, a) in enumerate(zip(expected, outputs, strict=True)):
-            if (
-                _same_float64_reference_sizes(y, a)
-                and (error := _float64_reference_floor([y], [a])) <= MAX_FLOOR
-            ):
+            if _same_float64_reference_sizes(y, a) and (error := reference_floor([y], [a])) <= MAX_FLOOR:
                 errors[index] = error
     return errors
 
@@ -255,11 +248,7 @@ def _unusable_float64_reference(expected: Sample, actual: Sample) -> str:
     settled = (without_infinite(expected, expected), without_infinite(expected, actual))
     if any(o.dtype.kind in "fc" and not np.isfinite(o).all() for outputs in settled for o in outputs):
         return "on it the model itself fails (it gives NaN or Inf)"
-    floor = (
-        _float64_reference_floor([expected], [actual])
-        if _same_float64_reference_sizes(expected, actual)
-        else 0.0
-    )
+    floor = reference_floor([expected], [actual]) if _same_float64_reference_sizes(expected, actual) else 0.0
     if floor > MAX_FLOOR:  # a norm of nothing divides rounding by rounding
         distance = f"float32 is {floor:.1e} of the output's scale away from float64"
         return f"on it the model itself fails ({distance})"
@@ -328,40 +317,3 @@ def _float64_reference_with_sigmoid_errors(errors: Stacks, sigmoids: Sequence[bo
         return errors
     floats = zip(errors, sigmoids, strict=True)
     return tuple(np.maximum(e, SIGMOID_ERROR) if s and e.dtype.kind == "f" else e for e, s in floats)
-
-
-def _float64_reference_floor(
-    expected: Sequence[Sample], actual: Sequence[Sample], sigmoids: Sequence[bool] = ()
-) -> float:
-    """Return float32's largest error as a share of its output's scale.
-
-    Args:
-        expected: The outputs of the reference.
-        actual: Those of eager float32.
-        sigmoids: Per output, whether it holds what a sigmoid gives; empty where that is not known.
-    """
-    reference, single = stack_reference_io(expected), stack_reference_io(actual)
-    stacks = zip(without_infinite(reference, reference), without_infinite(reference, single), strict=True)
-    pairs = [(y, a) for y, a in stacks if y.dtype.kind in "fc"]
-    if not all(np.isfinite(array).all() for pair in pairs for array in pair):
-        return math.inf
-    small = [
-        min(SIGMOID_ERROR / float(np.abs(y).max(initial=SIGMOID_ERROR)), MAX_FLOOR)
-        for y, sigmoid in zip(reference, sigmoids, strict=False)
-        if sigmoid and y.dtype.kind == "f"
-    ]
-    return max((*(compare_max_error(y, a) for y, a in pairs), *small), default=0.0)
-
-
-def _bound_float64_reference_floor(floor: float) -> float:
-    """Return the floor, at most `MAX_FLOOR`. A reference with NaN has none; a gate refuses what it judges."""
-    return min(floor, MAX_FLOOR) if math.isfinite(floor) else MAX_FLOOR
-
-
-def _float64_reference_floor_note(floor: float) -> tuple[str, ...]:
-    if floor <= MAX_FLOOR:
-        return ()
-    return (
-        f"Eager float32 itself is {floor:.1e} of the output's scale away from float64: the network is "
-        f"ill-conditioned, or jumps. Limits are derived from {MAX_FLOOR:g} at most.",
-    )

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import calls, captured_program
-from exporter.capture.float64_reference import MAX_FLOOR, run_float64_reference
+from exporter.capture.float64_reference import run_float64_reference
+from exporter.capture.reference_floor import MAX_FLOOR
 from exporter.errors import CaptureError
 from exporter.records import Captured, Model, Sample, TensorSpec
 from tests import nets

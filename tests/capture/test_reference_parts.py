@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from exporter.capture import float64_reference
+from exporter.capture import float64_reference, reference_floor
 from exporter.capture.digest import UnknownValueError, _Digest
 from exporter.errors import CaptureError
 from exporter.records import Sample, TensorSpec
@@ -28,17 +28,15 @@ def test_the_floor_is_the_worst_float_outputs() -> None:
     """Errors are shares of the largest value; whole numbers do not count, and nothing is no error."""
     expected = [(np.array([1.0, 4.0]), np.array([1, 2])), (np.array([2.0, 2.0]), np.array([1, 2]))]
     actual = [(np.array([1.0, 4.4]), np.array([9, 9])), (np.array([2.0, 2.0]), np.array([1, 2]))]
-    assert float64_reference._float64_reference_floor(expected, actual) == pytest.approx(0.1)
-    assert float64_reference._float64_reference_floor([one(1, dtype=int)], [one(5, dtype=int)]) == 0.0
-    assert (
-        float64_reference._float64_reference_floor([one(1j, dtype=complex)], [one(-1j, dtype=complex)]) == 2.0
-    )
+    assert reference_floor.reference_floor(expected, actual) == pytest.approx(0.1)
+    assert reference_floor.reference_floor([one(1, dtype=int)], [one(5, dtype=int)]) == 0.0
+    assert reference_floor.reference_floor([one(1j, dtype=complex)], [one(-1j, dtype=complex)]) == 2.0
 
 
 @pytest.mark.parametrize(("floor", "noted"), [(1e-3, False), (1.1e-3, True), (math.inf, True)])
 def test_a_large_floor_is_noted(floor: float, noted: bool) -> None:
     """The note gives the figure."""
-    notes = float64_reference._float64_reference_floor_note(floor)
+    notes = reference_floor.note_on_reference_floor(floor)
     assert len(notes) == noted
     assert not noted or f"Eager float32 itself is {floor:.1e}" in notes[0]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo import Does
-from exporter.capture.float64_reference import MAX_FLOOR
+from exporter.capture.reference_floor import MAX_FLOOR
 from exporter.capture.sigmoids import ERROR, outputs_of_sigmoids
 from exporter.verify import reference_io
 from tests import proof
