@@ -68,6 +68,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.float64_reference",
     "exporter.capture.scripted",
     "exporter.capture.state",
+    "exporter.capture.untrained_norms",
     "exporter.formats.coreai.coreai_float16",
     "exporter.formats.coreml.interpreter.activations",
     "exporter.formats.coreml.interpreter.arrangements",

@@ -21,6 +21,7 @@ from exporter.capture.reference_floor import (
 from exporter.capture.resting_activations import outputs_of_resting_activations
 from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
 from exporter.capture.sigmoids import outputs_of_sigmoids
+from exporter.capture.untrained_norms import untrained_norm
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
 from exporter.verify.infinite import without_infinite
@@ -111,6 +112,7 @@ def run_float64_reference(
         output_names=tuple(spec.name for spec in captured.outputs),
         resting=outputs_of_resting_activations(captured.program),
         epsilons=program_epsilons(captured.program),
+        untrained_norm=single.untrained_norm(samples, stack_reference_io(expected)),
         scenes=_scenes_of_float64_reference(samples, all_samples, scenes),
     )
     return evidence, (*reason, *unequal, *refused, *note_on_reference_floor(floor))
@@ -142,6 +144,11 @@ class _ReferenceNetwork:
                 module, lambda network: call_runner(network, False, self._names), self.seed
             )
         return call_runner(module.double() if self.widen else module, self.widen, self._names)
+
+    def untrained_norm(self, samples: Sequence[Sample], outputs: Stacks) -> str:
+        """Return the name of a batch norm that never saw what reaches it; empty when none is found."""
+        module = copy_module_for_calls(self.captured.module)
+        return untrained_norm(module, lambda net: call_runner(net, False, self._names), samples, outputs)
 
     def sequence(self, samples: Sequence[Sample]) -> list[Sample]:
         """Call the network on the samples, one after the other."""

@@ -71,6 +71,8 @@ class ReferenceIO:
     (`exporter.capture.resting_activations`). Empty: not known."""
     epsilons: tuple[float, ...] | None = None
     """The program's own (`exporter.capture.epsilons`); None where it has no graph, or in older files."""
+    untrained_norm: str = ""
+    """A batch norm that never saw what reaches it (`exporter.capture.untrained_norms`); empty: none found."""
     scenes: Stacks = ()
     """One array [N]: the number of each sample's scene; empty where every sample is its own."""
 
@@ -221,6 +223,8 @@ def save_reference_io(evidence: ReferenceIO, path: Path) -> None:
     }
     if evidence.state:
         arrays["state"] = np.array(evidence.state, dtype=np.str_)
+    if evidence.untrained_norm:
+        arrays["untrained_norm"] = np.array(evidence.untrained_norm, dtype=np.str_)
     if evidence.epsilons is not None:
         arrays["epsilons"] = np.array(evidence.epsilons, dtype=np.float64)
     for group in STACKS:
@@ -248,6 +252,7 @@ def load_reference_io(path: Path) -> ReferenceIO:
             output_names=tuple(str(name) for name in contents.get("output_names", ())),
             resting=tuple(bool(rests) for rests in contents.get("resting", ())),
             epsilons=tuple(map(float, contents["epsilons"])) if "epsilons" in contents else None,
+            untrained_norm=str(contents.get("untrained_norm", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None

@@ -217,8 +217,7 @@ def test_a_program_that_amplifies_rounding_ties_allows_as_much() -> None:
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        (LOGITS * 1e-9, "randomly initialised"),
-        (np.zeros_like(LOGITS), "randomly initialised"),
+        (np.zeros_like(LOGITS), "hardly depends"),
         (np.broadcast_to(LOGITS[:1], LOGITS.shape) + 1e-9 * LOGITS, "hardly depends"),
         (np.where(LOGITS > 2, np.nan, LOGITS), "NaN"),
     ],

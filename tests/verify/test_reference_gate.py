@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from exporter.records import Array, Variant
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, judged
+from tests.verify.observed import evidence, fp16, int8, judged
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(16, 1, 10))
@@ -61,8 +63,8 @@ def test_a_tiny_output_beside_a_large_one_is_fine() -> None:
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ((LOGITS * 1e-9,), "randomly initialised"),
-        ((np.zeros((16, 1, 4)),), "randomly initialised"),
+        ((np.zeros((16, 1, 4)),), "hardly depends on its input"),
+        ((PRIORS * 1e-9,), "hardly depends on its input"),
         ((PRIORS,), "hardly depends on its input"),
         ((PRIORS, PRIORS * 2), "hardly depends on its input"),
         ((np.zeros((16, 1, 4), np.int64), PRIORS), "hardly depends on its input"),
@@ -72,6 +74,24 @@ def test_a_tiny_output_beside_a_large_one_is_fine() -> None:
 def test_an_untrained_or_broken_model_passes_nothing(reference: tuple[Array, ...], words: str) -> None:
     """Every comparison with it would hold."""
     assert words in str(judged(FP32, evidence(*reference), *reference).reason)
+
+
+def test_a_signal_that_faded_before_a_batch_norm_passes_nothing() -> None:
+    """The network looks randomly initialised: its outputs are no quantity in small units."""
+    references = replace(evidence(LOGITS * 1e-9), untrained_norm="features.3.1")
+    reason = str(judged(FP32, references, LOGITS * 1e-9).reason)
+    assert "batch norm 'features.3.1'" in reason
+    assert "randomly initialised" in reason
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-12, 1e-30])
+def test_small_units_are_judged_at_their_own_scale(scale: float) -> None:
+    """A current in amperes is as right, and as wrong, as it is in picoamperes."""
+    y = LOGITS * scale
+    assert judged(FP32, evidence(y), y.astype(np.float32)).reason is None
+    assert judged(FP32, evidence(y), y * 1.001).status == "failed"
+    assert judged(INT8, evidence(y), int8(y)).reason is None
+    assert judged(FP16, evidence(y), fp16(y)).status == "failed"  # float16 cannot hold them
 
 
 @pytest.mark.parametrize("variant", [FP32, FP16, INT8])

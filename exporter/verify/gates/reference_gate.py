@@ -8,34 +8,36 @@ from exporter.records import Array
 from exporter.verify.channels import CONSTANT_SHARE
 from exporter.verify.compare_outputs import compare_not_finite
 from exporter.verify.observation import Observation
-
-MIN_SCALE = 1e-6
-"""Below this the largest output is noise: a trained network's outputs are not (random MobileNetV2: 1e-9)."""
+from exporter.verify.reference_io import ReferenceIO
 
 
 def reference_gate(observation: Observation) -> str:
     """Fail a model whose own outputs prove nothing: NaN, constant throughout, or untrained.
 
     One output that moves with the input is enough: constants beside it are compared as constants, and what
-    hardly moves is judged against its own small variation. An untrained network moves nowhere, or is noise.
+    is small, or hardly moves, is judged against its own scale and variation. An untrained network moves
+    nowhere, or its signal fades from layer to layer.
     """
     evidence = observation.evidence
     if problem := compare_not_finite("The original model", evidence.reference):
         return problem
-    pairs = list(zip(evidence.reference, evidence.edge_reference, strict=True))
-    moving = [real for real, edge in pairs if _reference_gate_moves(real, edge)]
-    if any(real.dtype.kind not in "fc" or _reference_gate_scale(real) >= MIN_SCALE for real in moving):
-        return ""
-    scale = max((_reference_gate_scale(real) for real in evidence.reference), default=0.0)
-    if scale < MIN_SCALE:
+    if evidence.untrained_norm:
         return (
-            f"The original model's outputs are never larger than {scale:.1e}: "
-            "it looks randomly initialised, and equality would mean nothing."
+            f"The original model's outputs are never larger than {_largest_in_reference_gate(evidence):.1e}, "
+            f"and what reaches its batch norm {evidence.untrained_norm!r} is a thousand times smaller than "
+            "the statistics there: it looks randomly initialised, and equality would mean nothing."
         )
+    pairs = zip(evidence.reference, evidence.edge_reference, strict=True)
+    if any(_reference_gate_moves(real, edge) for real, edge in pairs):
+        return ""
     return (
         "The original model's output hardly depends on its input: on every input given it is the same "
         "but for rounding, and equality would mean nothing."
     )
+
+
+def _largest_in_reference_gate(evidence: ReferenceIO) -> float:
+    return max((_reference_gate_scale(real) for real in evidence.reference), default=0.0)
 
 
 def _reference_gate_moves(real: Array, edge: Array) -> bool:
