@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from exporter.cli.help_page import HelpPageCommand
+
 DEFAULT_COMMAND = "export"
 ORDER = (
     DEFAULT_COMMAND,
@@ -48,7 +50,7 @@ class Application(typer.Typer):
     def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
         def register(function: Command) -> Command:
             text = app_help_paragraphs(inspect.getdoc(function) or "")
-            return super(Application, self).command(name, help=text, **options)(function)
+            return super(Application, self).command(name, cls=HelpPageCommand, help=text, **options)(function)
 
         return register
 
