@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from unittest import mock
 
@@ -14,7 +16,9 @@ from exporter.pipeline.workers import pool
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C, which a shell has its background jobs and their children ignore; be patient."""
+    """Compute on one core; take Ctrl-C, which a shell has its background jobs ignore; be patient."""
+    # Threads of several test processes on few cores spin for each other: four times the CPU time of int8.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("EXPORT_MOBILE_ESTIMATE", "0")  # a test that wants estimates asks for them
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,6 +48,24 @@ def audits_share_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         shared.return_value.__enter__.return_value = workers
         with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
             yield
+
+
+MODULES_OF_A_FRAMEWORK = 100
+"""Importing so many modules makes enough objects that garbage collection is to be spared them."""
+_frozen_modules = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Take imported frameworks and collected tests out of garbage collection, as workers do.
+
+    Lowering makes so many objects that they would be walked again and again.
+    """
+    global _frozen_modules
+    if len(sys.modules) >= _frozen_modules + MODULES_OF_A_FRAMEWORK:
+        gc.collect()
+        gc.freeze()
+        _frozen_modules = len(sys.modules)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
