@@ -76,6 +76,8 @@ class Mutant:
     file: str
     name: str
     outcome: int | None
+    equivalent: bool = False
+    """Whether the rule of `is_equivalent` says that no input can tell it from the original."""
 
     @property
     def killed(self) -> bool:
@@ -95,7 +97,9 @@ def main() -> None:
         population = [m for m in mutants(folder) if arguments.text or not is_text(folder, m)]
         chosen = sample(population, arguments.sample, arguments.seed)
         outcomes = tested(folder, chosen, arguments.minutes, arguments.budget)
-        results = [replace(m, outcome=outcomes.get(m.name)) for m in chosen]
+        results = [
+            replace(m, outcome=outcomes.get(m.name), equivalent=is_equivalent(folder, m)) for m in chosen
+        ]
         print(f"{len(outcomes)} tested, {len(chosen)} drawn from {len(population)}, seed {arguments.seed}")
         print(report(results))
         for mutant in results:
@@ -181,9 +185,11 @@ def tested(folder: Path, chosen: Sequence[Mutant], minutes: float, budget: float
 def tests_by_mutant(folder: Path, chosen: Sequence[Mutant]) -> dict[str, list[str]]:
     """Return the tests that execute a line which a mutant changes; those that call it where no line is noted.
 
-    No line is noted of a default argument, which Python evaluates when the module is imported.
+    No line is noted of a default argument, which Python evaluates when the module is imported, and none of
+    code that runs under a trace function of its own: mutmut's notes have those that call the function.
     """
     record = json.loads((folder / "mutants" / LINES).read_text())
+    callers = json.loads((folder / "mutants" / STATS).read_text())["tests_by_mangled_function_name"]
     tests = {}
     for mutant in chosen:
         by_line = record.get(mutant.file, {})
@@ -192,6 +198,7 @@ def tests_by_mutant(folder: Path, chosen: Sequence[Mutant]) -> dict[str, list[st
         near: set[str] = set()
         for lines in (changed_lines(folder, mutant), body):
             near = near or {test for line in lines for test in by_line.get(str(line), ())}
+        near = near or set(callers.get(mutant.name.partition("__mutmut_")[0], ()))
         tests[mutant.name] = sorted(near)
     return tests
 
@@ -253,6 +260,22 @@ def sample(population: Sequence[Mutant], size: int, seed: int) -> list[Mutant]:
         by_file[mutant.file].append(mutant)
     shares = {file: max(1, round(size * len(own) / len(population))) for file, own in by_file.items()}
     return [m for file, own in by_file.items() for m in generator.sample(own, shares[file])]
+
+
+class _WithoutTags(ast.NodeTransformer):
+    """Replaces the tags with which the digest tells kinds of values apart (`_text("slice", …)`) by None."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        tagged = isinstance(node.func, ast.Attribute) and node.func.attr == "_text" and node.args
+        if tagged and isinstance(node.args[0], ast.Constant):
+            node.args[0] = ast.Constant(None)
+        return self.generic_visit(node)
+
+
+def is_equivalent(folder: Path, mutant: Mutant) -> bool:
+    """Tell whether a mutant only renames a tag of the digest: every key of a kind changes alike."""
+    before, after = (_WithoutTags().visit(ast.parse(ast.unparse(node))) for node in _pair(folder, mutant))
+    return mutant.file.endswith("digest.py") and ast.dump(before) == ast.dump(after)
 
 
 class _WithoutProse(ast.NodeTransformer):
@@ -328,14 +351,21 @@ def change(folder: Path, mutant: Mutant) -> str:
 
 
 def report(chosen: Iterable[Mutant]) -> str:
-    """Return a table: mutants, killed and survived per file, and the share killed with its 95 % interval."""
+    """Return a table: mutants, killed and survived per file, and the share killed with its 95 % interval.
+
+    The last line is the same without the mutants that are equivalent by rule.
+    """
     by_file: dict[str, list[Mutant]] = defaultdict(list)
     for mutant in chosen:
         by_file[mutant.file].append(mutant)
     rows = [_row(file, own) for file, own in sorted(by_file.items())]
-    total = _row("all", [mutant for own in by_file.values() for mutant in own])
+    everything = [mutant for own in by_file.values() for mutant in own]
+    totals = [
+        _row("all", everything),
+        _row("all but equivalent ones", [mutant for mutant in everything if not mutant.equivalent]),
+    ]
     head = f"{'file':48} {'mutants':>8} {'killed':>7} {'survived':>9}   share (95 %)"
-    return "\n".join([head, *rows, total])
+    return "\n".join([head, *rows, *totals])
 
 
 def _row(file: str, own: Sequence[Mutant]) -> str:

@@ -36,6 +36,10 @@ CHANGES = [
 """What each mutant changes, and the lines of the statement that holds the change."""
 
 
+CALLERS = {"room.module.x_f": ["t::caller"]}
+"""mutmut's note of the tests that call the function."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Write the mutants of a function as mutmut does, and which tests execute which lines."""
@@ -47,6 +51,9 @@ def folder(tmp_path: Path) -> Path:
     (path.parent / "module.py.meta").write_text(json.dumps({"exit_code_by_key": names}))
     tests = {"3": ["t::both", "t::inner"], "4": ["t::inner"], "5": ["t::inner"], "6": ["t::both", "t::inner"]}
     (tmp_path / "mutants" / LINES).write_text(json.dumps({FILE: tests | {"7": ["t::both"]}}))
+    (tmp_path / "mutants" / mutation.STATS).write_text(
+        json.dumps({"tests_by_mangled_function_name": CALLERS})
+    )
     return tmp_path
 
 
@@ -61,6 +68,34 @@ def test_a_mutant_is_given_the_tests_that_reach_it(folder: Path) -> None:
     near = mutation.tests_by_mutant(folder, list(mutation.mutants(folder)))
     inner, both = ["t::inner"], ["t::both", "t::inner"]
     assert list(near.values()) == [both, inner, inner, ["t::both"], both, both, inner]
+
+
+def test_code_that_no_line_is_noted_of_is_given_the_tests_that_call_it(folder: Path) -> None:
+    """Code under a trace function of its own is executed, though coverage cannot see it."""
+    (folder / "mutants" / LINES).write_text("{}")
+    near = mutation.tests_by_mutant(folder, list(mutation.mutants(folder)))
+    assert list(near.values()) == [["t::caller"]] * len(CHANGES)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "equivalent"),
+    [
+        ("digest.py", ('"slice", a', '"XXsliceXX", a'), True),
+        ("digest.py", ('"slice", a', "None, a"), True),
+        ("digest.py", ('"slice", a', '"slice", None'), False),
+        ("digest.py", ('add("x"', 'add("y"'), False),
+        ("other.py", ('"slice", a', '"XXsliceXX", a'), False),
+    ],
+)
+def test_only_another_tag_of_the_digest_is_equivalent(
+    tmp_path: Path, file: str, change: tuple[str, str], equivalent: bool
+) -> None:
+    """A tag under another name changes all keys of a kind; what is hashed under it counts."""
+    source = 'def x_f__mutmut_orig(self, a):\n    self._text("slice", a)\n    self.add("x", a)\n'
+    (tmp_path / "mutants").mkdir()
+    mutant = source.replace("_orig", "_1").replace(*change)
+    (tmp_path / "mutants" / file).write_text(f"{source}\n\n{mutant}")
+    assert mutation.is_equivalent(tmp_path, mutation.Mutant(file, "x_f__mutmut_1", 0)) is equivalent
 
 
 def test_prose_and_strict_are_no_mutants(folder: Path) -> None:
@@ -83,3 +118,7 @@ def test_the_report_counts_what_was_tested() -> None:
     outcomes = [1, 36, 0, 33, None]
     report = mutation.report([mutation.Mutant("a.py", str(i), code) for i, code in enumerate(outcomes)])
     assert re.search(r"^all +4 +2 +2 +50\.0% \(", report, re.MULTILINE)
+    tag = mutation.Mutant("a.py", "tag", 0, equivalent=True)
+    report = mutation.report([tag, mutation.Mutant("a.py", "0", 1)])
+    assert re.search(r"^all +2 +1 +1 +50\.0% \(", report, re.MULTILINE)
+    assert re.search(r"^all but equivalent ones +1 +1 +0 +100\.0% \(", report, re.MULTILINE)
