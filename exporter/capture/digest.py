@@ -2,6 +2,8 @@
 
 The walk follows the graph and not its printed code, because printed code leaves out nested graphs,
 attributes and constants. A value that the walk does not know makes the digest empty: nothing is cached then.
+The same holds for code of the user's own that a graph only names, a custom operator's for one: it can be
+edited without a change of the name.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import io
 import operator
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -32,6 +36,17 @@ PLAIN = (
     torch.memory_format,
     torch.Size,
 )
+OPERATOR_LIBRARIES = frozenset(
+    {"aten", "prim", "prims", "quantized", "quantized_decomposed", "torchvision", "torchao", "executorch"}
+)
+"""Libraries of operators whose code is in an installed package: the cache's keys have their versions."""
+CODE_PACKAGES = frozenset({"torch", "torchvision", "torchao", "executorch", *sys.stdlib_module_names})
+"""Packages whose functions and classes are known by their names, for the same reason."""
+
+
+SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+INPUTS = (Tensor, *SYMBOLS, *PLAIN)
+"""What a graph notes of an input: its type and sizes, or a number."""
 
 
 class UnknownValueError(Exception):
@@ -48,11 +63,8 @@ def digest_program(program: torch.export.ExportedProgram | None) -> str:
         return ""
     total = _Digest()
     try:
-        total.add("graph", program.graph_module)
-        total.add("signature", str(program.graph_signature))
-        total.add("ranges", str(program.range_constraints))
-        total.add("state", dict(program.state_dict))
-        total.add("constants", dict(program.constants))
+        total.add(program.graph_module, str(program.graph_signature), str(program.range_constraints))
+        total.add(str(program.call_spec), dict(program.state_dict), dict(program.constants))
     except UnknownValueError:
         return ""
     return total.hexdigest()
@@ -83,7 +95,7 @@ class _Digest:
 
     def _add(self, value: Any) -> None:
         if isinstance(value, Enum):
-            self._text("enum", f"{type(value).__qualname__}.{value.name}")
+            self._text("enum", f"{type(value).__module__}.{type(value).__qualname__}.{value.name}")
         elif isinstance(value, PLAIN):
             self._text(type(value).__name__, repr(value))
         elif isinstance(value, torch._subclasses.FakeTensor):  # a shape in a graph's notes, without values
@@ -94,10 +106,10 @@ class _Digest:
             self._graph(value)
         elif isinstance(value, fx.Node):
             self._text("node", value.name)
-        elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        elif isinstance(value, SYMBOLS):
             self._text("symbol", str(value))
         elif isinstance(value, torch._ops.OperatorBase):
-            self._text("operator", str(value))
+            self._operator(value)
         elif isinstance(value, torch.ScriptObject | torch.jit.ScriptModule):
             self._script(value)
         else:
@@ -115,21 +127,31 @@ class _Digest:
             self._text("sequence", str(len(value)))  # saving a graph makes tuples of some lists
             self.add(*value)
         elif isinstance(value, set | frozenset):
-            self.add("set", sorted(value, key=repr))
+            self._text("set", str(len(value)))
+            self.add(*sorted(value, key=repr))
         elif isinstance(value, slice):
-            self.add("slice", value.start, value.stop, value.step)
+            self._text("slice", "")
+            self.add(value.start, value.stop, value.step)
         elif is_dataclass(value) and not isinstance(value, type):
-            self.add(type(value).__qualname__, {f.name: getattr(value, f.name) for f in fields(value)})
+            self._text("record", f"{type(value).__module__}.{type(value).__qualname__}")
+            self.add({field.name: getattr(value, field.name) for field in fields(value)})
         elif isinstance(value, torch.nn.Module):
-            self._module(value)
-        elif callable(value) and hasattr(value, "__module__") and hasattr(value, "__qualname__"):
-            self._text("function", f"{value.__module__}.{value.__qualname__}")
+            self._text("module", _name_of_digested_code(type(value)))
+            self.add(dict(vars(value)))
         else:
-            raise UnknownValueError(type(value).__name__)
+            self._text("function", _name_of_digested_code(value))
         self._open.pop()
+
+    def _operator(self, value: torch._ops.OperatorBase) -> None:
+        library = getattr(value, "namespace", "")
+        if isinstance(value, torch._ops.OpOverload) and library not in OPERATOR_LIBRARIES:
+            raise UnknownValueError(f"the code of {value}")
+        self._text("operator", str(value))
 
     def _tensor(self, tensor: Tensor) -> None:
         plain = tensor.detach()
+        if plain.device.type != "cpu":
+            raise UnknownValueError(f"a tensor on {plain.device}")
         layout = tensor.stride() if tensor.layout == torch.strided else str(tensor.layout)
         self._text("tensor", f"{tensor.dtype} {tuple(tensor.shape)} {layout} {type(tensor).__name__}")
         if (
@@ -143,18 +165,17 @@ class _Digest:
             self._total.update(flat.view(torch.uint8).numpy().data)
 
     def _graph(self, module: fx.GraphModule) -> None:
-        """Hash every node with its arguments, and every attribute and nested graph that the nodes name."""
+        """Hash every node with its arguments, and every attribute and nested graph that the nodes name.
+
+        Reports name an operator by its place in the user's network, so that the place counts.
+        """
         for node in module.graph.nodes:
-            self.add("at", node.op, node.name, node.target, node.args, dict(node.kwargs))
-            if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor | int | float):
-                self.add(node.meta["val"])
+            self.add(node.op, node.name, node.target, node.args, dict(node.kwargs))
+            self.add([path for path, _ in node.meta.get("nn_module_stack", {}).values()])
+            if node.op == "placeholder" and isinstance(value := node.meta.get("val"), INPUTS):
+                self.add(value)
             if node.op in ("get_attr", "call_module"):
                 self.add(operator.attrgetter(str(node.target))(module))
-
-    def _module(self, module: torch.nn.Module) -> None:
-        self.add(f"{type(module).__module__}.{type(module).__qualname__}", dict(module.state_dict()))
-        self.add({name: value for name, value in vars(module).items() if not name.startswith("_")})
-        self.add(dict(module.named_children()))
 
     def _script(self, value: Any) -> None:
         buffer = io.BytesIO()
@@ -173,3 +194,18 @@ class _Digest:
         except Exception as error:
             raise UnknownValueError(str(error)) from error
         self._text("pickle", buffer.getvalue())
+
+
+def _name_of_digested_code(value: Any) -> str:
+    """Return the full name of a function or a class of an installed package.
+
+    Raises:
+        UnknownValueError: It is the user's own, a closure, or bound to an object: its name does not say what
+            it does.
+    """
+    module, name = (getattr(value, attribute, None) for attribute in ("__module__", "__qualname__"))
+    owner = getattr(value, "__self__", None)
+    known = isinstance(module, str) and module.partition(".")[0] in CODE_PACKAGES
+    if not (known and name and "<" not in name and isinstance(owner, ModuleType | None)):
+        raise UnknownValueError(f"{name or type(value).__name__} of {module}")
+    return f"{module}.{name}"

@@ -337,6 +337,7 @@ def _build_stage_key_of_artifact(context: Context, source: Source, variant: Vari
         facts.inputs,
         facts.outputs,
         request.torchscript,
+        request.dynamic,
         (request.about, facts.labels, facts.preprocessing, facts.image),
         data,
     )

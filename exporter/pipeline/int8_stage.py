@@ -85,7 +85,12 @@ def int8_stage_key(context: Context, source: Source) -> str:
     """Return the cache key of what follows from the program; empty when there is none."""
     facts = source.facts
     return (
-        cache.cache_key(cache.cache_toolchain_key(), facts.digest, int8_stage_data_digest(context, source))
+        cache.cache_key(
+            cache.cache_toolchain_key(),
+            facts.digest,
+            context.request.dynamic,
+            int8_stage_data_digest(context, source),
+        )
         if facts.digest
         else ""
     )
@@ -100,6 +105,7 @@ def int8_stage_data_digest(context: Context, source: Source) -> str:
         context.request.choosing,
         source.facts.preprocessing,
         source.facts.image,
+        source.facts.inputs,  # their names and types say what synthetic values mean
     )
 
 

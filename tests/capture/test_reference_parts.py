@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -185,6 +186,18 @@ FIRST, SECOND = symbols()
 SPECTRUM = torch.full((2,), 1j)
 QUANTIZED = [torch.quantize_per_tensor(torch.ones(2), step, 0, torch.quint8) for step in (0.1, 0.2)]
 SCRIPT, OTHER_SCRIPT = (torch.jit.script(nn.LeakyReLU(slope)) for slope in (0.1, 0.2))
+
+
+def holding(name: str, value: float) -> nn.Module:
+    """Make a module with a tensor that its state_dict does not have."""
+    module = nn.Module()
+    if name == "buffer":
+        module.register_buffer(name, torch.full((1,), value), persistent=False)
+    else:
+        setattr(module, name, value)
+    return module
+
+
 VALUES: Sequence[tuple[Any, Any, bool]] = [
     (Way.NEAR, Way.NEAR, True),
     (Way.NEAR, Way.FAR, False),
@@ -246,6 +259,10 @@ VALUES: Sequence[tuple[Any, Any, bool]] = [
     (nn.ReLU(), nn.Tanh(), False),
     (nn.Sequential(nn.ReLU()), nn.Sequential(nn.Tanh()), False),
     (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), False),
+    (holding("buffer", 1.0), holding("buffer", 2.0), False),
+    (holding("_private", 1.0), holding("_private", 2.0), False),
+    (holding("_private", 1.0), holding("_private", 1.0), True),
+    (nn.Sequential(nn.ReLU()).eval(), nn.Sequential(nn.ReLU()), False),
 ]  # fmt: skip
 
 
@@ -262,6 +279,46 @@ def test_values_that_differ_have_other_digests(number: int) -> None:
         total.add("value", value)
         digests.append(total.hexdigest())
     assert (digests[0] == digests[1]) is equal
+
+
+def hooked() -> nn.Module:
+    """Make a module whose hook changes what it computes."""
+    module = nn.ReLU()
+    module.register_forward_hook(lambda *_: torch.zeros(1))
+    return module
+
+
+class Own:
+    """A class of the user's own."""
+
+    def method(self) -> None:
+        """Do what the object says."""
+
+
+def own_function() -> None:
+    """Do what the user's file says."""
+
+
+UNKNOWN: Mapping[str, Any] = {
+    "an object": Own(),
+    "a class of the user's": Own,
+    "a function of the user's": own_function,
+    "a closure of torch's": torch.library.register_fake("tests_of_digest::none"),
+    "a bound method": Own().method,
+    "a bound method of torch's": nn.ReLU().forward,
+    "a partial": functools.partial(torch.add, 1),
+    "a generator": torch.Generator(),
+    "a tensor without values": torch.empty(2, device="meta"),
+    "a module with a hook": hooked(),
+    "an array": np.zeros(2),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_a_name_does_not_say_has_no_digest(name: str) -> None:
+    """Code of the user's own can be edited, and an object can hold anything."""
+    with pytest.raises(UnknownValueError):
+        _Digest().add({"value": [UNKNOWN[name]]})
 
 
 def test_values_follow_one_another() -> None:
