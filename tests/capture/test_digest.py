@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -193,10 +193,12 @@ class Recurring(nn.Module):
         self.values = {**values, **edited}
         self.register_buffer("table", torch.arange(6.0), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        from torch._higher_order_ops.map import map as map_rows
+    table: Tensor
 
-        values = self.values
+    def forward(self, x: Tensor) -> Tensor:
+        from torch._higher_order_ops.map import map as map_of_torch
+
+        values, map_rows, while_loop = self.values, cast("Any", map_of_torch), cast("Any", torch.while_loop)
 
         def body(row: Tensor) -> Tensor:
             def near(t: Tensor) -> Tensor:
@@ -211,7 +213,7 @@ class Recurring(nn.Module):
             return i + 1, y * self.table[values["start"] :].mean() + values["step"]
 
         rows = map_rows(body, x)
-        return torch.while_loop(lambda i, y: i < values["limit"], step, (torch.tensor(0), rows))[1]  # type: ignore[no-any-return]
+        return while_loop(lambda i, y: i < values["limit"], step, (torch.tensor(0), rows))[1]  # type: ignore[no-any-return]
 
 
 class Options(nn.Module):
@@ -247,7 +249,7 @@ def changed_value(value: Any) -> Iterator[Any]:
     if isinstance(value, tuple | list):
         for place, item in enumerate(value):
             for other in changed_value(item):
-                yield type(value)([*value[:place], other, *value[place + 1 :]])  # type: ignore[call-arg]
+                yield type(value)([*value[:place], other, *value[place + 1 :]])
     elif isinstance(value, slice):
         for name in ("start", "stop", "step"):
             bounds = {"start": value.start, "stop": value.stop, "step": value.step}
