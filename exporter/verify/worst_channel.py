@@ -85,7 +85,7 @@ def worst_channel(
     limit = _worst_channel_db(signal, error) + place.excess_db
     figure = WorstChannel(
         output=output,
-        channel=_worst_channel_expression(output, channels, index, reference[channels.output]),
+        channel=worst_channel_expression(output, channels, index, reference[channels.output]),
         label=labels[index] if len(labels) == channels.error.size > 1 else "",
         sqnr_db=_worst_channel_db(signal, error),
         limit_db=max(-BOUND_DB, min(BOUND_DB, limit)),
@@ -135,7 +135,7 @@ def _worst_channel_db(signal: float, noise: float) -> float:
     return max(-BOUND_DB, min(BOUND_DB, 10 * math.log10(signal / noise)))
 
 
-def _worst_channel_expression(output: str, channels: Channels, index: int, reference: Array) -> str:
+def worst_channel_expression(output: str, channels: Channels, index: int, reference: Array) -> str:
     """Write a channel as NumPy indexes it: "boxes[..., 4]", "boxes[:, 4, :]"; complex parts by name."""
     axes = reference.ndim - 1
     if channels.axis == -1:

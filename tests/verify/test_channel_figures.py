@@ -133,7 +133,7 @@ def test_a_channel_is_written_as_numpy_indexes_it(shape: tuple[int, ...], axis: 
     flat = np.zeros((2, *shape[1:])) + np.arange(2).reshape(2, *[1] * (len(shape) - 1))
     own = next(iter(measure_channels((flat,), (flat,), ())))
     own = Channels(**{**own.__dict__, "axis": axis})
-    assert worst_channel._worst_channel_expression("y", own, 2, y) == name
+    assert worst_channel.worst_channel_expression("y", own, 2, y) == name
 
 
 def test_complex_parts_have_names() -> None:

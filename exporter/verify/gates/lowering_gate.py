@@ -1,4 +1,4 @@
-"""A quantised artifact must compute what its quantised program computes."""
+"""A quantised artifact must compute what its quantised program computes, as a whole and in every channel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from exporter.records import Limits, Variant
 from exporter.verify.compare_outputs import compare_sqnr_db
 from exporter.verify.discrete import are_all_discrete
 from exporter.verify.observation import Observation
+from exporter.verify.program_channels import ROUNDING_MARGIN_DB, program_channel_fault
 from exporter.verify.reference_io import Lowering, ReferenceIO
-
-ROUNDING_MARGIN_DB = 3.0
-"""How much further than its program's own rounding noise an artifact may be: half the energy again."""
-
 
 ROUNDS_IN_INTEGERS = frozenset({"htp"})
 """Backends, without their generation, that round every activation in integers of their own.
@@ -22,6 +19,9 @@ amplify that as they do the program's own rounding. So the errors of the two are
 independent."""
 INDEPENDENT = 2.0
 """Energy of the difference of two independent errors, as a multiple of one's."""
+
+
+LOWERING_FAULT = "a fault of the lowering, not of the quantisation."
 
 
 def lowering_gate_limit(lowering: Lowering, limits: Limits, variant: Variant, evidence: ReferenceIO) -> float:
@@ -44,7 +44,10 @@ def lowering_gate_rounds_in_integers(variant: Variant) -> bool:
 
 
 def lowering_gate(observation: Observation) -> str:
-    """Fail a quantised artifact that differs from its own quantised program."""
+    """Fail a quantised artifact that differs from its own quantised program, or a channel of which does.
+
+    Of a backend that rounds in integers of its own, the whole is judged alone.
+    """
     comparison = observation.against_program
     if comparison is None:
         return ""
@@ -53,11 +56,14 @@ def lowering_gate(observation: Observation) -> str:
         return ""
     if comparison.problem:
         return comparison.problem
+    otherwise = lowering_gate_rounds_in_integers(observation.variant)
+    channel = "" if otherwise else program_channel_fault(observation)
     expected = observation.limits["lowering_min_sqnr_db"]
     if comparison.sqnr_db >= expected:
-        return ""
+        return f"Its {channel}: {LOWERING_FAULT}" if channel else ""
     worst = observation.worst_channel
+    channel = worst.fault if worst and worst.fault else f"Its {channel}." if channel else ""
     return (
-        f"It differs from its own quantised program ({comparison.sqnr_db:.1f} dB, expected {expected:.1f}):"
-        f" a fault of the lowering, not of the quantisation. {worst.fault if worst else ''}"
+        f"It differs from its own quantised program ({comparison.sqnr_db:.1f} dB, expected {expected:.1f}): "
+        f"{LOWERING_FAULT} {channel}"
     ).rstrip()
