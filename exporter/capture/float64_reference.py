@@ -18,10 +18,15 @@ from exporter.capture.reference_floor import (
     note_on_reference_floor,
     reference_floor,
 )
+from exporter.capture.reference_network import (
+    ReferenceNetwork,
+    single_reference_network,
+    widest_reference_network,
+)
 from exporter.capture.resting_activations import outputs_of_resting_activations
+from exporter.capture.sigmoid_trials import errors_of_sigmoid_trial
 from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
 from exporter.capture.sigmoids import outputs_of_sigmoids
-from exporter.capture.untrained_norms import untrained_norm
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
 from exporter.verify.infinite import without_infinite
@@ -59,8 +64,8 @@ def run_float64_reference(
     Raises:
         CaptureError: The model does not run on a sample.
     """
-    exact, reason = _widest_float64_reference(captured, samples)
-    single = _ReferenceNetwork(captured, widen=False)
+    exact, reason = widest_reference_network(captured, samples)
+    single = single_reference_network(captured, exact, samples)
     whole, whole_single = exact.sequence(samples), single.sequence(samples)
     edge_expected, edge_actual, refused = _float64_reference_on_edges(exact, single, edges)
     _check_float64_reference_ranks(captured, [*whole, *edge_expected.values()])
@@ -101,7 +106,9 @@ def run_float64_reference(
         reference_dtype="float64" if exact.widen else "float32",
         edge_floors=tuple(bound_reference_floor(floor) for floor in edge_floors),
         eager_errors=_float64_reference_with_sigmoid_errors(
-            rounding_errors.rounding_errors(expected, actual, nudged), sigmoids
+            rounding_errors.rounding_errors(expected, actual, nudged),
+            sigmoids,
+            errors_of_sigmoid_trial(captured.program, exact, samples, expected),
         ),
         edge_unstable=rounding_errors.rounding_errors(edge_outputs, edge_actual, edge_nudged)
         if usable
@@ -129,71 +136,18 @@ def _scenes_of_float64_reference(
     return (np.array([scene for sample, scene in pairs if id(sample) in left], np.int64),)
 
 
-class _ReferenceNetwork:
-    """The captured network, which can start sequences of calls."""
-
-    def __init__(self, captured: Captured, widen: bool, seed: int | None = None) -> None:
-        self.captured, self.widen, self.seed = captured, widen, seed
-        self._names = [spec.name for spec in captured.inputs]
-
-    def start(self) -> Runner:
-        """Return a runner that starts with the checkpoint's state."""
-        module = copy_module_for_calls(self.captured.module)
-        if self.seed is not None:
-            return rounding_errors.rounding_errors_runner(
-                module, lambda network: call_runner(network, False, self._names), self.seed
-            )
-        return call_runner(module.double() if self.widen else module, self.widen, self._names)
-
-    def untrained_norm(self, samples: Sequence[Sample], outputs: Stacks) -> str:
-        """Return the name of a batch norm that never saw what reaches it; empty when none is found."""
-        module = copy_module_for_calls(self.captured.module)
-        return untrained_norm(module, lambda net: call_runner(net, False, self._names), samples, outputs)
-
-    def sequence(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Call the network on the samples, one after the other."""
-        run = self.start()
-        return [run(sample) for sample in samples]
-
-    def sequences(self, samples: Sequence[Sample]) -> list[list[Sample]]:
-        """Do the same; return nothing where the network refuses a changed sample."""
-        with contextlib.suppress(Exception):  # the model's own code may raise anything
-            return [self.sequence(samples)]
-        return []
-
-
-def _float64_reference_size_trials(captured: Captured, outputs: Sequence[Sample]) -> list[_ReferenceNetwork]:
+def _float64_reference_size_trials(captured: Captured, outputs: Sequence[Sample]) -> list[ReferenceNetwork]:
     """Return networks with other roundings, where the size of an output depends on the data."""
     if not captured.variable and not reference_io_shapes(outputs):
         return []
-    return [
-        _ReferenceNetwork(captured, widen=False, seed=seed) for seed in range(rounding_errors.SIZE_TRIALS)
-    ]
-
-
-def _widest_float64_reference(
-    captured: Captured, samples: Sequence[Sample]
-) -> tuple[_ReferenceNetwork, tuple[str, ...]]:
-    """Return the network in float64; in float32, with a note, where its code insists on float32."""
-    network = _ReferenceNetwork(captured, widen=True)
-    try:
-        run = network.start()
-        outputs = [output for sample in samples for output in run(sample)]
-        narrow = any(o.dtype.name in ("float32", "complex64") for o in outputs)
-        reason = "its output stays float32" if narrow else ""
-    except (CaptureError, TypeError, RuntimeError) as error:
-        reason = first_line_of_call_error(error.__cause__ or error)
-    if not reason:
-        return network, ()
-    note = f"The reference is eager float32, not float64: the model does not run in float64 ({reason})."
-    return _ReferenceNetwork(captured, widen=False), (note,)
+    return [ReferenceNetwork(captured, widen=False, seed=seed) for seed in range(rounding_errors.SIZE_TRIALS)]
 
 
 def _float64_reference_on_edges(
-    exact: _ReferenceNetwork,
-    single: _ReferenceNetwork,
+    exact: ReferenceNetwork,
+    single: ReferenceNetwork,
     edges: Mapping[str, Sample],
-    trials: Sequence[_ReferenceNetwork] = (),
+    trials: Sequence[ReferenceNetwork] = (),
 ) -> tuple[dict[str, Sample], list[Sample], tuple[str, ...]]:
     """Return the outputs on the edge inputs in float64 and float32, and a note on each omitted edge."""
     left = dict(edges)
@@ -224,7 +178,7 @@ def _float64_reference_on_edges(
 
 
 def _float64_reference_floors_of_rounding(
-    single: _ReferenceNetwork, edges: Sequence[Sample], expected: Sequence[Sample]
+    single: ReferenceNetwork, edges: Sequence[Sample], expected: Sequence[Sample]
 ) -> list[float]:
     """Return, for each edge input, float32's largest error where every value of the input is rounded anew.
 
@@ -318,9 +272,18 @@ def _run_nudged_float64_references(
     )
 
 
-def _float64_reference_with_sigmoid_errors(errors: Stacks, sigmoids: Sequence[bool]) -> Stacks:
-    """Let values of a sigmoid have the error with which a runtime may compute it."""
-    if not any(sigmoids):
-        return errors
-    floats = zip(errors, sigmoids, strict=True)
-    return tuple(np.maximum(e, SIGMOID_ERROR) if s and e.dtype.kind == "f" else e for e, s in floats)
+def _float64_reference_with_sigmoid_errors(
+    errors: Stacks, sigmoids: Sequence[bool], computed: Stacks
+) -> Stacks:
+    """Let values of a sigmoid, and those computed from one, have the error of a runtime's sigmoid.
+
+    Args:
+        errors: Eager float32's, per output.
+        sigmoids: Whether an output holds what a sigmoid gives; empty where that is not known.
+        computed: What changed sigmoids make of each output; empty where there is none.
+    """
+    held = zip(errors, sigmoids or (False,) * len(errors), strict=True)
+    own = [np.maximum(e, SIGMOID_ERROR) if s and e.dtype.kind == "f" else e for e, s in held]
+    if not computed:
+        return tuple(own)
+    return tuple(np.maximum(e, c) if e.dtype.kind == "f" else e for e, c in zip(own, computed, strict=True))

@@ -19,6 +19,8 @@ NUDGE = 1e-6
 """Relative change of weights and inputs: about ten roundings of float32, as in another runtime's sums."""
 HALF_STEP = 2.0**-24
 """Half a step of float32, relative: one rounding."""
+STEP = 2.0**-23
+"""A step of float32, relative: rounding anew."""
 TRIALS = 2
 SIZE_TRIALS = 5
 """Trials of an output's size: one score at a threshold is as often above it as below."""
@@ -89,18 +91,21 @@ def _run_nudged_rounding_errors_once(
 
 
 def rounding_errors_runner(
-    module: torch.nn.Module, runner: Callable[[torch.nn.Module], Runner], seed: int
+    module: torch.nn.Module,
+    runner: Callable[[torch.nn.Module], Runner],
+    seed: int,
+    size: float = NUDGE,
 ) -> Runner:
-    """Return a runner of a network whose weights, and the inputs it is given, are changed by `NUDGE`."""
+    """Return a runner of a network whose weights and given inputs are changed by a share `size`."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():
-                tensor.mul_(1 + NUDGE * torch.randn(tensor.shape, generator=generator))
+                tensor.mul_(1 + size * torch.randn(tensor.shape, generator=generator))
     run, random = runner(module), np.random.default_rng(seed)
-    return lambda sample: run(tuple(_nudge_for_rounding_errors(array, random) for array in sample))
+    return lambda sample: run(tuple(_nudge_for_rounding_errors(array, random, size) for array in sample))
 
 
 def round_anew(sample: Sample) -> Sample:

@@ -193,14 +193,48 @@ class ReturnsFloat32(InsistsOnFloat32):
         return self.layer(x).float()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("net", [InsistsOnFloat32(), ReturnsFloat32()], ids=["inside", "at the end"])
-def test_a_model_that_insists_on_float32_is_judged_by_float32_and_says_so(net: nn.Module) -> None:
-    """A reference that only looks like float64 would hide its own rounding."""
+class HoldsFloat32(InsistsOnFloat32):
+    """A tensor that is no buffer stays float32 when the network is widened; it keeps a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixed = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x) @ self.mixed
+        return y + torch.arange(3, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("net", [InsistsOnFloat32(), ReturnsFloat32(), HoldsFloat32()])
+def test_a_cast_to_float32_does_not_narrow_the_reference(net: nn.Module) -> None:
+    """Casts, constants and types that insist on float32 are widened, so that float32's error is measured."""
+    inputs = [example((1, 4))]
+    captured = captured_program.capture_program(model(net, (1, 4)), inputs[0])
+    evidence, notes = run_float64_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
+    assert (evidence.reference_dtype, notes) == ("float64", ())
+    assert evidence.reference[0].dtype == np.float64
+    with torch.no_grad():
+        actual = net(torch.from_numpy(inputs[0][0])).numpy()
+    assert 0 < np.abs(evidence.reference[0][0] - actual).max() < 1e-6
+    assert evidence.floor > 0
+
+
+class RefusesFloat64(InsistsOnFloat32):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float64:
+            raise TypeError("float32 expected")
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("net", [RefusesFloat64()])
+def test_a_model_that_refuses_float64_is_judged_by_float32_and_says_so(net: nn.Module) -> None:
+    """A reference that only looks like float64 hides its own rounding, which is measured by rounding anew."""
     inputs = [example((1, 4))]
     captured = captured_program.capture_program(model(net, (1, 4)), inputs[0])
     evidence, notes = run_float64_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
     assert evidence.reference_dtype == "float32"
-    assert evidence.floor == 0
+    assert 1e-9 < evidence.floor < 1e-6
+    assert evidence.eager_errors[0].max() > 0
     assert "not float64" in notes[0]
     with torch.no_grad():
         np.testing.assert_array_equal(evidence.reference[0][0], net(torch.from_numpy(inputs[0][0])).numpy())

@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from exporter.capture import float64_reference, reference_floor
 from exporter.capture.digest import UnknownValueError, _Digest
+from exporter.capture.reference_network import ReferenceNetwork
 from exporter.errors import CaptureError
 from exporter.records import Sample, TensorSpec
 
@@ -149,7 +150,7 @@ class Above(nn.Module):
 def test_an_edge_whose_size_rounding_decides_is_left_out() -> None:
     """Values at the limit itself are above it in some roundings; the clear edge input stays."""
     captured: Any = SimpleNamespace(module=Above(), inputs=(TensorSpec("x", (1, 8)),), variable=("y",))
-    exact, single = (float64_reference._ReferenceNetwork(captured, widen) for widen in (True, False))
+    exact, single = (ReferenceNetwork(captured, widen) for widen in (True, False))
     edges = {
         "at the limit": (np.full((1, 8), 0.5, np.float32),),
         "clear": (np.arange(8, dtype=np.float32)[None],),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.zoo import Does
 from exporter.capture.reference_floor import MAX_FLOOR
 from exporter.capture.sigmoids import ERROR, outputs_of_sigmoids
+from exporter.formats import FORMATS, VARIANTS
 from exporter.verify import reference_io
 from tests import proof
 
@@ -98,3 +99,34 @@ def test_small_scores_have_that_error_on_edge_inputs_too(tmp_path: Path) -> None
     assert evidence.floor == MAX_FLOOR
     assert len(evidence.edge_floors) > 2
     assert set(evidence.edge_floors) == {MAX_FLOOR}
+
+
+class AlmostClosed(nn.Module):
+    """Its gate hands on a few millionths of a state, beside a unit that it hands on whole."""
+
+    def __init__(self, wrong: float = 1.0) -> None:
+        super().__init__()
+        self.wrong = wrong
+        self.register_buffer("open", torch.tensor([20.0, -11.0, -12.0, -13.0]))
+
+    open: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept: Tensor = torch.nn.functional.softsign(x) * (self.open + x / 8).sigmoid()
+        return torch.cat([kept[:, :1], kept[:, 1:] * self.wrong], 1)
+
+
+def test_a_gate_that_is_nearly_closed_may_be_as_inexact_as_a_sigmoid(tmp_path: Path) -> None:
+    """Its units have the sigmoid's absolute error; one that is off by more fails by name."""
+    random = np.random.default_rng(0)
+    rows = [(random.normal(size=(1, 4)).astype(np.float32),) for _ in range(16)]
+    captured = proof.capture(AlmostClosed(), rows, tmp_path)
+    errors = reference_io.load_reference_io(tmp_path / proof.EVIDENCE).eager_errors[0].ravel()
+    assert errors[1:].min() > ERROR / 20
+    assert errors.max() < 2 * ERROR
+    assert proof.prove(captured, "onnx-fp32", tmp_path).reason is None
+    other = tmp_path / "other"
+    other.mkdir()
+    wrong = proof.capture(AlmostClosed(1.5), rows, other)
+    path = FORMATS["onnx"].emit(wrong, VARIANTS["onnx-fp32"], tmp_path).path
+    assert "logits[..., 1]" in str(proof.judge(captured, path, "onnx-fp32").reason)
