@@ -24,6 +24,7 @@ from exporter.capture.reference_network import (
     widest_reference_network,
 )
 from exporter.capture.resting_activations import outputs_of_resting_activations
+from exporter.capture.rounded_outputs import outputs_of_rounded_quantities
 from exporter.capture.sigmoid_trials import errors_of_sigmoid_trial
 from exporter.capture.sigmoids import ERROR as SIGMOID_ERROR
 from exporter.capture.sigmoids import outputs_of_sigmoids
@@ -118,6 +119,7 @@ def run_float64_reference(
         state=captured.state,
         output_names=tuple(spec.name for spec in captured.outputs),
         resting=outputs_of_resting_activations(captured.program),
+        rounded=outputs_of_rounded_quantities(captured.program),
         epsilons=program_epsilons(captured.program),
         untrained_norm=single.untrained_norm(samples, stack_reference_io(expected)),
         scenes=_scenes_of_float64_reference(samples, all_samples, scenes),

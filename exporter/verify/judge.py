@@ -37,6 +37,13 @@ from exporter.verify.infinite import (
 )
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
+from exporter.verify.rounded_quantities import (
+    are_rounded_quantities,
+    evidence_of_rounded_quantities,
+    floats_of_rounded_quantities,
+    lowering_of_rounded_quantities,
+    simulation_of_rounded_quantities,
+)
 from exporter.verify.simulation_io import Simulation
 from exporter.verify.tasks import measure_task
 from exporter.verify.tasks.measured_outputs import MeasuredOutputs
@@ -104,6 +111,12 @@ def judge_artifact(
     program = program and lowering_without_infinite(evidence, program)
     simulation = simulation and simulation_without_infinite(evidence, simulation)
     evidence = evidence_without_infinite(evidence)
+    rounded = are_rounded_quantities(evidence)
+    if any(rounded) and variant.precision != "fp32":
+        evidence = evidence_of_rounded_quantities(evidence, rounded, limits)
+        outputs, edge_outputs = (floats_of_rounded_quantities(o, rounded) for o in (outputs, edge_outputs))
+        program = program and lowering_of_rounded_quantities(program, rounded)
+        simulation = simulation and simulation_of_rounded_quantities(simulation, rounded)
     tolerances = tie_widths_to_judge_by(evidence, limits, variant.precision)
     outputs = _undo_ties_to_judge(evidence.reference, outputs, tolerances)
     comparison = compare_outputs(
@@ -133,7 +146,11 @@ def judge_artifact(
         if comparison.problem
         else measure_task(
             MeasuredOutputs(
-                evidence.output_names, evidence.inputs, evidence.reference, outputs, variant.precision
+                evidence.output_names,
+                evidence.inputs,
+                floats_of_rounded_quantities(evidence.reference, rounded),
+                floats_of_rounded_quantities(outputs, rounded),
+                variant.precision,
             ),
             task,
         ),
@@ -141,6 +158,8 @@ def judge_artifact(
         on_device=on_device,
         task_named=task,
         limits=applied,
+        rounded=rounded,
+        given_limits=limits,
     )
     observation = replace(observation, limits=observation.limits | simulated.simulated_limit_db(observation))
     reason = first_judged_reason(observation)

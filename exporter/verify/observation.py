@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from exporter.records import Comparison, Executor, Precision, TaskMeasure, Variant, WorstChannel
+from exporter.records import Comparison, Executor, Limits, Precision, TaskMeasure, Variant, WorstChannel
 from exporter.verify.discrete import DiscreteOutput
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
@@ -47,10 +47,18 @@ class Observation:
     """The task that the user named; empty when the outputs alone said it."""
     limits: dict[str, float] = field(default_factory=dict)
     """The limits that hold for this artifact, resolved to figures; they are shown in the manifest."""
+    rounded: tuple[bool, ...] = ()
+    """Per output, whether it is a rounded quantity (`rounded_quantities`); integers of others are chosen."""
+    given_limits: Limits = field(default_factory=Limits)
+    """The limits of the run, which `limits` follows from."""
 
     @property
     def precision(self) -> Precision:
         return self.variant.precision
+
+    def is_rounded(self, index: int) -> bool:
+        """Tell whether an output is a rounded quantity."""
+        return index < len(self.rounded) and self.rounded[index]
 
     def output_name(self, index: int) -> str:
         return self.evidence.output_name(index)

@@ -69,6 +69,9 @@ class ReferenceIO:
     resting: tuple[bool, ...] = ()
     """Per output, whether its units rest near zero
     (`exporter.capture.resting_activations`). Empty: not known."""
+    rounded: tuple[bool, ...] = ()
+    """Per output, whether it is a quantity rounded to integers (`exporter.capture.rounded_outputs`).
+    Empty: not known."""
     epsilons: tuple[float, ...] | None = None
     """The program's own (`exporter.capture.epsilons`); None where it has no graph, or in older files."""
     untrained_norm: str = ""
@@ -220,6 +223,7 @@ def save_reference_io(evidence: ReferenceIO, path: Path) -> None:
         "edge_floors": np.array(evidence.edge_floors, dtype=np.float64),
         "output_names": np.array(evidence.output_names, dtype=np.str_),
         "resting": np.array(evidence.resting, dtype=np.bool_),
+        "rounded": np.array(evidence.rounded, dtype=np.bool_),
     }
     if evidence.state:
         arrays["state"] = np.array(evidence.state, dtype=np.str_)
@@ -251,6 +255,7 @@ def load_reference_io(path: Path) -> ReferenceIO:
             edge_floors=tuple(float(floor) for floor in contents.get("edge_floors", ())),
             output_names=tuple(str(name) for name in contents.get("output_names", ())),
             resting=tuple(bool(rests) for rests in contents.get("resting", ())),
+            rounded=tuple(bool(is_rounded) for is_rounded in contents.get("rounded", ())),
             epsilons=tuple(map(float, contents["epsilons"])) if "epsilons" in contents else None,
             untrained_norm=str(contents.get("untrained_norm", "")),
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from exporter.verify import intervals
 from exporter.verify.discrete import DiscreteOutput
 from exporter.verify.gates.whole_output import side_of_whole_output_figure
 from exporter.verify.observation import Observation
-
-UNSEEN_SHARE = 0.5
-"""As many further values as this share of those that a few trials turned may turn for an artifact, too."""
+from exporter.verify.rounded_quantities import UNSEEN_SHARE, rounded_quantity_fault
 
 
 def choices_gate(observation: Observation) -> str:
@@ -20,6 +20,12 @@ def choices_gate(observation: Observation) -> str:
 def _choices_gate_reason(observation: Observation, choices: DiscreteOutput) -> str:
     name = observation.output_name(choices.output)
     right = choices.values - choices.different
+    if observation.precision == "fp32" and observation.is_rounded(choices.output):
+        evidence, index = observation.evidence, choices.output
+        y, a = evidence.reference[index], observation.outputs[index]
+        unstable = evidence.eager_errors[index] if evidence.eager_errors else np.zeros(y.shape, bool)
+        fault = rounded_quantity_fault(y, a, unstable, observation.given_limits)
+        return f"Its {name} {fault} ({choices.first})." if fault else ""
     if observation.precision == "fp32":
         if choices.different <= UNSEEN_SHARE * choices.unstable:
             return ""

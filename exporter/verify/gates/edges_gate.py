@@ -16,6 +16,7 @@ from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.gates.lowering_gate import INDEPENDENT, lowering_gate_rounds_in_integers
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import ReferenceIO, Stacks
+from exporter.verify.rounded_quantities import rounded_quantity_fault
 
 HALF_MIN_DB = 20.0
 """float16 has no range to be calibrated: far from the real inputs it loses some bits to large values only."""
@@ -82,8 +83,13 @@ def _edges_gate_choice_reason(observation: Observation, index: int, name: str) -
     )
     unstable = edges_gate_unstable_rows(evidence, index)
     for choices in compare_discrete(reference, outputs, unstable, observation.tied_within):
-        if choices.different:
-            output = observation.output_name(choices.output)
+        output = observation.output_name(choices.output)
+        if observation.is_rounded(choices.output):
+            y, a = reference[choices.output], outputs[choices.output]
+            shaky = unstable[choices.output] if unstable else np.zeros(y.shape, bool)
+            if fault := rounded_quantity_fault(y, a, shaky, observation.given_limits):
+                return f"On the edge input '{name}' its {output} {fault}."
+        elif choices.different:
             return (
                 f"On the edge input '{name}' its {output} differs in {choices.different} of "
                 f"{choices.values} values."
