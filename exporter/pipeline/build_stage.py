@@ -166,7 +166,7 @@ def refuse_complex_in_build_stage(captured: Captured, variant: Variant) -> None:
         )
 
 
-TAKES_PIXELS: frozenset[FormatName] = frozenset({"executorch", "onnx", "torchscript"})
+TAKES_PIXELS: frozenset[FormatName] = frozenset({"coreml", "executorch", "onnx", "torchscript"})
 """Formats whose files can take a photo's bytes as uint8."""
 
 
@@ -186,7 +186,7 @@ def refuse_pixels_in_build_stage(captured: Captured, variant: Variant) -> None:
     )
 
 
-HAS_SIZES: frozenset[FormatName] = frozenset({"executorch", "onnx", "torchscript"})
+HAS_SIZES: frozenset[FormatName] = frozenset({"coreml", "executorch", "onnx", "torchscript"})
 """Formats whose files can have inputs of several sizes."""
 
 
@@ -196,10 +196,11 @@ def refuse_sizes_in_build_stage(captured: Captured, variant: Variant) -> None:
     Raises:
         LoweringError: Why, and the way out.
     """
-    if not captured.dynamic or (variant.format in HAS_SIZES and variant.backend != "vulkan"):
+    picture = variant.format == "coreml" and captured.image is not None
+    if not captured.dynamic or (variant.format in HAS_SIZES and variant.backend != "vulkan" and not picture):
         return
     reasons = {
-        "coreml": "Core ML packages are converted and interpreted at one size here",
+        "coreml": "a Core ML package that takes a picture is made for one size here",
         "executorch": "Vulkan's shaders are prepared for one size",
     }
     why = reasons.get(variant.format, f"{variant.format} files are compiled for one size")

@@ -28,7 +28,17 @@ from exporter.pipeline.build_stage import refuse_sizes_in_build_stage
 from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.quantize import int8_recipe
-from exporter.records import Captured, DynamicSize, Limits, Model, Sample, SizeRange, TensorSpec, Verdict
+from exporter.records import (
+    Captured,
+    DynamicSize,
+    ImageInput,
+    Limits,
+    Model,
+    Sample,
+    SizeRange,
+    TensorSpec,
+    Verdict,
+)
 from exporter.verify import reference_io
 from exporter.verify.several_sizes import save_several_sizes
 
@@ -153,6 +163,9 @@ def proven(made: Captured, folder: Path, name: str, path: Path | None = None) ->
         ("texts", "ort-fp32"),
         ("texts", "executorch-xnnpack-fp32"),
         ("texts", "torchscript-lite-fp32"),
+        ("pictures", "coreml-fp16"),
+        ("pictures", "coreml-w8"),
+        ("texts", "coreml-fp16"),
     ],
 )
 def test_artifacts_are_right_at_the_ends_and_between(kind: str, name: str) -> None:
@@ -170,6 +183,7 @@ def test_artifacts_are_right_at_the_ends_and_between(kind: str, name: str) -> No
 
 
 REFUSALS = {
+    "coreml": "must not have the shape",
     "onnx": "Name:'refuse_sizes_of_|INVALID_ARGUMENT",
     "executorch": "numel|resizing tensor",
     "torchscript": "axis . of input . must be",
@@ -189,17 +203,22 @@ FORBIDDEN: dict[str, list[tuple[tuple[int, ...], ...]]] = {
 
 
 @pytest.mark.parametrize(
-    "name", ["onnx-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32"]
+    "name", ["onnx-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32", "coreml-fp16"]
 )
 @pytest.mark.parametrize("kind", FORBIDDEN)
 def test_the_file_itself_refuses_other_sizes(kind: str, name: str) -> None:
-    """It refuses two wrong sizes at once, and a name's two places that differ; allowed sizes run between."""
+    """It refuses two wrong sizes at once, and a name's two places that differ; allowed sizes run between.
+
+    Core ML checks each input on its own.
+    """
     made, _ = captured(kind)
     variant = VARIANTS[name]
     run, _ = FORMATS[variant.format].load(emitted(kind, name), variant, 1)
     allowed = [(1, 3, 32, 48)] if kind == "pictures" else [(2, 8), (2, 8)]
     dtypes = [spec.dtype for spec in made.inputs]
     for shapes in FORBIDDEN[kind]:
+        if name == "coreml-fp16" and len({*shapes}) > 1:
+            continue
         with pytest.raises(Exception, match=REFUSALS[variant.format]):
             run(tuple(np.ones(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)))
         run(tuple(np.ones(shape, dtype) for shape, dtype in zip(allowed, dtypes, strict=True)))
@@ -273,10 +292,12 @@ def test_pixels_have_the_planes_ranges() -> None:
     assert [size.places for size in dynamic_shapes_of_pixels(planes)] == [((0, 1),), ((0, 2),)]
 
 
-@pytest.mark.parametrize("name", ["coreml-fp16", "executorch-vulkan-fp16"])
+@pytest.mark.parametrize("name", ["coreml-fp16", "coreai-fp16", "executorch-vulkan-fp16"])
 def test_formats_of_one_size_are_refused(name: str) -> None:
     """What cannot have ranges says why, and the others are made."""
     made, _ = captured("pictures")
+    if name == "coreml-fp16":
+        made = replace(made, image=ImageInput((1.0,) * 3, (0.0,) * 3))
     with pytest.raises(LoweringError, match="export one for each size with --input-shape"):
         refuse_sizes_in_build_stage(made, VARIANTS[name])
     refuse_sizes_in_build_stage(replace(made, dynamic=()), VARIANTS[name])

@@ -38,7 +38,9 @@ def test_filled_tensors_keep_their_type(name: str, tmp_path: Path) -> None:
     """A float mask that is made like a boolean one has numbers in it."""
     x = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (2, 6)).astype(np.float32))
     net = Filled(name)
-    package = coreml_convert._coreml_convert_from_program(torch.export.export(net, (x,)), [])
+    package = coreml_convert._coreml_convert_from_program(
+        torch.export.export(net, (x,)), None, [], coreml_convert.DEPLOYMENT_TARGET
+    )
     write_coreml_package(package, tmp_path / "filled.mlpackage")
     run, _ = load_interpreter(tmp_path / "filled.mlpackage")
     np.testing.assert_allclose(run((x.numpy(),))[0], net(x).numpy(), atol=4e-3)

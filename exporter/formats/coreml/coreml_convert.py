@@ -24,6 +24,7 @@ from exporter.formats.coreml.coreml_package import (
     coreml_package_names,
     coremltools_quietly_for_package,
 )
+from exporter.formats.coreml.coreml_sizes import coreml_sizes_of_inputs
 from exporter.formats.coreml.package_description import package_description
 from exporter.formats.torchscript.scripting import trace_instead_of_scripting
 from exporter.records import Captured, TensorSpec
@@ -80,8 +81,12 @@ def _coreml_convert_captured(
         for name, spec in zip(outputs, captured.outputs, strict=True)
     ]
     target = RECURRENT_TARGET if has_convertible_graph_recurrent_layers(program) else DEPLOYMENT_TARGET
-    package = _coreml_convert_from_trace(captured, inputs, types, target) or _coreml_convert_from_program(
-        program, types, target
+    tensors = [
+        ct.TensorType(name=name, shape=shape, dtype=_dtype_for_coreml_convert(spec))
+        for name, shape, spec in zip(inputs, coreml_sizes_of_inputs(captured), captured.inputs, strict=True)
+    ]
+    package = _coreml_convert_from_trace(captured, tensors, types, target) or _coreml_convert_from_program(
+        program, tensors if captured.dynamic else None, types, target
     )
     _rename_inputs_of_coreml_convert(package.spec, inputs)
     names = [feature.name for feature in package.spec.description.output]
@@ -93,17 +98,12 @@ def _coreml_convert_captured(
 
 
 def _coreml_convert_from_trace(
-    captured: Captured, names: list[str], outputs: list[Any], target: str
+    captured: Captured, inputs: list[Any], outputs: list[Any], target: str
 ) -> Package | None:
     """Convert from a trace: a third faster, and with recurrent layers; None where that does not work.
 
     coremltools' TorchScript reader fails on many attention networks (with NumPy 2.4, `int()` of an array).
     """
-    ct = coremltools_quietly_for_package()
-    inputs = [
-        ct.TensorType(name=name, shape=spec.shape, dtype=_dtype_for_coreml_convert(spec))
-        for name, spec in zip(names, captured.inputs, strict=True)
-    ]
     try:
         traced = trace_instead_of_scripting(captured)
         if not traced:
@@ -121,10 +121,15 @@ def _coreml_convert_from_trace(
 
 
 def _coreml_convert_from_program(
-    program: torch.export.ExportedProgram, outputs: list[Any], target: str = DEPLOYMENT_TARGET
+    program: torch.export.ExportedProgram, inputs: list[Any] | None, outputs: list[Any], target: str
 ) -> Package:
+    """Convert from the exported program, whose inputs are its own unless they have several sizes."""
     return coreml_convert_to_package(
-        convertible_graph(program), target, outputs=outputs, compute_precision=coreml_float16_precision()
+        convertible_graph(program),
+        target,
+        inputs=inputs,
+        outputs=outputs,
+        compute_precision=coreml_float16_precision(),
     )
 
 
@@ -195,6 +200,9 @@ def _coreml_convert_notes(captured: Captured, target: str, names: list[str]) -> 
     renamed = [f"{s.name!r} is {name!r}" for s, name in zip(specs, names, strict=True) if s.name != name]
     narrowed = [s.name for s in specs if s.dtype == "int64"]
     notes = [f"Needs {target} or later."]
+    tied = [size.range.name for size in captured.dynamic if len({place for place, _ in size.places}) > 1]
+    if tied:
+        notes.append(f"Core ML does not check that inputs have the same {', '.join(tied)}: the app must.")
     if renamed:
         notes.append(f"Core ML's names: {', '.join(renamed)}.")
     if narrowed:

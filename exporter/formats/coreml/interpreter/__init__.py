@@ -23,6 +23,7 @@ from exporter.formats.coreml.coreml_package import (
     coremltools_quietly_for_package,
     read_coreml_package,
 )
+from exporter.formats.coreml.coreml_sizes import check_coreml_sizes
 from exporter.formats.coreml.interpreter.mil_program import Program
 from exporter.records import Array, Runner, Sample
 
@@ -47,6 +48,7 @@ def load_interpreter(path: Path) -> tuple[Runner, str]:
     image, classifier = read_coreml_image_input(package.spec), read_coreml_classifier(package.spec)
 
     def run(sample: Sample) -> tuple[Array, ...]:
+        check_coreml_sizes(package.spec, sample)
         values = program.values(
             [pixels_of_coreml_image(array, image) for array in sample] if image else sample
         )
