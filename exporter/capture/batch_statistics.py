@@ -39,5 +39,5 @@ def _uses_batch_statistics(node: fx.Node) -> bool:
     arguments = [argument.name for argument in node.target._schema.arguments]
     place = next((arguments.index(flag) for flag in FLAGS if flag in arguments), None)
     if place is None:
-        return "functional" in node.target._schema.name or "no_stats" in node.target._schema.name
+        return "with_update" in node.target._schema.name
     return (node.args[place] if place < len(node.args) else node.kwargs.get(arguments[place])) is True
