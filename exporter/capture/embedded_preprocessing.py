@@ -157,12 +157,12 @@ def _fold_embedded_preprocessing_into_layer(embedded: EmbeddedPreprocessing, lay
     bias = (
         torch.zeros(len(weight), dtype=torch.float64) if layer.bias is None else layer.bias.detach().double()
     )
-    layer.weight = nn.Parameter((weight * factor / std).float(), requires_grad=False)
+    layer.weight = nn.Parameter((weight * factor / std).float())
     if _embedded_layer_pads_zeros(layer) and bool(mean.any()):
         embedded.steps, embedded.mean = "shift", (mean / factor).float()
         return
     embedded.steps = "none"
-    layer.bias = nn.Parameter((bias - (weight * mean / std).sum(dim=(1, 2, 3))).float(), requires_grad=False)
+    layer.bias = nn.Parameter((bias - (weight * mean / std).sum(dim=(1, 2, 3))).float())
 
 
 def _embedded_layer_pads_zeros(layer: nn.Conv2d) -> bool:

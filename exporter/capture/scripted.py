@@ -185,7 +185,7 @@ def _name_recorded_weights(graph: torch.fx.GraphModule) -> None:
             continue
         weight = name.replace("_tensor_constant", "weight")
         delattr(graph, name)
-        graph.register_parameter(weight, nn.Parameter(value.detach().clone(), requires_grad=False))
+        graph.register_parameter(weight, nn.Parameter(value.detach().clone()))
         for node in places:
             if node.target == name:
                 node.target = weight

@@ -185,7 +185,7 @@ def test_a_value_that_contains_itself_has_no_digest() -> None:
 
 
 class Recurring(nn.Module):
-    """A loop and a map, a branch inside the map's body, and a table that the loop's body reads."""
+    """Has a loop, a map with a branch in its body, and a table that the loop's body reads."""
 
     def __init__(self, **edited: Any) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class Recurring(nn.Module):
 
 
 class Options(nn.Module):
-    """Arguments of every kind: texts, types, lists, flags, nothing at all, slices, names."""
+    """Calls operators with texts, types, lists, flags, nothing at all, slices and names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -318,7 +318,7 @@ def test_every_part_of_every_argument_counts(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_value_of_every_tensor_counts(name: str) -> None:
-    """Weights, buffers and constants of nested graphs, also a table that is in no checkpoint."""
+    """Weights, buffers and constants of nested graphs count, also a table that is in no checkpoint."""
     program = exported_network(NETWORKS[name]())
     seen = [digest_program(program)]
     holders: list[Mapping[str, Any]] = [program.state_dict, program.constants]
@@ -340,7 +340,7 @@ EDITS: Mapping[str, Any] = {
 
 
 def test_an_edited_loop_or_map_is_another_network() -> None:
-    """A number in the source of a loop's condition or body, of a map's body, or of a branch in it."""
+    """A number may be in a loop's condition or body, in a map's body, or in a branch of that."""
     edited = [{}, *({name: value} for name, value in EDITS.items())]
     digests = {digest_program(exported_network(Recurring(**values))) for values in edited}
     assert len(digests - {""}) == len(edited)
@@ -374,7 +374,7 @@ def test_the_place_of_an_operator_in_the_network_counts() -> None:
 
 
 def test_how_outputs_are_nested_counts() -> None:
-    """A tensor alone, and a tuple that holds it."""
+    """A tensor alone is another output than a tuple that holds it."""
 
     class Returns(nn.Module):
         def __init__(self, nested: bool) -> None:
