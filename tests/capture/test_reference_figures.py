@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import calls, float64_reference, reference_floor, rounding_errors
-from exporter.capture.float64_reference import _ReferenceNetwork
+from exporter.capture import calls, float64_reference, reference_floor, reference_network, rounding_errors
 from exporter.capture.reference_floor import MAX_FLOOR
+from exporter.capture.reference_network import ReferenceNetwork
 from exporter.capture.sigmoids import ERROR
 from exporter.errors import CaptureError
 from exporter.records import Captured, Sample, TensorSpec
@@ -113,11 +113,14 @@ def test_an_edges_own_rounding_is_its_floor(rounded: list[list[Sample]], errors:
 
 
 def test_only_a_sigmoids_errors_are_raised() -> None:
-    """Floats are raised to the error of a sigmoid and no further; without one nothing is copied."""
+    """Floats are raised to a sigmoid's error, or to what changed sigmoids make of them, and no further."""
+    raised_by = float64_reference._float64_reference_with_sigmoid_errors
     errors = (array(0.0, 1.0), array(0.0), array(False, dtype=bool))
-    raised = float64_reference._float64_reference_with_sigmoid_errors(errors, (True, False, True))
-    assert [e.tolist() for e in raised] == [[ERROR, 1.0], [0.0], [False]]
-    assert float64_reference._float64_reference_with_sigmoid_errors(errors, (False,) * 3) is errors
+    held = (True, False, True)
+    assert [e.tolist() for e in raised_by(errors, held, ())] == [[ERROR, 1.0], [0.0], [False]]
+    assert [e.tolist() for e in raised_by(errors, (), ())] == [e.tolist() for e in errors]
+    computed = (array(0.5, 0.5), array(0.25), array(1.0))
+    assert [e.tolist() for e in raised_by(errors, (), computed)] == [[0.5, 1.0], [0.25], [False]]
 
 
 def test_a_run_that_refuses_a_sample_gives_nothing() -> None:
@@ -135,7 +138,7 @@ def test_a_run_that_refuses_a_sample_gives_nothing() -> None:
 def test_a_network_runs_in_the_precision_that_is_asked(widen: bool, name: str) -> None:
     """Its weights and its inputs have that precision; the captured network stays as it was."""
     network = captured(lambda net, x: (x, net.weight * 1))
-    outputs = _ReferenceNetwork(network, widen).start()((np.ones((1, 3), np.float32),))
+    outputs = ReferenceNetwork(network, widen).start()((np.ones((1, 3), np.float32),))
     assert [o.dtype.name for o in outputs] == [name, name]
     assert network.module.get_parameter("weight").dtype == torch.float32
 
@@ -145,7 +148,7 @@ def test_a_seed_rounds_weights_and_inputs() -> None:
     network = captured(lambda net, x: (x, net.weight * 1))
 
     def run(seed: int | None) -> list[float]:
-        x, weight = _ReferenceNetwork(network, False, seed).start()((np.ones((1, 3), np.float32),))
+        x, weight = ReferenceNetwork(network, False, seed).start()((np.ones((1, 3), np.float32),))
         return [x[0, 0].item(), weight[0].item()]
 
     assert run(None) == [1.0, 1.0]
@@ -163,7 +166,7 @@ def test_a_sequence_starts_with_the_checkpoints_state() -> None:
         product: Tensor = net.weight * x
         return product
 
-    network = _ReferenceNetwork(captured(counts), widen=True)
+    network = ReferenceNetwork(captured(counts), widen=True)
     ones, negative = (np.ones((1, 3), np.float32),), (np.full((1, 3), -1, np.float32),)
     for _ in range(2):
         assert [output[0][0, 0] for output in network.sequence([ones, ones])] == [2.0, 3.0]
@@ -174,11 +177,11 @@ def test_a_sequence_starts_with_the_checkpoints_state() -> None:
 
 
 def stays_single(net: nn.Module, x: Tensor) -> Tensor:
-    return x.to(torch.float32)
+    return torch.from_numpy(x.numpy().astype(np.float32))
 
 
 def stays_complex(net: nn.Module, x: Tensor) -> Tensor:
-    return x.to(torch.complex64)
+    return torch.from_numpy(x.numpy().astype(np.complex64))
 
 
 def insists(net: Any, x: Tensor) -> Tensor:
@@ -194,15 +197,18 @@ def insists(net: Any, x: Tensor) -> Tensor:
         (lambda net, x: (x > 0, x.to(torch.complex128)), ""),
         (stays_single, "its output stays float32"),
         (stays_complex, "its output stays float32"),
-        (lambda net, x: (x, x.to(torch.float32)), "its output stays float32"),
+        (lambda net, x: (x, stays_single(net, x)), "its output stays float32"),
+        (lambda net, x: x.to(torch.float32) * net.weight, ""),
         (insists, "only float32"),
     ],
 )
 def test_the_reference_is_as_wide_as_the_network(forward: Any, reason: str) -> None:
     """A network that insists on float32 is said to, with its own words."""
     samples = [(np.ones((1, 3), np.float32),)]
-    network, notes = float64_reference._widest_float64_reference(captured(forward), samples)
+    network, notes = reference_network.widest_reference_network(captured(forward), samples)
     assert network.widen is not bool(reason)
+    output = network.start()(samples[0])[-1]
+    assert (output.dtype.itemsize >= 8) is network.widen
     assert len(notes) == bool(reason)
     assert not reason or f"does not run in float64 ({reason})." in notes[0]
 
@@ -259,6 +265,25 @@ def test_the_floor_of_edges_is_the_largest_finite_one() -> None:
     evidence, notes = float64_reference.run_float64_reference(network, samples, edges)
     assert evidence.floor > evidence.edge_floor > 0
     assert (evidence.floor == MAX_FLOOR) == any("Eager float32 itself is" in note for note in notes)
+
+
+def test_float32_is_rounded_anew_where_it_is_the_reference() -> None:
+    """It would have no error against itself, unless it refuses other inputs."""
+    samples = [(np.linspace(1, 2, 3, dtype=np.float32)[None],)]
+
+    def picky(net: nn.Module, x: Tensor) -> Tensor:
+        if x[0, 0] != 1 or x[0, 2] != 2:
+            raise ValueError("other inputs")
+        return stays_single(net, x)
+
+    for forward, anew in ((stays_single, True), (picky, False), (lambda net, x: x, False)):
+        network = captured(forward)
+        exact, _ = reference_network.widest_reference_network(network, samples)
+        single = reference_network.single_reference_network(network, exact, samples)
+        assert not single.widen
+        assert (single.seed, single.size) == (
+            (0, rounding_errors.STEP) if anew else (None, rounding_errors.NUDGE)
+        )
 
 
 ROUNDED: list[tuple[Any, Any, list[Any], list[Any]]] = [
