@@ -68,14 +68,29 @@ def pytest_runtest_setup() -> None:
         _frozen_modules = len(sys.modules)
 
 
+LONGEST_GROUPS = ("demo", "simulated", "faults", "pipeline")
+"""Groups whose tests take minutes, one after the other. They begin first: else a core waits at the end."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run those tests of a file in one process that are slow or share a fixture, so that it is made once."""
     for item in items:
         if item.get_closest_marker("xdist_group"):
             continue
         if item.get_closest_marker("slow") or _shares_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if hasattr(config, "workerinput"):  # else one process runs them all
+        items.sort(key=_place_in_run)
+
+
+def _place_in_run(item: pytest.Item) -> int:
+    """Return 0 for a test of the longest group, and most for one without a group."""
+    marker = item.get_closest_marker("xdist_group")
+    if marker is None:
+        return len(LONGEST_GROUPS) + 1
+    (group,) = marker.args
+    return LONGEST_GROUPS.index(group) if group in LONGEST_GROUPS else len(LONGEST_GROUPS)
 
 
 def _shares_fixture(item: pytest.Item) -> bool:

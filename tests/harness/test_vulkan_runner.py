@@ -97,6 +97,7 @@ def test_vulkan_is_measured_through_adbd(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("simulated")
 def test_it_runs_on_the_software_driver_alone(
     vulkan_build: Path, vulkan_task: BenchTask, tmp_path: Path
 ) -> None:
