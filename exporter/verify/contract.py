@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -185,8 +184,8 @@ def check_epsilons_by_contract(
     step = HALF_EPSILON if precision in SIMULATED else 0.0
     left = list(epsilons)
     for number in (n for n in structure.epsilons if 0 <= n <= LARGEST_EPSILON):
-        nearest = min(left, key=lambda own: abs(own - number), default=math.inf)
-        if abs(nearest - number) > max(step, 2.0**-10 * nearest):
+        nearest = min(left, key=lambda own: abs(own - number), default=None)
+        if nearest is None or abs(nearest - number) > max(step, 2.0**-10 * nearest):
             models = ", ".join(f"{own:.3g}" for own in sorted(set(epsilons))[:8]) or "nothing"
             return f"It adds {number:.3g} to the variance of a norm; the model's own numbers are {models}."
         left.remove(nearest)
