@@ -14,6 +14,8 @@ from typing import Any
 MOST_OTHER_FLOPS = 0.1
 VIEWS = ("empty", "t", "unsafe_view", "_unsafe_view", "clone", "detach", "alias")
 """Operators of PyTorch that compute nothing."""
+FUSED = ("relu", "relu_", "hardtanh", "hardtanh_")
+"""Activations that PyTorch Mobile's XNNPACK computes within the convolution before them."""
 TIMM: tuple[tuple[str, str], ...] = (
     (r"vit-base-patch(\d+)-(\d+)(?:-in21k)?", r"vit_base_patch\1_\2"),
     (r"vit-msn-(base|small)", r"vit_\1_patch16_224"),
@@ -106,12 +108,17 @@ def _summed_operators(network: Any, image: Any) -> dict[str, int]:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     sums = {"macs": 0, "depthwise_macs": 0, "values": 0}
+    convolved: dict[int, Any] = {}  # the outputs of convolutions, which keeps their ids unique
 
     class Summing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
             answer = function(*args, **(options or {}))
             name = function._schema.name.rpartition("::")[2]
             output = answer[0] if isinstance(answer, list | tuple) and answer else answer
+            if name in {"convolution", "_convolution"}:
+                convolved[id(output)] = output
+            if name in FUSED and id(args[0]) in convolved:
+                return answer
             if not function.is_view and name not in VIEWS and isinstance(output, torch.Tensor):
                 for key, value in _work_of_operator(name, args, output).items():
                     sums[key] += value

@@ -8,8 +8,9 @@ products, and what memory takes by weights.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from exporter.records import EstimatedLatency, OperatorTime
 NAMED = "onnx-fp32.onnx"
 """The artifact whose weights are named by module: "features.0.0.weight"."""
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+FUSING = ("Conv", "Gemm")
+FUSED = ("Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid")
+"""Activations that runtimes compute within the convolution or product before them, without their own pass.
+ONNX Runtime's ConvActivationFusion and GemmActivationFusion have this list."""
 SHOWN = 40
 """Operators that an estimate keeps; the rest is one entry."""
 LARGEST_BYTES = 512 << 20
@@ -35,7 +40,7 @@ class GraphOperator:
     macs: int
     """Multiply-accumulates."""
     values: int
-    """Values read, but for weights, and written."""
+    """Values read, but for weights, and written; none for an activation that its convolution computes."""
     weights: int
     depthwise: bool = False
     """A convolution with one input channel a group."""
@@ -81,13 +86,27 @@ def operators_to_split(path: Path, least_macs: int = 1) -> tuple[GraphOperator, 
         value.name: _operator_split_shape(value) for value in (*graph.value_info, *graph.input, *graph.output)
     }
     shapes |= weights
+    fused = _fused_activations_in_operator_split(graph)
     operators, module = [], ""
     for node in graph.node:
         own = [name for name in node.input if name in weights]
         if node.op_type in HEAVY and own:
             module = own[0].rpartition(".")[0] or own[0]
-        operators.append(_operator_to_split(node, module, shapes, own))
+        operator = _operator_to_split(node, module, shapes, own)
+        operators.append(replace(operator, values=0) if node.output[0] in fused else operator)
     return tuple(operators) if sum(operator.macs for operator in operators) >= least_macs else ()
+
+
+def _fused_activations_in_operator_split(graph: Any) -> set[str]:
+    """Return the outputs of activations whose input only they read, and a convolution or product computes."""
+    readers = Counter(name for node in graph.node for name in node.input)
+    readers.update(value.name for value in graph.output)
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    return {
+        node.output[0]
+        for node in graph.node
+        if node.op_type in FUSED and made_by.get(node.input[0]) in FUSING and readers[node.input[0]] == 1
+    }
 
 
 def _operator_split_shape(value: Any) -> tuple[int, ...]:

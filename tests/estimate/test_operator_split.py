@@ -58,9 +58,39 @@ def test_a_graphs_operators_have_their_sizes(tmp_path: Path) -> None:
     assert conv == GraphOperator("stem.0", "Conv", 6 * 8 * 8 * 2 * 9, 4 * 100 + 6 * 64, 6 * 2 * 9 + 6)
     assert conv.touched == (("x", 400), ("stem.0.weight", 108), ("stem.0.bias", 6), ("c", 384))
     assert not conv.depthwise  # each of its two groups has two input channels
-    assert relu == GraphOperator("stem.0", "Relu", 0, 2 * 6 * 64, 0)
+    assert relu == GraphOperator("stem.0", "Relu", 0, 0, 0)  # the convolution computes it
     assert product == GraphOperator("stem.0", "MatMul", 6 * 64 * 8, 3 * 6 * 64, 0)
     assert linear == GraphOperator("head", "Gemm", 8 * 5 * 8, 6 * 64 + 40, 40)
+
+
+@pytest.mark.parametrize("kind", operator_split.FUSED)
+@pytest.mark.parametrize(
+    ("source", "read_twice", "values"),
+    [("c", False, 0), ("c", True, 2 * 384), ("m", False, 2 * 384), ("x", False, 2 * 384)],
+    ids=["of a convolution", "whose input another reads", "of a product", "of an input"],
+)
+def test_an_activation_costs_values_unless_its_convolution_computes_it(
+    kind: str, source: str, read_twice: bool, values: int, tmp_path: Path
+) -> None:
+    """Runtimes fuse an activation with a convolution or Gemm that nothing else reads."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def value(name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 6, 8, 8))
+
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["c"]),
+        helper.make_node("MatMul", ["x", "x"], ["m"]),
+        helper.make_node(kind, [source], ["r"]),
+        helper.make_node("Add", ["r", "c" if read_twice else "x"], ["y"]),
+    ]
+    weight = numpy_helper.from_array(np.zeros((6, 6, 1, 1), np.float32), "conv.weight")
+    inner = [value(name) for name in ("c", "m", "r")]
+    written = helper.make_graph(nodes, "net", [value("x")], [value("y")], [weight], value_info=inner)
+    onnx.save(helper.make_model(written), tmp_path / "net.onnx")
+    activation = operator_split.operators_to_split(tmp_path / "net.onnx")[2]
+    assert (activation.kind, activation.values) == (kind, values)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no ONNX file"])
