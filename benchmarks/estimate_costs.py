@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from benchmarks import estimate_fit
 from benchmarks.estimate_fit import LEAST_VECTOR, MHZ, Subject
-from benchmarks.estimate_tables import SHORT_OPERATOR_MS
+from benchmarks.estimate_intervals import SHORT_OPERATOR_MS
 from exporter.estimate.instruction_counts import Counts
 
 Missed = Mapping[str, int]
@@ -81,3 +82,28 @@ def _tried_errors(
         kind = "whole" if own.row.whole else "operators" if long else "short"
         errors[kind].append(abs(predicted / own.row.latency_ms - 1))
     return errors
+
+
+SPEEDUPS = (2.0, 2.4, 2.8, 3.2, 3.6, 4.0)
+"""The speedups of multiply-adds and loads that are tried; an 865's four fastest cores allow 3.55."""
+
+
+def print_tried_speedups(subjects: Sequence[Subject]) -> None:
+    """Print a Markdown table: the mean error of whole models on four threads, whatever the speedup is.
+
+    Args:
+        subjects: The rows of ONNX Runtime in float32.
+    """
+    four = [s for s in subjects if s.row.threads == 4 and s.row.whole]
+    names = [f"{speedup:g}" for speedup in SPEEDUPS]
+    print(f"\n| speedup | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    means = [statistics.mean(_speedup_error(s, subjects, speedup) for s in four) for speedup in SPEEDUPS]
+    print(f"| mean error | {' | '.join(f'{mean:.0%}' for mean in means)} |\n")
+
+
+def _speedup_error(own: Subject, subjects: Sequence[Subject], speedup: float) -> float:
+    """Return a row's error by costs that never saw its model, and a speedup that saw nothing."""
+    rest = [s for s in subjects if s.row.model != own.row.model and s.row.threads == 1]
+    fit = estimate_fit.fit_runtime(rest, speedup)
+    scaling = replace(fit.scaling, speedup=speedup, kernel_ms=estimate_fit.KERNEL_MS)
+    return abs(estimate_fit.predicted_ms(own, replace(fit, scaling=scaling)) / own.row.latency_ms - 1)

@@ -15,18 +15,12 @@ from exporter.estimate import latency_model
 from exporter.estimate.chips import CORES
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.parameters import Fit, Parameters, Scaling, Spread
-from exporter.records import Precision
+from exporter.records import EstimatedLatency, Precision
 
 REFERENCE = get_target("snapdragon865")
 CORE, MHZ = "Cortex-A77", 2842
 SHORT_MS = 0.3
 """Rows below weigh as if they were so long: they are noisy."""
-COVERAGE = 0.9
-CROSS_RUNTIME = 1.41
-"""One runtime's latency predicted from another's on the same phone misses by 41 % in the mean."""
-ONE_SOURCE = 1.25
-"""The least factor of an interval whose rows come from one source: sources differ by 8 % in one cell, and
-each has its own harness. A judgement, not a fit."""
 PRIOR = 0.2
 """How loosely a runtime's speedup is tied to the published one of other runtimes (deviation of the log)."""
 KERNEL_MS, KERNEL_PRIOR = 0.01, 1.0
@@ -210,32 +204,16 @@ def best_basis(work: latency_model.Work) -> str:
 
 def predicted_ms(subject: Subject, fit: Fit, basis: str = "counts") -> float:
     """Predict a row with a fit, by the best basis that it has from `basis` on."""
-    work = subject.work if basis == "counts" else replace(subject.work, counts=None)
-    work = replace(work, graph=None) if basis == "graph" else work
     blank = {str(threads): Spread(1.0, 0.0, 0) for threads in (1, 4)}
     whole = replace(fit, spread=blank, operators_spread=blank, graph_spread=blank)
+    return estimated_row(subject, whole, basis).p50_ms
+
+
+def estimated_row(subject: Subject, fit: Fit, basis: str = "counts") -> EstimatedLatency:
+    """Estimate a row as the package does, by the best basis that it has from `basis` on."""
+    work = subject.work if basis == "counts" else replace(subject.work, counts=None)
+    work = replace(work, graph=None) if basis == "graph" else work
     precision: Precision = "int8" if subject.row.precision == "int8" else "fp32"
-    parameters = Parameters(CORE, MHZ, {}, ())
     return latency_model.estimate_by_latency_model(
-        work, REFERENCE, parameters, whole, precision, subject.row.threads
-    ).p50_ms
-
-
-def conformal_factor(misses: Sequence[float], coverage: float = COVERAGE) -> Spread:
-    """Return the interval that holds a new case in `coverage` of cases, by split conformal prediction.
-
-    Args:
-        misses: Logarithms of published / predicted, each predicted without its own model.
-        coverage: What is asked for; with few rows the largest miss counts, and promises less.
-    """
-    sizes = sorted(abs(miss) for miss in misses)
-    rank = math.ceil((len(sizes) + 1) * coverage)
-    if rank <= len(sizes):
-        return Spread(math.exp(sizes[rank - 1]), coverage, len(sizes))
-    return Spread(math.exp(sizes[-1]), len(sizes) / (len(sizes) + 1), len(sizes))
-
-
-def wider(spread: Spread, more: float) -> Spread:
-    """Return an interval that carries another, independent miss too."""
-    factor = math.exp(math.hypot(math.log(spread.factor), math.log(more)))
-    return Spread(factor, spread.coverage, spread.rows)
+        work, REFERENCE, Parameters(CORE, MHZ, {}, ()), fit, precision, subject.row.threads
+    )

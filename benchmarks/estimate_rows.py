@@ -4,6 +4,7 @@ Rows are read from CSV files that the project does not carry:
 
 sd865_published_latency.csv   columns source, soc, runtime, model, precision, backend, threads, latency_ms
 qed-usc_torch_*_e2e.csv       of github.com/qed-usc/mobile-ml-benchmark (MIT): on a Pixel 4
+qed-usc_tflite_*_e2e.csv      beside them, for the small cores and for what an anchor does
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ WHOLE = (
 def read_rows(paths: Sequence[Path], whole: Sequence[Row] = WHOLE) -> list[Row]:
     """Read the rows of CPU runtimes whose networks can be written or whose FLOPs are stated."""
     rows = list(whole)
-    for path in paths:
+    for path in (path for path in paths if "qed-usc_tflite" not in path.name):
         with path.open(newline="", encoding="utf-8") as stream:
             lines = list(csv.DictReader(stream))
         if not lines:
@@ -96,6 +97,26 @@ def _pixel_rows(lines: Sequence[dict[str, str]]) -> Iterator[Row]:
                     float(flops),
                     float(line["size"]),
                 )
+
+
+def pixel_latencies(path: Path, precision: str, phone: str = PIXEL) -> dict[str, dict[str, float]]:
+    """Return model -> cores, as "1large" or "1small" -> the published milliseconds of one phone.
+
+    Args:
+        path: A file of github.com/qed-usc/mobile-ml-benchmark.
+        precision: "fp32" or "int8".
+        phone: As the file calls it.
+    """
+    kind = "float" if precision == "fp32" else "quant"
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    cells: dict[str, dict[str, float]] = {}
+    for line in lines:
+        for name, text in line.items():
+            owner, *rest = name.split("|")
+            if owner == phone and rest[1:] == [kind, "mean"] and text not in {"", "N/A"}:
+                cells.setdefault(line["model"], {})[rest[0]] = float(text) / 1000
+    return cells
 
 
 def published_speedup(paths: Sequence[Path], precision: str) -> float:

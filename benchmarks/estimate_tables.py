@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from benchmarks import estimate_fit
-from benchmarks.estimate_rows import Row
+from benchmarks.estimate_intervals import SHORT_OPERATOR_MS
+from benchmarks.estimate_judging import Judged
 
-SHORT_OPERATOR_MS = 0.5
-"""Single operators below are judged apart: their published latencies are mostly noise."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A row with what it was predicted as by fits that had not seen it."""
-
-    row: Row
-    predicted_ms: float
-    flops_ms: float
-    host_ms: float | None
-    """The host's latency times the factor that fits the other rows best; None where it was not timed."""
-    host_raw_ms: float | None = None
-    basis: str = "counts"
-    """What it was predicted from: one of `estimate_fit.BASES`."""
-
-    @property
-    def miss(self) -> float:
-        return math.log(self.row.latency_ms / self.predicted_ms)
+MOST_OF_FLOPS = 0.5
+"""The share of the error of FLOPs alone that an estimate's may have."""
 
 
 def _kinds(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
@@ -44,53 +24,74 @@ def _kinds(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
         if not row.whole:
             name = "operators, 1 thread" if row.latency_ms >= SHORT_OPERATOR_MS else "operators under 0.5 ms"
         kinds.setdefault(name, []).append(item)
+    whole = [item for item in judged if item.row.whole and item.basis != "graph"]
+    if len({item.row.threads for item in whole}) > 1:
+        kinds["whole models, all"] = whole
     return kinds
 
 
-def print_errors(groups: Mapping[str, Sequence[Judged]], by_model: Mapping[str, Sequence[Judged]]) -> None:
-    """Print a Markdown table: error of estimates and of both baselines, and the intervals' coverage."""
+def print_errors(groups: Mapping[str, Sequence[Judged]]) -> None:
+    """Print a Markdown table: error of estimates and of both baselines, and the intervals' coverage.
+
+    Bold is an error of more than half of that of FLOPs alone.
+    """
     print("\n| group | rows | n | mean error | median | FLOPs only | host latency | no less | covered |")
     print("|---|---|---|---|---|---|---|---|---|")
     for group, judged in groups.items():
         for kind, items in _kinds(judged).items():
-            errors = [_error(item.predicted_ms, item) for item in items]
+            errors = [item.error for item in items]
             mean, median = statistics.mean(errors), statistics.median(errors)
-            flops = statistics.mean(_error(item.flops_ms, item) for item in items)
-            hosts = [_error(item.host_ms, item) for item in items if item.host_ms]
+            flops = statistics.mean(item.error_of(item.flops_ms) for item in items)
+            hosts = [item.error_of(item.host_ms) for item in items if item.host_ms]
             host = f"{statistics.mean(hosts):.0%}" if hosts else ""
-            covered = _coverage(items, by_model[group]) if items[0].row.whole else ""
+            shown = f"{mean:.0%}" if mean <= MOST_OF_FLOPS * flops else f"**{mean:.0%}**"
+            covered = coverage_text([item.covered for item in items])
             print(
-                f"| {group} | {kind} | {len(items)} | {mean:.0%} | {median:.0%} | {flops:.0%} | {host} "
+                f"| {group} | {kind} | {len(items)} | {shown} | {median:.0%} | {flops:.0%} | {host} "
                 f"| {_least_error(items)} | {covered} |"
             )
     print()
 
 
+def coverage_text(held: Sequence[bool]) -> str:
+    """Return how many rows their intervals hold, with the exact binomial interval of that share."""
+    from scipy import stats
+
+    share = stats.binomtest(sum(held), len(held)).proportion_ci(0.95, method="exact")
+    return f"{sum(held)} of {len(held)}, {statistics.mean(held):.0%} ({share.low:.0%} to {share.high:.0%})"
+
+
+def _cells(items: Sequence[Judged]) -> dict[tuple[str, int], list[float]]:
+    """Return (model, threads) -> what was published."""
+    cells: dict[tuple[str, int], list[float]] = {}
+    for item in items:
+        cells.setdefault((item.row.model, item.row.threads), []).append(item.row.latency_ms)
+    return cells
+
+
+def _best_figure(cell: Sequence[float]) -> float:
+    """Return the figure with the least sum of relative errors: it is piecewise linear, so a row's is best."""
+    return min(cell, key=lambda one: sum(abs(one / each - 1) for each in cell))
+
+
 def _least_error(items: Sequence[Judged]) -> str:
     """Return the least mean error of predicting each cell by one figure; empty where its rows agree."""
-    cells: dict[str, list[float]] = {}
-    for item in items:
-        cells.setdefault(item.row.model, []).append(item.row.latency_ms)
-    if all(len(set(cell)) == 1 for cell in cells.values()):
+    cells = _cells(items).values()
+    if all(len(set(cell)) == 1 for cell in cells):
         return ""
-    # The error of one figure is piecewise linear in it, so that one of the latencies is best.
-    sums = [min(sum(abs(one / each - 1) for each in cell) for one in cell) for cell in cells.values()]
-    return f"{sum(sums) / len(items):.0%}"
+    errors = [abs(_best_figure(cell) / each - 1) for cell in cells for each in cell]
+    return f"{statistics.mean(errors):.0%}"
 
 
-def _error(predicted_ms: float, item: Judged) -> float:
-    return abs(predicted_ms / item.row.latency_ms - 1)
-
-
-def _coverage(items: Sequence[Judged], calibration: Sequence[Judged]) -> str:
-    """Return how many rows are within intervals that follow from the other models' misses."""
-    held = []
-    for item in items:
-        alike = [j for j in calibration if j.row.whole and j.basis == item.basis]
-        others = [j.miss for j in alike if j.row.model != item.row.model]
-        if others:
-            held.append(abs(item.miss) <= math.log(estimate_fit.conformal_factor(others).factor) + 1e-9)
-    return f"{sum(held)} of {len(held)}, {statistics.mean(held):.0%}" if held else ""
+def print_least_errors(items: Sequence[Judged]) -> None:
+    """Print a Markdown table, row by row: what no prediction of one figure a cell can go below."""
+    print("\n| model | threads | published | best single figure | its errors |\n|---|---|---|---|---|")
+    for (model, threads), cell in _cells(items).items():
+        best = _best_figure(cell)
+        errors = " and ".join(f"{best / each - 1:+.0%}" for each in cell)
+        published = " and ".join(f"{each:g}" for each in cell)
+        print(f"| {model} | {threads} | {published} ms | {best:g} ms | {errors} |")
+    print(f"\nTheir mean: {_least_error(items)}.\n")
 
 
 def print_residuals(groups: Mapping[str, Sequence[Judged]]) -> None:

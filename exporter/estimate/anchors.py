@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from exporter.records import DeviceLatency, EstimatedLatency
 
 MOST = 1000
 """Anchors that are kept; the oldest go first."""
-KEPT_MISS = 0.5
-"""The share of an interval's width, as a logarithm, that is left with an anchor: one halves the error."""
+PHONES_DIFFER = 1.08
+"""The least factor by which a phone may differ from the published ones of its chip: sources differ by 8 %."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def ratio_of_anchor(
     Only a real phone's stable, right run with as many threads as an estimate has counts.
     """
     wrong = latency.evidence != "measured" or latency.problem or latency.flags
-    same = [item for item in estimates if item.threads == latency.device.get("threads")]
+    same = [item for item in estimates if item.threads == latency.device.get("threads") and not item.core]
     if wrong or not same or same[0].p50_ms <= 0 or latency.p50_ms <= 0:
         return None
     return same[0].threads, latency.p50_ms / (same[0].p50_ms / same[0].anchor)
@@ -79,19 +80,35 @@ def ratio_of_anchor(
 def anchor_estimate(
     estimate: EstimatedLatency, anchors: Sequence[Anchor], soc: str, runtime: str, precision: str
 ) -> EstimatedLatency:
-    """Return an estimate corrected by the median anchor of its chip, runtime, precision and threads."""
+    """Return an estimate corrected by the anchors of its chip, runtime, precision and threads.
+
+    Anchors tell by how much all estimates are off together, and miss by what each network is off alone. So
+    they are weighted as measurements of a shift that has a prior (empirical Bayes): the shift spreads by
+    `shared`, or by what the anchors themselves show beyond chance, and each measurement by `own`. What they
+    leave of the shift's variance stays in the interval. All of these are logarithms.
+    """
     ratios = [
         anchor.ratio
         for anchor in anchors
         if (anchor.soc, anchor.runtime, anchor.precision, anchor.threads)
         == (soc, runtime, precision, estimate.threads)
     ]
-    if not ratios:
+    if not ratios or estimate.core:
         return estimate
-    ratio = statistics.median(ratios)
-    factor = (estimate.high_ms / estimate.p50_ms) ** KEPT_MISS
+    shift = math.log(statistics.median(ratios))
+    whole = math.log(estimate.high_ms / estimate.p50_ms) ** 2
+    shared = min(math.log(max(estimate.shared, PHONES_DIFFER)) ** 2, whole)
+    own = whole - shared
+    shown = max(shared, shift**2 - own / len(ratios))
+    weight = len(ratios) * shown / (len(ratios) * shown + own) if own else 1.0
+    ratio = math.exp(weight * shift)
+    factor = math.exp(math.sqrt(own + shared * (1 - weight)))
     p50 = estimate.p50_ms * ratio
-    note = f"Corrected by {len(ratios)} measurements of your own phone, {ratio:.2f} times the estimate."
+    measurements = "1 measurement" if len(ratios) == 1 else f"{len(ratios)} measurements"
+    note = (
+        f"Corrected by {ratio:.2f}, for {measurements} of your own phone of {statistics.median(ratios):.2f} "
+    )
+    note += "times the estimate."
     return replace(
         estimate,
         p50_ms=p50,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.config.targets import Target
-from exporter.estimate.chips import CORES, MEMORIES
+from exporter.estimate.chips import ASSUMED, CORES, MEMORIES
 from exporter.estimate.graph_work import GraphWork, work_of_graph
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.operator_split import GraphOperator
@@ -19,6 +19,11 @@ THREADS = (1, 4)
 
 OTHER_CORE_FACTOR = 1.25
 """A chip without rows: predicting one from another's rows misses by 8.5 to 10.7 % in the mean, anchored."""
+ASSUMED_FACTOR = 1.1
+"""A figure of the chip without a source; if it is off by 20 %, a part of the time is. A judgement."""
+SHARED_POWER = math.sqrt(0.5)
+"""Half of the variance by which another chip or runtime is off is taken to be common to all networks. On one
+phone, TensorFlow Lite and PyTorch Mobile differ by 3 % in the median and by 40 % from network to network."""
 UNSEEN_FACTOR = 1.4
 """A model unlike every published one, in its latency or its operators, is an extrapolation."""
 MUCH_MORE = 1.5
@@ -110,11 +115,14 @@ def estimate_by_latency_model(
     parts["call"] = fit.call_ms
     parts["memory"] = max(0.0, _memory_floor_of_latency_model(work, target) - sum(parts.values()))
     p50 = sum(parts.values())
-    shares = {BOUND[name]: value / p50 for name, value in parts.items() if value} if p50 else {}
     spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
     # Which operators are unseen only counts tell; an unseen size widens every interval.
     unseen = _unseen_by_latency_model(p50, others if work.counts else 0.0, fit)
-    spread = replace(spread, factor=spread.factor * UNSEEN_FACTOR ** len(unseen))
+    assumed = _assumed_by_latency_model(target, threads, parts["memory"] > 0)
+    more = UNSEEN_FACTOR ** len(unseen) * ASSUMED_FACTOR ** len(assumed)
+    spread = replace(spread, factor=spread.factor * more)
+    other_chip = OTHER_CORE_FACTOR if target.clusters[0].core != parameters.core else 1.0
+    unlike = fit.other_runtime * other_chip * ASSUMED_FACTOR ** len(assumed)
     return EstimatedLatency(
         threads=threads,
         p50_ms=p50,
@@ -122,9 +130,52 @@ def estimate_by_latency_model(
         high_ms=p50 * spread.factor,
         coverage=spread.coverage,
         basis="counts" if work.counts else "graph",
-        shares=shares,
-        notes=(*notes, *unseen),
+        shares=_latency_model_shares(parts),
+        notes=(*notes, *unseen, *assumed),
+        shared=unlike**SHARED_POWER,
     )
+
+
+def estimate_on_small_core(
+    work: Work, target: Target, fit: Fit, precision: Precision
+) -> EstimatedLatency | None:
+    """Estimate the median latency on one of the chip's small cores; None where no rows of such a core exist.
+
+    Args:
+        work: What the artifact executes.
+        target: The phone.
+        fit: The costs of its runtime and precision.
+        precision: Its precision; one without rows of its own widens the interval.
+    """
+    cluster = target.clusters[-1]
+    small = fit.small.get(cluster.core)
+    if small is None or not cluster.max_mhz:
+        return None
+    parts = {
+        name: value * (small.arithmetic if name == "vectors" else small.others) * 1000 / cluster.max_mhz
+        for name, value in _latency_model_parts(work, fit).items()
+    }
+    parts["memory"] = max(0.0, _memory_floor_of_latency_model(work, target) - sum(parts.values()))
+    p50 = sum(parts.values())
+    spread, notes = _latency_model_interval_of_fit(work, fit, precision, 1)
+    factor = math.exp(math.hypot(math.log(spread.factor), math.log(small.spread.factor)))
+    return EstimatedLatency(
+        threads=1,
+        p50_ms=p50,
+        low_ms=p50 / factor,
+        high_ms=p50 * factor,
+        coverage=min(spread.coverage, small.spread.coverage),
+        basis="counts" if work.counts else "graph",
+        shares=_latency_model_shares(parts),
+        notes=notes,
+        core=cluster.core,
+    )
+
+
+def _latency_model_shares(parts: Mapping[str, float]) -> dict[str, float]:
+    """Return what bounds an estimate -> its share of the time."""
+    whole = sum(parts.values())
+    return {BOUND[name]: value / whole for name, value in parts.items() if value} if whole else {}
 
 
 def _unseen_by_latency_model(p50: float, others: float, fit: Fit) -> tuple[str, ...]:
@@ -141,6 +192,25 @@ def _unseen_by_latency_model(p50: float, others: float, fit: Fit) -> tuple[str, 
         notes.append(f"The published models take {low:.3g} to {high:.3g} ms; this one is far outside.")
     if others > MUCH_MORE * fit.most_other:
         notes.append("No published model spends so much of its time on operators without matrix products.")
+    return tuple(notes)
+
+
+def _assumed_by_latency_model(target: Target, threads: int, memory_bound: bool) -> tuple[str, ...]:
+    """Return which figures of the chip have no source, a sentence each.
+
+    Args:
+        target: The phone.
+        threads: On one, both widths of the fastest core count; on four, also how many vectors the others do.
+        memory_bound: The memory's speed and the caches' sizes decide the estimate.
+    """
+    fastest, *others = _four_fastest_cores(target)[: max(threads, 1)]
+    assumed = [fastest] if CORES[fastest].assumed else []
+    assumed += [core for core in others if CORES[core].vectors_source == ASSUMED and core not in assumed]
+    notes = [
+        f"A width of the {core} is assumed: no public page states it." for core in dict.fromkeys(assumed)
+    ]
+    if memory_bound:
+        notes.append("The size of the chip's system cache is assumed: no public page states it.")
     return tuple(notes)
 
 
@@ -212,21 +282,31 @@ def _ideal_latency_model_speedup(target: Target) -> float:
     return sum(speeds) / speeds[0]
 
 
+def _four_fastest_cores(target: Target) -> list[str]:
+    return [cluster.core for cluster in target.clusters for _ in range(cluster.count)][:4]
+
+
 def _latency_model_interval(
     work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision, threads: int
 ) -> tuple[Spread, tuple[str, ...]]:
-    """Return the interval, wider for what no published row shows, and why."""
+    """Return the interval on the fastest cores, wider for what no published row shows, and why."""
+    spread, notes = _latency_model_interval_of_fit(work, fit, precision, threads)
+    if target.clusters[0].core == parameters.core:
+        return spread, notes
+    other = f"No published latency of a {target.clusters[0].core} is in the fit: documented widths scale it."
+    return replace(spread, factor=spread.factor * OTHER_CORE_FACTOR), (*notes, other)
+
+
+def _latency_model_interval_of_fit(
+    work: Work, fit: Fit, precision: Precision, threads: int
+) -> tuple[Spread, tuple[str, ...]]:
+    """Return the interval on the cores of the published rows, and why it is wide."""
     spreads = fit.spread if work.counts else fit.operators_spread if work.graph else fit.graph_spread
     spread = spreads[str(threads)]
     factor, notes = spread.factor, [fit.caveat] if fit.caveat else []
     if not work.counts:
         basis = "the operators of the graph" if work.graph else "FLOPs and the size of the weights"
         notes.append(f"Nothing was counted: the estimate follows from {basis}.")
-    if target.clusters[0].core != parameters.core:
-        factor *= OTHER_CORE_FACTOR
-        notes.append(
-            f"No published latency of a {target.clusters[0].core} is in the fit: documented widths scale it."
-        )
     if precision not in {"fp32", "int8"}:
         factor *= OTHER_CORE_FACTOR
         notes.append(f"No published latency in {precision} is in the fit.")

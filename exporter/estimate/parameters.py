@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 FILE = Path(__file__).with_name("parameters.json")
@@ -35,6 +35,18 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class SmallCore:
+    """How many cycles a chip's small core takes for one of the reference core. Nonnegative."""
+
+    arithmetic: float
+    """For multiply-adds and dot products."""
+    others: float
+    """For all other instructions, loads and stores."""
+    spread: Spread
+    """How far published latencies on the small core are from those predicted so from the fast one's."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """The costs of one runtime and precision on the reference core."""
 
@@ -57,6 +69,10 @@ class Fit:
     """The largest share of other instructions among the rows' models: more is an unseen kind of operator."""
     caveat: str
     """What these rows cannot tell, a sentence; empty where the rows are of this runtime and precision."""
+    other_runtime: float = 1.0
+    """The factor by which latencies differ from those of the rows' runtime; 1 where that is the same."""
+    small: Mapping[str, SmallCore] = field(default_factory=dict)
+    """"Cortex-A55" -> how much longer it takes."""
 
 
 @dataclass(frozen=True)

@@ -133,13 +133,14 @@ def _estimates_in_stage(
     graph = latency_model.graph_work_for_latency_model(operators, target, 1 if narrow else 4)
     work = latency_model.Work(counts, flops or 0, row.structure.weight_bytes, own, graph)
     learned = anchors.read_anchors()
-    estimated = (
+    estimated = [
         latency_model.estimate_by_latency_model(work, target, fitted, fit, row.variant.precision, threads)
         for threads in latency_model.THREADS
-    )
+    ]
+    on_small = latency_model.estimate_on_small_core(work, target, fit, row.variant.precision)
     return tuple(
         anchors.anchor_estimate(item, learned, target.soc, runtime, row.variant.precision)
-        for item in estimated
+        for item in (*estimated, *([on_small] if on_small else ()))
     )
 
 

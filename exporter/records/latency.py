@@ -118,7 +118,17 @@ class EstimatedLatency:
     """The correction by a phone's own measurements that is in it; 1 without any."""
     operators: tuple[OperatorTime, ...] = ()
     """The time divided over operators and modules by the graph; only of an artifact's fastest estimate."""
+    shared: Annotated[float, Ge(1)] = 1.0
+    """The factor by which all estimates of this chip and runtime may be off together; anchors correct it."""
+    core: str = ""
+    """The small core that it is for, as "Cortex-A55"; empty for the chip's fastest cores."""
     evidence: Literal["estimated"] = "estimated"
+
+    @property
+    def where(self) -> str:
+        """Where it is meant to run: "1 thread", "4 threads" or "1 thread of a Cortex-A55"."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{threads} of a {self.core}" if self.core else threads
 
 
 @dataclass(frozen=True)

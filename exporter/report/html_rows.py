@@ -287,7 +287,7 @@ def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
     bases = {"counts": "counted instructions", "graph": "the graph, nothing counted"}
     facts = [
         (
-            f"Estimated on {item.threads} {'thread' if item.threads == 1 else 'threads'}",
+            f"Estimated on {item.where}",
             f"{estimate_verdicts.estimate_verdict_text(item)}, from {bases[item.basis]}; "
             f"{estimate_verdicts.estimate_verdict_bound(item)}",
         )
@@ -295,8 +295,7 @@ def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
     ]
     for item in artifact.estimates:
         if item.operators:
-            threads = "1 thread" if item.threads == 1 else f"{item.threads} threads"
-            where = f"on {threads}, divided by the graph and not counted"
+            where = f"on {item.where}, divided by the graph and not counted"
             facts += [
                 ("Estimated time by module", f"{_html_row_operators(item.operators, 'module')} ({where})"),
                 ("Estimated time by operator", f"{_html_row_operators(item.operators, 'kind')} ({where})"),

@@ -246,10 +246,9 @@ def estimate_text(report: Report) -> str:
     estimate = chosen and estimate_verdicts.best_estimate_verdict(chosen)
     if not estimate:
         return ""
-    threads = "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
     verdict = estimate_verdicts.estimate_verdict(estimate, report.budget_ms)
     return (
-        f"On {report.target_name}'s CPU, {threads}: "
+        f"On {report.target_name}'s CPU, {estimate.where}: "
         f"{estimate_verdicts.estimate_verdict_text(estimate)}: {verdict} "
         f"{milliseconds_text(report.budget_ms)}; only a phone's measurement meets a budget."
     )

@@ -13,8 +13,12 @@ EstimateVerdict = Literal["estimated within", "estimated over", "uncertain"]
 
 
 def best_estimate_verdict(artifact: Artifact) -> EstimatedLatency | None:
-    """Return the estimate on the number of threads that is faster; None without any."""
-    return min(artifact.estimates, key=lambda item: item.p50_ms, default=None)
+    """Return the estimate on the number of threads that is faster; None without any.
+
+    Small cores do not count: they are where Android puts an app in the background, not where one measures.
+    """
+    fastest_cores = [item for item in artifact.estimates if not item.core]
+    return min(fastest_cores, key=lambda item: item.p50_ms, default=None)
 
 
 def estimate_verdict(estimate: EstimatedLatency, budget_ms: float) -> EstimateVerdict:
@@ -60,13 +64,8 @@ def estimate_verdict_tie_reason(best: Artifact, tied: Sequence[Artifact]) -> str
     assert estimate is not None
     return (
         f"The target's first choice of {len(tied)} passed artifacts whose estimates cannot be told apart "
-        f"({estimate_verdict_text(estimate)}, "
-        f"{_estimate_verdict_threads_text(estimate)}; without counted instructions)"
+        f"({estimate_verdict_text(estimate)}, {estimate.where}; without counted instructions)"
     )
-
-
-def _estimate_verdict_threads_text(estimate: EstimatedLatency) -> str:
-    return "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
 
 
 def estimate_verdict_choice_reason(best: Artifact, candidates: Sequence[Artifact]) -> str:
@@ -77,8 +76,8 @@ def estimate_verdict_choice_reason(best: Artifact, candidates: Sequence[Artifact
         (item, other) for item in candidates if item is not best and (other := best_estimate_verdict(item))
     ]
     reason = (
-        f"The fastest on the phone's CPU by estimate ({estimate_verdict_text(estimate)}, "
-        f"{_estimate_verdict_threads_text(estimate)}) of {len(others) + 1} passed "
+        f"The fastest on the phone's CPU by estimate ({estimate_verdict_text(estimate)}, {estimate.where}) "
+        f"of {len(others) + 1} passed "
         "artifacts that the target runs"
     )
     if others:
@@ -99,7 +98,7 @@ def estimate_verdict_bound(estimate: EstimatedLatency) -> str:
 
 def estimate_verdict_compared(latency: DeviceLatency, estimates: Sequence[EstimatedLatency]) -> str:
     """Compare a real phone's measurement with the estimate on as many threads; empty where there is none."""
-    same = [item for item in estimates if item.threads == latency.device.get("threads")]
+    same = [item for item in estimates if item.threads == latency.device.get("threads") and not item.core]
     if latency.evidence != "measured" or not same:
         return ""
     estimate = same[0]

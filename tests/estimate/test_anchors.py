@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +28,42 @@ MEASURED = DeviceLatency(
 )
 
 
-def test_an_anchor_corrects_the_estimate_and_narrows_it() -> None:
-    """One anchor moves the median to the phone's, halves the miss, and is noted."""
-    corrected = anchors.anchor_estimate(ESTIMATE, [ANCHOR], "SM8250", "onnxruntime", "int8")
-    assert corrected.p50_ms == pytest.approx(12)
-    assert corrected.high_ms / corrected.p50_ms == pytest.approx(2**0.5)
-    assert corrected.low_ms < corrected.p50_ms
+def corrected_by(count: int, ratio: float, estimate: EstimatedLatency = ESTIMATE) -> EstimatedLatency:
+    measured = [replace(ANCHOR, ratio=ratio, serial=str(index)) for index in range(count)]
+    return anchors.anchor_estimate(estimate, measured, "SM8250", "onnxruntime", "int8")
+
+
+def test_a_clear_anchor_takes_away_most_of_the_miss() -> None:
+    """A phone that is five times as slow is no chance: one measurement leaves less than half of it."""
+    corrected = corrected_by(1, 5.0)
+    assert 50 / 5**0.5 < corrected.p50_ms < 50
+    assert corrected.p50_ms == pytest.approx(ESTIMATE.p50_ms * corrected.anchor)
     assert corrected.evidence == "estimated"
-    assert "1 measurements of your own phone" in corrected.notes[-1]
+    assert "1 measurement of your own phone of 5.00 times the estimate" in corrected.notes[-1]
+
+
+def test_an_anchor_within_chance_changes_little() -> None:
+    """One network that is 10 % off tells little of the others, whose own misses are as large."""
+    assert 10 < corrected_by(1, 1.1).p50_ms < 10.5
+    assert corrected_by(1, 1.0).p50_ms == pytest.approx(10)
+
+
+def test_more_anchors_weigh_more() -> None:
+    """A hundred that agree are right."""
+    found = [corrected_by(count, 1.3).p50_ms for count in (1, 5, 100)]
+    assert found == sorted(found)
+    assert found[-1] == pytest.approx(13, rel=0.05)
+
+
+def test_anchors_narrow_only_what_all_estimates_share() -> None:
+    """The networks' own misses stay in the interval, whatever was measured."""
+    for shared in (1.0, 1.3, 1.9):
+        estimate = replace(ESTIMATE, shared=shared)
+        few, many = (corrected_by(count, 1.2, estimate) for count in (1, 1000))
+        factors = [item.high_ms / item.p50_ms for item in (estimate, few, many)]
+        assert factors[0] > factors[1] > factors[2] > 1
+        left = math.log(2) ** 2 - math.log(max(shared, anchors.PHONES_DIFFER)) ** 2
+        assert math.log(factors[2]) == pytest.approx(left**0.5, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +118,10 @@ def test_a_damaged_file_teaches_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "anchors.json"
     path.write_text(text)
     assert anchors.read_anchors(path) == ()
+
+
+def test_a_small_cores_estimate_neither_learns_nor_is_corrected() -> None:
+    """A bench measures on the fastest cores."""
+    small = replace(ESTIMATE, core="Cortex-A55")
+    assert anchors.ratio_of_anchor(MEASURED, [small]) is None
+    assert anchors.anchor_estimate(small, [ANCHOR], "SM8250", "onnxruntime", "int8") == small

@@ -12,7 +12,7 @@ from exporter.estimate import chips, latency_model
 from exporter.estimate.graph_work import GraphWork
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.latency_model import Work
-from exporter.estimate.parameters import Fit, load_parameters
+from exporter.estimate.parameters import Fit, SmallCore, Spread, load_parameters
 from exporter.records import EstimatedLatency, Precision
 
 SD865 = get_target("snapdragon865")
@@ -206,11 +206,43 @@ def test_what_comes_from_beyond_the_caches_bounds_a_call() -> None:
 def test_chips_name_their_sources() -> None:
     """Each figure has the page where it was read, or says that it is assumed."""
     for core in chips.CORES.values():
-        assert core.source == chips.ASSUMED or core.source.startswith("https://")
+        for source in (core.vectors_source, core.others_source):
+            assert source == chips.ASSUMED or source.startswith("https://")
     for memory in chips.MEMORIES.values():
         for source in (memory.last_source, memory.speed_source):
             assert source == chips.ASSUMED or source.startswith("https://")
-    assert chips.CORES["Cortex-A77"].source != chips.ASSUMED  # the core of the fit
+    assert not chips.CORES["Cortex-A77"].assumed  # the core of the fit
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "core"),
+    [
+        ("snapdragon888", 4, None),
+        ("snapdragon8gen1", 1, "Cortex-X2"),
+        ("snapdragon8gen2", 1, None),
+        ("snapdragon8gen2", 4, "Cortex-A715"),
+        ("snapdragon8elite", 1, "Oryon"),
+    ],
+)
+def test_an_assumed_width_widens_the_interval_and_is_named(name: str, threads: int, core: str | None) -> None:
+    """What a page states, and the width of a core that does not run, widen nothing."""
+    work = Work(MOBILENET, 601_548_544, 13_879_080, 53)
+    fitted = load_parameters()
+    estimate = latency_model.estimate_by_latency_model(work, get_target(name), fitted, fit(), "fp32", threads)
+    factor = fit().spread[str(threads)].factor * latency_model.OTHER_CORE_FACTOR
+    named = [note for note in estimate.notes if "is assumed" in note]
+    assert len(named) == bool(core)
+    assert all(core and core in note for note in named)
+    more = latency_model.ASSUMED_FACTOR if core else 1
+    assert estimate.high_ms / estimate.p50_ms == pytest.approx(factor * more)
+
+
+def test_an_assumed_cache_widens_what_the_memory_bounds() -> None:
+    """The system's cache has no public size; it matters only where the memory decides."""
+    few = dataclasses.replace(MOBILENET, fma=1_000_000)
+    bound, free = (estimated(few, weight_bytes=size) for size in (4_000_000_000, 1_000_000))
+    assert any("system cache is assumed" in note for note in bound.notes)
+    assert not any("is assumed" in note for note in free.notes)
 
 
 def test_vector_instructions_cost_what_the_core_allows() -> None:
@@ -225,3 +257,65 @@ def test_other_instructions_stay_on_one_thread() -> None:
     one, four = (estimated(only, threads, kernels=0).p50_ms for threads in latency_model.THREADS)
     assert four == pytest.approx(one)
     assert estimated(threads=4).p50_ms < 0.6 * estimated().p50_ms
+
+
+SMALL = SmallCore(arithmetic=3.0, others=6.0, spread=Spread(1.3, 0.9, 100))
+
+
+def on_small(name: str = "snapdragon865", small: SmallCore = SMALL, **changes: Any) -> EstimatedLatency:
+    own = dataclasses.replace(fit(), small={"Cortex-A55": small})
+    work = dataclasses.replace(Work(MOBILENET, 601_548_544, 13_879_080, 53), **changes)
+    estimate = latency_model.estimate_on_small_core(work, get_target(name), own, "fp32")
+    assert estimate
+    return estimate
+
+
+def test_a_small_core_takes_its_own_cycles_of_each_class() -> None:
+    """Arithmetic and the rest have factors of their own, at the small core's own clock."""
+    arithmetic = dataclasses.replace(MOBILENET, simd=0, scalar=0, branch=0, load=0, store=0)
+    others = dataclasses.replace(MOBILENET, fma=0)
+    assert on_small(counts=arithmetic).p50_ms == pytest.approx(
+        arithmetic.fma * fit().cycles["fma"] * 3 / 1.805e6
+    )
+    slower = on_small(counts=others, small=dataclasses.replace(SMALL, others=12.0))
+    assert slower.p50_ms == pytest.approx(2 * on_small(counts=others).p50_ms)
+
+
+def test_a_small_cores_interval_carries_its_own_misses_too() -> None:
+    """It is wider than the fast core's and than that of the factors, and the record names the core."""
+    small, fast = on_small(), estimated()
+    factor = small.high_ms / small.p50_ms
+    assert factor > max(fast.high_ms / fast.p50_ms, SMALL.spread.factor)
+    assert (small.core, small.threads, small.where) == ("Cortex-A55", 1, "1 thread of a Cortex-A55")
+    assert (fast.core, fast.where) == ("", "1 thread")
+    assert sum(small.shares.values()) == pytest.approx(1)
+
+
+def test_a_small_core_without_rows_has_no_estimate() -> None:
+    """Only chips with Cortex-A55s have one: no published row tells how a Cortex-A510 compares."""
+    own = dataclasses.replace(fit(), small={"Cortex-A55": SMALL})
+    work = Work(MOBILENET, 601_548_544, 13_879_080, 53)
+    have = {
+        target.name
+        for target in SNAPDRAGONS
+        if latency_model.estimate_on_small_core(work, target, own, "fp32")
+    }
+    assert have == {"snapdragon865", "snapdragon888"}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "executorch", "torchscript"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_small_core_of_an_865_is_fitted_and_slower(runtime: str, precision: Precision) -> None:
+    """The parameters have nonnegative costs of a Cortex-A55, and every artifact takes longer there."""
+    own = latency_model.fit_of_latency_model(load_parameters(), runtime, precision)
+    if own is None:
+        assert (runtime, precision) == ("torchscript", "int8")
+        return
+    core = own.small["Cortex-A55"]
+    assert min(core.arithmetic, core.others) >= 0
+    counts = None if runtime == "torchscript" else MOBILENET
+    work = Work(counts, 601_548_544, 13_879_080, 53, GRAPH)
+    small = latency_model.estimate_on_small_core(work, SD865, own, precision)
+    fast = latency_model.estimate_by_latency_model(work, SD865, load_parameters(), own, precision, 1)
+    assert small
+    assert small.p50_ms > 2 * fast.p50_ms

@@ -249,3 +249,14 @@ def test_a_comparison_gives_both_figures_and_the_interval(p50_ms: float, words: 
     assert words in estimate_verdicts.estimate_verdict_compared(latency, both)
     nothing = replace(estimate(8), p50_ms=0.0)
     assert "0% more" in estimate_verdicts.estimate_verdict_compared(latency, [nothing])
+
+
+def test_a_small_core_neither_chooses_nor_is_compared() -> None:
+    """Its estimate informs; a bench pins to the fastest cores, so that nothing else is like it."""
+    small = replace(estimate(1, threads=1), core="Cortex-A55")
+    fast = estimate(8, threads=1)
+    assert estimate_verdicts.best_estimate_verdict(artifact(INT8, 1, small, fast)) is fast
+    assert estimate_verdicts.best_estimate_verdict(artifact(INT8, 1, small)) is None
+    latency = replace(measured(9), device={"serial": "phone", "soc": "SM8250", "threads": 1})
+    assert "estimate of 8 ms" in estimate_verdicts.estimate_verdict_compared(latency, [small, fast])
+    assert not estimate_verdicts.estimate_verdict_compared(latency, [small])

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def print_estimates(report: Report, console: Console) -> None:
     """Print a line per artifact and number of threads, the choice, and why intervals are wide."""
     against = f"against {report.budget_ms:g} ms"
-    table = folded_terminal_table("artifact", "threads", "p50", against, "bound by")
+    table = folded_terminal_table("artifact", "on", "p50", against, "bound by")
     for artifact in report.artifacts:
         for estimate in artifact.estimates:
             cells = (
                 artifact.variant.name,
-                str(estimate.threads),
+                estimate.where,
                 estimate_verdicts.estimate_verdict_text(estimate),
                 estimate_verdicts.estimate_verdict(estimate, report.budget_ms),
                 estimate_verdicts.estimate_verdict_bound(estimate),
