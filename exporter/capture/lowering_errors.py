@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.capture.unknown_operators import unknown_operator
 from exporter.errors import LoweringError
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def lowering_error(
     texts = [_COLOUR.sub("", str(e)) for e in chain]
     sources = [lowering_error_source_in_text(text) for text in reversed(texts)]
     sources += [lowering_error_source(e) for e in reversed(chain)]
+    if unknown := unknown_operator(texts, program):
+        cause, line = unknown
+        return LoweringError(cause, line or next((s for s in sources if s), None))
     if program is not None:
         sources += [_lowering_error_operator(text, program) for text in reversed(texts)]
     return LoweringError(shorten_lowering_error(chain[-1]), next((s for s in sources if s), None))

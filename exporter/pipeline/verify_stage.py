@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter import sandbox
+from exporter.capture.unknown_operators import missing_kernel_advice
 from exporter.emulated.vulkan.vulkan_tools import ready_vulkan_tools
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import (
@@ -79,7 +80,8 @@ def verify_artifact_in_stage(
     except CannotRunHere as error:
         return CheckResult(structure, Verdict("not_run", _reason_verify_stage_did_not_run(error), "", None))
     except Exception as error:
-        return CheckResult(structure, _failed_verdict_in_verify_stage(f"Its runtime refuses it: {error}"))
+        reason = f"Its runtime refuses it: {error}{missing_kernel_advice(str(error))}"
+        return CheckResult(structure, _failed_verdict_in_verify_stage(reason))
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""

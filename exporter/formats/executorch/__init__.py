@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error
+from exporter.capture.unknown_operators import operators_at_lines
 from exporter.errors import LoweringError
 from exporter.formats.executorch.executorch_lowering import lower_to_executorch
 from exporter.formats.executorch.executorch_runtime import load_in_executorch_runtime as load
@@ -15,6 +17,7 @@ from exporter.records import Captured, Emission, Variant
 
 if TYPE_CHECKING:
     from executorch.exir import ExecutorchProgramManager
+    from torch.export import ExportedProgram
 
 __all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
 
@@ -86,7 +89,21 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     path = directory / f"{variant.name}{variant.suffix}"
     with path.open("wb") as file:
         data.write_to_file(file)
-    return Emission(path, _planned_memory_note(data) if captured.dynamic else ())
+    notes = _planned_memory_note(data) if captured.dynamic else ()
+    return Emission(path, (*notes, *_note_on_missing_kernels(data, captured.program)))
+
+
+def _note_on_missing_kernels(data: ExecutorchProgramManager, program: ExportedProgram) -> tuple[str, ...]:
+    """Name the operators that the runtime of this package has no kernel for, and the lines that use them."""
+    from executorch.runtime import Runtime
+
+    operators = data.executorch_program.execution_plan[0].operators
+    used = {f"{operator.name}.{operator.overload}".removesuffix(".") for operator in operators}
+    missing = sorted(used - set(Runtime.get().operator_registry.operator_names))
+    if not missing:
+        return ()
+    lines = ", ".join(operators_at_lines(missing, program))
+    return (f"ExecuTorch's runtime {importlib.metadata.version('executorch')} has no kernel for {lines}.",)
 
 
 def _planned_memory_note(data: ExecutorchProgramManager) -> tuple[str, ...]:

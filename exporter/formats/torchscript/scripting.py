@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
+from exporter.capture.unknown_operators import unknown_operator
 from exporter.errors import LoweringError
 from exporter.records import Captured
 
@@ -70,6 +71,8 @@ def _trace_before_scripting(
     try:
         return _script_module(captured.module), (f"Scripted, because {reason}.",)
     except LoweringError as error:
+        if unknown := unknown_operator([reason], program):
+            raise LoweringError(*unknown) from error
         raise LoweringError(f"{error.cause}. Scripting was needed because {reason}", error.source) from error
 
 
