@@ -293,6 +293,8 @@ def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
         )
         for item in artifact.estimates
     ]
+    notes = dict.fromkeys(note for item in artifact.estimates for note in item.notes)
+    facts += [("Why its intervals are wide", " ".join(notes))] if notes else []
     for item in artifact.estimates:
         if item.operators:
             where = f"on {item.where}, divided by the graph and not counted"

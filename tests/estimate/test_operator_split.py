@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from exporter.estimate import operator_split
 from exporter.estimate.operator_split import GraphOperator
 from exporter.records import EstimatedLatency
-from exporter.report import html
+from exporter.report import html, text
 from tests.report import sample
 
 SHARES = {
@@ -127,6 +129,16 @@ def test_each_part_is_divided_by_what_it_follows() -> None:
     assert [(item.module, item.ms) for item in memory] == [("head", 15.0), ("stem", pytest.approx(5.0))]
 
 
+@pytest.mark.parametrize(("basis", "stem"), [("counts", 0.75), ("graph", 0.8)])
+def test_loads_follow_values_where_nothing_was_counted(
+    basis: Literal["counts", "graph"], stem: float
+) -> None:
+    """The graph's estimate charges loads by the values, and its division must be of the same kind."""
+    loads = replace(estimate(loads=1.0), basis=basis)
+    split = operator_split.operator_split_of_estimate(loads, OPERATORS)
+    assert sum(item.ms for item in split if item.module == "stem") == pytest.approx(20 * stem)
+
+
 def test_the_rest_of_a_deep_network_is_one_entry() -> None:
     """A manifest does not grow with the layers, and no time is lost."""
     deep = [GraphOperator(f"layer.{i}", "Conv", 100 + i, 1, 1) for i in range(500)]
@@ -138,8 +150,6 @@ def test_the_rest_of_a_deep_network_is_one_entry() -> None:
 
 def test_the_page_says_that_it_is_a_division() -> None:
     """Modules and operators are listed with their share, never as a measurement."""
-    from dataclasses import replace
-
     estimated = replace(
         estimate(), operators=operator_split.operator_split_of_estimate(estimate(), OPERATORS)
     )
@@ -151,3 +161,35 @@ def test_the_page_says_that_it_is_a_division() -> None:
     assert "Estimated time by module" in page
     assert "stem 14 ms (70%)" in page
     assert "on 4 threads, divided by the graph and not counted" in page
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ((0.4, 0.5, 0.6), "estimated within"),
+        ((0.5, 0.9, 1.2), "uncertain"),
+        ((1.5, 2.0, 3.0), "estimated over"),
+    ],
+)
+def test_the_page_has_the_verdict_and_why_it_is_uncertain(
+    shares: tuple[float, float, float], words: str
+) -> None:
+    """Beside "not measured" stand the words on the budget; an artifact says why its interval is wide."""
+    report = sample.report()
+    chosen = text.choice_text(report)
+    assert chosen
+    low, p50, high = (share * report.budget_ms for share in shares)
+    item = replace(
+        estimate(),
+        p50_ms=p50,
+        low_ms=low,
+        high_ms=high,
+        notes=("No published latency of a Cortex-Z9 is in the fit.",),
+    )
+    rows = tuple(replace(row, estimates=(item,)) if row is chosen else row for row in report.artifacts)
+    page = html.render_html(replace(report, artifacts=rows), sample.outputs())
+    assert f": {words} " in page
+    assert "only a phone&#39;s measurement meets a budget" in page
+    assert "Why its intervals are wide" in page
+    assert "Cortex-Z9" in page
+    assert words not in html.render_html(report, sample.outputs())
