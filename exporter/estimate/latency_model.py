@@ -137,13 +137,14 @@ def estimate_by_latency_model(
 
 
 def estimate_on_small_core(
-    work: Work, target: Target, fit: Fit, precision: Precision
+    work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision
 ) -> EstimatedLatency | None:
     """Estimate the median latency on one of the chip's small cores; None where no rows of such a core exist.
 
     Args:
         work: What the artifact executes.
         target: The phone.
+        parameters: The fitted parameters.
         fit: The costs of its runtime and precision.
         precision: Its precision; one without rows of its own widens the interval.
     """
@@ -155,6 +156,7 @@ def estimate_on_small_core(
         name: value * (small.arithmetic if name == "vectors" else small.others) * 1000 / cluster.max_mhz
         for name, value in _latency_model_parts(work, fit).items()
     }
+    parts["call"] = fit.call_ms * small.others * parameters.mhz / cluster.max_mhz
     parts["memory"] = max(0.0, _memory_floor_of_latency_model(work, target) - sum(parts.values()))
     p50 = sum(parts.values())
     spread, notes = _latency_model_interval_of_fit(work, fit, precision, 1)

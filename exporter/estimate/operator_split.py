@@ -8,6 +8,7 @@ products, and what memory takes by weights.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from exporter.records import EstimatedLatency, OperatorTime
 NAMED = "onnx-fp32.onnx"
 """The artifact whose weights are named by module: "features.0.0.weight"."""
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+INVENTED = re.compile(r"val_\d+|\d+|onnx::\w+_\d+|_to_copy\w*|scalar_tensor\w*")
+"""Names of constants that PyTorch's exporters invent."""
 FUSING = ("Conv", "Gemm")
 FUSED = ("Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid")
 """Activations that runtimes compute within the convolution or product before them, without their own pass.
@@ -35,7 +38,7 @@ class GraphOperator:
     """What one operator of a graph does in a call."""
 
     module: str
-    """The model's module with the weights; that of the operator before where it has none."""
+    """The model's module with the operator's weights; that of the operator before where it has none."""
     kind: str
     macs: int
     """Multiply-accumulates."""
@@ -89,14 +92,30 @@ def operators_to_split(path: Path, least_macs: int = 1) -> tuple[GraphOperator, 
     }
     shapes |= weights
     fused = _fused_activations_in_operator_split(graph)
+    readers = {name: node for node in graph.node for name in node.input}
     operators, module = [], ""
     for node in graph.node:
         own = [name for name in node.input if name in weights]
-        if node.op_type in HEAVY and own:
-            module = own[0].rpartition(".")[0] or own[0]
+        module = _module_of_operator_split(node, weights, readers) or module
         operator = _operator_to_split(node, module, shapes, own)
         operators.append(replace(operator, values=0) if node.output[0] in fused else operator)
     return tuple(operators) if sum(operator.macs for operator in operators) >= least_macs else ()
+
+
+def _module_of_operator_split(
+    node: Any, weights: Mapping[str, tuple[int, ...]], readers: Mapping[str, Any]
+) -> str:
+    """Return the module whose weights an operator reads; empty where it has none.
+
+    A linear layer is a MatMul with a transposed weight, whose name the exporter invents; the addition of its
+    bias, which follows, has the model's own name.
+    """
+    follows = readers.get(node.output[0]) if node.op_type == "MatMul" else None
+    for operator in (node, *([follows] if follows is not None and follows.op_type == "Add" else ())):
+        for name in operator.input:
+            if name in weights and weights[name] and not INVENTED.fullmatch(name):
+                return name.rpartition(".")[0] or name
+    return ""
 
 
 def _fused_activations_in_operator_split(graph: Any) -> set[str]:

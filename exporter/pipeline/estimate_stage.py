@@ -137,7 +137,7 @@ def _estimates_in_stage(
         latency_model.estimate_by_latency_model(work, target, fitted, fit, row.variant.precision, threads)
         for threads in latency_model.THREADS
     ]
-    on_small = latency_model.estimate_on_small_core(work, target, fit, row.variant.precision)
+    on_small = latency_model.estimate_on_small_core(work, target, fitted, fit, row.variant.precision)
     return tuple(
         anchors.anchor_estimate(item, learned, target.soc, runtime, row.variant.precision)
         for item in (*estimated, *([on_small] if on_small else ()))

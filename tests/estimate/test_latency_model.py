@@ -262,10 +262,12 @@ def test_other_instructions_stay_on_one_thread() -> None:
 SMALL = SmallCore(arithmetic=3.0, others=6.0, spread=Spread(1.3, 0.9, 100))
 
 
-def on_small(name: str = "snapdragon865", small: SmallCore = SMALL, **changes: Any) -> EstimatedLatency:
-    own = dataclasses.replace(fit(), small={"Cortex-A55": small})
+def on_small(
+    name: str = "snapdragon865", small: SmallCore = SMALL, call_ms: float = 0.0, **changes: Any
+) -> EstimatedLatency:
+    own = dataclasses.replace(fit(), small={"Cortex-A55": small}, call_ms=call_ms)
     work = dataclasses.replace(Work(MOBILENET, 601_548_544, 13_879_080, 53), **changes)
-    estimate = latency_model.estimate_on_small_core(work, get_target(name), own, "fp32")
+    estimate = latency_model.estimate_on_small_core(work, get_target(name), load_parameters(), own, "fp32")
     assert estimate
     return estimate
 
@@ -279,6 +281,8 @@ def test_a_small_core_takes_its_own_cycles_of_each_class() -> None:
     )
     slower = on_small(counts=others, small=dataclasses.replace(SMALL, others=12.0))
     assert slower.p50_ms == pytest.approx(2 * on_small(counts=others).p50_ms)
+    call = on_small(counts=others, call_ms=0.5).p50_ms - on_small(counts=others).p50_ms
+    assert call == pytest.approx(0.5 * 6 * 2842 / 1805)  # what a call costs once is other instructions, too
 
 
 def test_a_small_cores_interval_carries_its_own_misses_too() -> None:
@@ -298,7 +302,7 @@ def test_a_small_core_without_rows_has_no_estimate() -> None:
     have = {
         target.name
         for target in SNAPDRAGONS
-        if latency_model.estimate_on_small_core(work, target, own, "fp32")
+        if latency_model.estimate_on_small_core(work, target, load_parameters(), own, "fp32")
     }
     assert have == {"snapdragon865", "snapdragon888"}
 
@@ -315,7 +319,7 @@ def test_the_small_core_of_an_865_is_fitted_and_slower(runtime: str, precision: 
     assert min(core.arithmetic, core.others) >= 0
     counts = None if runtime == "torchscript" else MOBILENET
     work = Work(counts, 601_548_544, 13_879_080, 53, GRAPH)
-    small = latency_model.estimate_on_small_core(work, SD865, own, precision)
+    small = latency_model.estimate_on_small_core(work, SD865, load_parameters(), own, precision)
     fast = latency_model.estimate_by_latency_model(work, SD865, load_parameters(), own, precision, 1)
     assert small
     assert small.p50_ms > 2 * fast.p50_ms

@@ -65,6 +65,38 @@ def test_a_graphs_operators_have_their_sizes(tmp_path: Path) -> None:
     assert linear == GraphOperator("head", "Gemm", 8 * 5 * 8, 6 * 64 + 40, 40)
 
 
+def test_a_linear_layers_module_is_that_of_its_bias(tmp_path: Path) -> None:
+    """Exporters transpose the weight under a name of their own; a product of two values stays where it is."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.zeros(shape, np.float32), name)
+
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "blocks.0.norm.weight"], ["n"]),
+        helper.make_node("MatMul", ["n", "val_7"], ["m"]),
+        helper.make_node("Add", ["m", "blocks.0.qkv.bias"], ["q"]),
+        helper.make_node("MatMul", ["q", "q"], ["s"]),
+        helper.make_node("MatMul", ["s", "val_9"], ["o"]),
+        helper.make_node("Add", ["o", "blocks.0.out.bias"], ["p"]),
+        helper.make_node("MatMul", ["p", "val_11"], ["y"]),
+    ]
+    made = ["n", "m", "q", "s", "o", "p"]
+    value = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, (8, 8)) for name in ["x", "y", *made]
+    }
+    weights = [weight(f"val_{index}", 8, 8) for index in (7, 9, 11)]
+    weights += [weight(f"blocks.0.{name}", 8) for name in ("norm.weight", "qkv.bias", "out.bias")]
+    written = helper.make_graph(
+        nodes, "net", [value["x"]], [value["y"]], weights, value_info=[value[name] for name in made]
+    )
+    onnx.save(helper.make_model(written), tmp_path / "net.onnx")
+    modules = [operator.module for operator in operator_split.operators_to_split(tmp_path / "net.onnx")]
+    norm, qkv, out = (f"blocks.0.{name}" for name in ("norm", "qkv", "out"))
+    assert modules == [norm, qkv, qkv, qkv, out, out, out]  # without a bias, nothing names the last one
+
+
 @pytest.mark.parametrize("kind", operator_split.FUSED)
 @pytest.mark.parametrize(
     ("source", "read_twice", "values"),
