@@ -114,7 +114,7 @@ def _module_of_operator_split(
     for operator in (node, *([follows] if follows is not None and follows.op_type == "Add" else ())):
         for name in operator.input:
             if name in weights and weights[name] and not INVENTED.fullmatch(name):
-                return name.rpartition(".")[0] or name
+                return str(name.rpartition(".")[0] or name)
     return ""
 
 
