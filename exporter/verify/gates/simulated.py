@@ -49,6 +49,10 @@ reference interpreter sums in float32, too."""
 SUMMED_BIASES = 2.5
 """Times more that an offset in Core ML may be: the converter adds the two biases of a recurrent layer before
 it rounds them; the simulation rounds each, as ONNX files do. A right LSTM of two layers needs 2.0."""
+RECIPROCAL = 2.0**-11
+"""Share of an output by which its gain and offset may be off further in Core ML: its converter turns a
+division by a constant into a multiplication with the reciprocal, which float16 rounds otherwise, alike for
+every value."""
 INTEGER_OFFSET = 2 * math.sqrt(2)
 """Times more that an offset may be where a backend rounds in integers of its own: two independent roundings
 differ by the root of two times one's error, and where a place is rounded alike in every sample, that is its
@@ -102,7 +106,8 @@ def simulated_gate(observation: Observation) -> str:
         return ""
     margin = _simulated_margin(observation)
     for index, multiples in simulated_figures(observation).items():
-        if reason := _simulated_reason(multiples, margin, _simulated_offset_margin(observation)):
+        constant = RECIPROCAL if observation.variant.backend == "coreml" else 0.0
+        if reason := _simulated_reason(multiples, margin, _simulated_offset_margin(observation), constant):
             return (
                 f"Output {index} is not what {observation.precision} makes of this model, which a simulation "
                 f"puts at {multiples.simulated_db:.1f} dB SQNR: {reason}."
@@ -203,13 +208,21 @@ def _simulated_worst_channel(simulated: Array, actual: Array, error: float) -> t
     return worst, where
 
 
-def _simulated_reason(multiples: SimulatedFigures, margin: float, offset_margin: float = 1.0) -> str:
+def _simulated_reason(
+    multiples: SimulatedFigures, margin: float, offset_margin: float = 1.0, constant: float = 0.0
+) -> str:
+    """Return what is beyond its limit; a constant's rounding may scale or shift it by the share `constant`."""
     limits, (axis, index) = multiples.limits, multiples.worst
+    scaled = constant * 10 ** (multiples.simulated_db / 20)
     judged = (
         ("its error is", multiples.noise, limits.noise * margin),
         (f"the error at {index} of axis {axis} is", multiples.channel, CHANNEL * margin),
-        ("it is scaled, its gain is off by", multiples.gain, limits.gain * margin),
-        ("it is shifted, its offset is", multiples.offset, limits.offset * max(margin, offset_margin)),
+        ("it is scaled, its gain is off by", multiples.gain, limits.gain * margin + scaled),
+        (
+            "it is shifted, its offset is",
+            multiples.offset,
+            limits.offset * max(margin, offset_margin) + scaled,
+        ),
     )
     return next(
         (
