@@ -19,6 +19,10 @@ _CONVERTERS = (
     (re.compile(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'"), "PyTorch's ONNX exporter"),
     (re.compile(r"No ONNX function found for .*?_higher_order_ops\.(\w+)\."), "PyTorch's ONNX exporter"),
     (re.compile(r"Operator torch\._ops\.([\w.]+) is not in Core ATen opset"), "ExecuTorch"),
+    (
+        re.compile(r"inputs with mismatched dtypes:\s*Operator: <EdgeOpOverload: ([\w.]+)>"),
+        "With these types, ExecuTorch",
+    ),
     (re.compile(r"Missing out variants: \{'([\w.:]+)'"), "ExecuTorch"),
     (re.compile(r"Unsupported fx node (\w+)"), "Core ML's converter"),
     (re.compile(r"convert function for op '([\w.:]+)' not implemented"), "Core ML's converter"),

@@ -54,6 +54,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Any], str, str]] = {
     "a function of functions": (doubled, "onnx-fp32", "map"),
     "another decomposed": (lambda x: torch.cummax(x, 1).values, "executorch-xnnpack-fp32", "cummax"),
     "of two numbers": (lambda x: torch.ldexp(x, torch.tensor(2)), "executorch-xnnpack-fp32", "ldexp"),
+    "of complex numbers": (lambda x: torch.fft.rfft(x).abs(), "executorch-xnnpack-fp32", "abs"),
     "not traced": (doubled, "torchscript-lite-fp32", "map"),
     "not in MIL": (lambda x: torch.nextafter(x, x + 1), "coreml-fp16", "nextafter"),
 }

@@ -17,13 +17,15 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from torch import nn
 
 import exporter.formats.onnx as onnx_format
+from benchmarks.zoo import Does
 from exporter.errors import LoweringError
 from exporter.formats.onnx import onnx_export, ort_convert
 from exporter.quantize.int8_recipe import int8_recipe_runner
 from exporter.records import Array, Emission, Sample, TensorSpec
-from tests import nets
+from tests import nets, proof
 
 VARIANTS = {v.name: v for v in onnx_format.VARIANTS if v.precision != "mixed"}
 FLOAT = [v.name for v in onnx_format.VARIANTS if v.precision == "fp32"]
@@ -156,7 +158,7 @@ EMIT_HASHES = """
 import hashlib, sys
 from pathlib import Path
 from exporter.formats import onnx
-from tests import nets
+from tests import nets, proof
 for variant in (v for v in onnx.VARIANTS if v.precision != "mixed"):
     path = onnx.emit(nets.captured_for("attention", variant), variant, Path(sys.argv[1])).path
     print(hashlib.sha256(path.read_bytes()).hexdigest())
@@ -323,3 +325,13 @@ def test_sums_do_not_saturate_on_x86(tmp_path: Path) -> None:
     run, _ = onnx_format.load(tmp_path / "loudest.onnx", VARIANTS["onnx-int8"], 1)
     (product,) = run((np.ones((1, 64), np.float32),))
     np.testing.assert_allclose(product, 64, rtol=0.01)
+
+
+@pytest.mark.parametrize("bounds", [(0, 0.2), (-0.1, 1), (None, 0.2), (0, 1)])
+def test_bounds_of_two_types_are_exported(bounds: tuple[float | None, float], tmp_path: Path) -> None:
+    """`clamp(0, 0.2)` has an integer and a float, which PyTorch's exporter refuses."""
+    net = Does(lambda net, x: net.layer(x).clamp(*bounds), layer=nn.Linear(4, 3))
+    generator = np.random.default_rng(0)
+    rows = [(generator.normal(size=(1, 4)).astype(np.float32),) for _ in range(6)]
+    captured = proof.capture(net, rows, tmp_path)
+    assert proof.prove(captured, "onnx-fp32", tmp_path).reason is None

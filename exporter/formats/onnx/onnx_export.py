@@ -67,6 +67,7 @@ def export_to_onnx(
 
     if not external:
         refuse_onnx_export_too_large(sum(t.nbytes for t in program.state_dict.values()))
+    _give_bounds_one_type(program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
@@ -79,6 +80,15 @@ def export_to_onnx(
         )
     assert exported is not None
     return exported.model
+
+
+def _give_bounds_one_type(program: torch.export.ExportedProgram) -> None:
+    """Make `clamp(0, 0.2)` `clamp(0.0, 0.2)`, in place: PyTorch's exporter cannot promote two types."""
+    import torch
+
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.clamp.default and any(isinstance(a, float) for a in node.args[1:]):
+            node.args = (node.args[0], *(None if bound is None else float(bound) for bound in node.args[1:]))
 
 
 def finish_onnx_export(model: onnx_ir.Model) -> bytes:
