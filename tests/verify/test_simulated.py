@@ -171,3 +171,17 @@ def test_chance_condemns_no_small_output(samples: int, values: int) -> None:
         outputs = (rounded(reference),), (rounded(edges),)
         verdict = judge_artifact(FP16, "rt", given, *outputs, None, Limits(), (), simulation)
         assert verdict.reason is None, seed
+
+
+@pytest.mark.parametrize("scale", [1 + 8e-4, 1 - 8e-4])
+def test_core_ml_may_round_a_reciprocal(scale: float) -> None:
+    """Its converter turns a division into a multiplication, whose constant rounds otherwise."""
+
+    def interpreted(outputs: np.ndarray) -> str:
+        coreml = replace(W4, precision="fp16")
+        given = (evidence(), (outputs,), (EDGES,), None, Limits(), (), SIMULATED)
+        return judge_artifact(coreml, "rt", *given, executor="reference interpreter").reason or ""
+
+    assert "gain" in reason(right() * scale)
+    assert interpreted(right() * scale) == ""
+    assert "its error" in interpreted(right() * 1.01)

@@ -211,7 +211,7 @@ def _simulated_worst_channel(simulated: Array, actual: Array, error: float) -> t
 def _simulated_reason(
     multiples: SimulatedFigures, margin: float, offset_margin: float = 1.0, constant: float = 0.0
 ) -> str:
-    """Return what is beyond its limit; a constant's rounding may scale or shift it by the share `constant`."""
+    """Return what is beyond its limit; a constant's rounding may scale it by the share `constant`."""
     limits, (axis, index) = multiples.limits, multiples.worst
     scaled = constant * 10 ** (multiples.simulated_db / 20)
     judged = (
