@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,26 +239,28 @@ def without(key: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("tensors", "parts"),
+    ("make", "parts"),
     [
         (
-            without("fc.bias"),
+            lambda: without("fc.bias"),
             ("torchvision/resnet18 (121 of 122 tensors match)", "fc.bias [1000] is missing"),
         ),
-        ({**state("resnet18"), "e.m": torch.zeros(2)}, ("122 of 122", "e.m [2] is one too many")),
+        (lambda: {**state("resnet18"), "e.m": torch.zeros(2)}, ("122 of 122", "e.m [2] is one too many")),
         (
-            {**state("resnet18"), "fc.weight": torch.zeros(512, 1000)},
+            lambda: {**state("resnet18"), "fc.weight": torch.zeros(512, 1000)},
             ("121 of 122", "fc.weight is [512, 1000] where [1000, 512] is expected"),
         ),
-        ({"net.w": torch.zeros(3)}, ("No known network has these 1 tensors", "net.w")),
-        ({}, ("No known network has these 0 tensors",)),
+        (lambda: {"net.w": torch.zeros(3)}, ("No known network has these 1 tensors", "net.w")),
+        (dict, ("No known network has these 0 tensors",)),
     ],
     ids=["missing", "extra", "transposed", "unknown", "empty"],
 )
-def test_unknown_weights_name_the_closest(tensors: dict[str, torch.Tensor], parts: tuple[str, ...]) -> None:
+def test_unknown_weights_name_the_closest(
+    make: Callable[[], dict[str, torch.Tensor]], parts: tuple[str, ...]
+) -> None:
     """The refusal names the closest networks, the first differing keys, and --arch."""
     with pytest.raises(ArchitectureError) as caught:
-        build_architecture(checkpoint(tensors))
+        build_architecture(checkpoint(make()))
     for part in parts:
         assert part in caught.value.message
     assert "--arch mypkg.nets:make_net" in caught.value.hint
