@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ made ExecuTorch and ONNX files in float32 and int8 from 8 calibration and 8 veri
 `--formats executorch,onnx --precisions fp32,int8 --samples 8` goes with each command. Inputs are photos
 where a command has them, and synthetic otherwise. Trained weights come from packages; random ones show that
 a network of this kind is built and verified, and nothing about what int8 costs a trained one.
-A row is as old as its export: a network that has a result is not exported again.
+A row is as old as its export, whose day it says: a network that has a result is not exported again.
 """
 VARIANTS = ("--formats", "executorch,onnx", "--precisions", "fp32,int8", "--samples", "8")
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,8 @@ class Row:
     refusal: str
     """The message that ended the export before anything was built; empty otherwise."""
     seconds: float
+    date: str = ""
+    """The day of the export."""
 
 
 def run_family(name: str, work: Path, photos: Path) -> Row:
@@ -91,6 +94,7 @@ def run_family(name: str, work: Path, photos: Path) -> Row:
         ),
         refusal="" if artifacts else _last_words(finished.stderr),
         seconds=round(time.monotonic() - started, 1),
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
     )
 
 
@@ -129,7 +133,7 @@ def markdown_of_families(rows: Sequence[Row]) -> str:
     for row in rows:
         lines += ["", f"### {row.title}", "", "```text", row.command, "```", ""]
         if row.passed:
-            lines.append(f"Passed: {', '.join(row.passed)} ({row.seconds:.0f} s).")
+            lines.append(f"Passed: {', '.join(row.passed)} ({row.seconds:.0f} s{_day(row)}).")
         if row.together:
             lines.append(f"Together: {', '.join(row.together)}.")
         if row.others:
@@ -141,6 +145,10 @@ def markdown_of_families(rows: Sequence[Row]) -> str:
         if row.refusal:
             lines.append(f"Refused: {_plain(row.refusal)}")
     return "\n".join(lines) + "\n"
+
+
+def _day(row: Row) -> str:
+    return f", {row.date}" if row.date else ""
 
 
 def _plain(text: str) -> str:

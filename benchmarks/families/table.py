@@ -57,9 +57,7 @@ def _torchvision(title: str, name: str, *options: str) -> Family:
 FAMILIES: dict[str, Family] = {
     "mobilenet_v2": _trained("MobileNetV2, classifier", "mobilenet_v2", "--calibration", PHOTOS),
     "efficientnet_lite0": _trained(
-        "EfficientNet-Lite0, classifier", "efficientnet_lite0",
-        "--arch", "benchmarks.families.networks:make_efficientnet_lite", "--preprocess", "imagenet",
-        "--calibration", PHOTOS,
+        "EfficientNet-Lite0, classifier", "efficientnet_lite0", "--calibration", PHOTOS,
     ),
     "minilm": _trained("all-MiniLM-L6-v2, sentence embeddings", "minilm"),
     "silero_vad": _trained(
@@ -72,22 +70,15 @@ FAMILIES: dict[str, Family] = {
         "--ignore-key", "similarity_*",
     ),
     "mtcnn": _trained(
-        "MTCNN's O-Net, faces and landmarks", "mtcnn",
-        "--arch", "facenet_pytorch.models.mtcnn:ONet", "--arch-arg", "pretrained=False",
-        "--input-shape", "1x3x48x48", "--preprocess", "symmetric", "--calibration", PHOTOS,
+        "MTCNN's O-Net, faces and landmarks", "mtcnn", "--calibration", PHOTOS,
     ),
     "craft": _trained(
-        "CRAFT, text detector", "craft",
-        "--arch", "easyocr.craft:CRAFT", "--input-shape", "1x3x160x320", "--preprocess", "imagenet",
-        "--calibration", PHOTOS,
+        "CRAFT, text detector", "craft", "--input-shape", "1x3x160x320", "--calibration", PHOTOS,
     ),
-    "crnn": _trained(
-        "CRNN with LSTM and CTC, text recognition", "crnn",
-        "--arch", "benchmarks.families.networks:make_crnn", "--input-shape", "1x1x64x256",
-    ),
+    "crnn": _trained("CRNN with LSTM and CTC, text recognition", "crnn"),
     "compact_crnn": _trained(
         "Compact CRNN with GRU and CTC, text recognition", "compact_crnn",
-        "--arch", "legere.model:CompactCRNN", "--input-shape", "1x1x32x64",
+        "--input-shape", "1x1x32x64",
     ),
     "yolov8n": _ultralytics("YOLOv8n, detector", "yolov8n"),
     "yolo11n": _ultralytics("YOLO11n, detector", "yolo11n"),
