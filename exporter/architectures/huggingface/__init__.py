@@ -14,6 +14,7 @@ from exporter.architectures.huggingface import (
     config_inputs,
     huggingface_network,
     image_processor,
+    settings_doubts,
     text_and_sound_samples,
     text_generation,
 )
@@ -81,6 +82,7 @@ def build_huggingface(
         notes=(*loaded.notes, *made.notes, *notes),
         photo=photo,
         labels=_huggingface_labels(loaded) if photo or not made.notes else (),
+        warnings=(settings_doubts.huggingface_settings_doubt(loaded.network, checkpoint.settings[CONFIG]),),
         inputs=made.inputs,
         codes=codes,
         reader=text_and_sound_samples.SampleReader(checkpoint.path, codes, trust),
