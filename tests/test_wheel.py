@@ -30,6 +30,7 @@ def test_the_wheel_holds_both_packages_with_their_data(wheel_files: set[str]) ->
         "android_harness/runner/main.cc",
         "android_harness/history/migrations/versions/0001_first.py",
         "exporter/__main__.py",
+        "exporter/architectures/packages.json.gz",
         "exporter/architectures/torchvision.json.gz",
         "exporter/py.typed",
     } <= wheel_files

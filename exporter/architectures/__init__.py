@@ -18,11 +18,13 @@ from exporter.architectures import (
     factory,
     huggingface,
     network_inputs,
+    packaged_networks,
     preprocessing,
     self_contained,
     timm_networks,
     torchvision,
     torchvision_detectors,
+    torchvision_identification,
     ultralytics_networks,
     weight_readings,
 )
@@ -108,8 +110,9 @@ def build_architecture(
         from exporter.architectures.dictionary_inputs import with_dictionary_inputs
 
         module, input_shapes = with_dictionary_inputs(module, input_shapes)
+    shapes = input_shapes or (() if rows else built.usual_inputs)
     specs = built.inputs or network_inputs.resolve_network_inputs(
-        module, built.photo, checkpoint.example, input_shapes, rows
+        module, built.photo, checkpoint.example, shapes, rows
     )
     wishes = preprocessing.PreprocessingWishes(preprocess, mean, std, whole)
     prepared, notes = preprocessing.resolve_preprocessing(built.photo, specs, wishes)
@@ -183,7 +186,10 @@ def _network_of_architecture(
         if built is not None:
             return built
     if arch is None:
-        return torchvision.infer_torchvision(readings, checkpoint, arguments, size)
+        packaged = None
+        if torchvision_identification.identify_torchvision(readings) is None:
+            packaged = packaged_networks.infer_packaged_network(readings, checkpoint, arguments)
+        return packaged or torchvision.infer_torchvision(readings, checkpoint, arguments, size)
     if arch.startswith(torchvision.PREFIX):
         name = arch.removeprefix(torchvision.PREFIX)
         return torchvision.torchvision_by_name(name, readings, checkpoint.sha256, arguments, size)

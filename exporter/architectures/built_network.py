@@ -39,6 +39,8 @@ class Built:
     """What the tensors cannot prove about the network."""
     inputs: tuple[TensorSpec, ...] = ()
     """The inputs, where the checkpoint's settings say them."""
+    usual_inputs: tuple[TensorSpec, ...] = ()
+    """The inputs that the network usually takes; the user's own shapes come first."""
     codes: Mapping[str, Codes] = field(default_factory=dict)
     """Legal values of inputs of whole numbers, as in `Model`."""
     reader: SampleReader | None = None

@@ -6,17 +6,10 @@ Where a known network is inferred from tensors alone, this module names the othe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from exporter.architectures import network_index
+from exporter.architectures import network_index, packaged_index
 from exporter.errors import ArchitectureError
-
-SAME_TENSORS: Mapping[str, tuple[str, ...]] = {
-    "resnet18": ("timm's resnetblur18",),
-    "resnet50": ("timm's resnetaa50", "timm's resnetblur50"),
-}
-"""Published networks that compute something else with exactly a torchvision network's tensors: all there are
-among the 1,371 of timm 1.0.31. Fifteen others have a torchvision network's tensors, name and outputs."""
 
 NO_TRACE: tuple[tuple[str, str], ...] = (
     (
@@ -24,20 +17,36 @@ NO_TRACE: tuple[tuple[str, str], ...] = (
         "which convolution of a block has the stride (as Caffe's), dilation in place of stride, the pooling "
         "before the blocks (none for small images as CIFAR's), anti-aliasing or activation",
     ),
-    (r"vit_|swin|maxvit", "the number of attention heads, the activation or the norms' epsilon"),
+    (
+        r"(^|_)(vit|deit|beit|eva|swin|swinv2|maxvit|xcit|cait|levit|aimv2|dinov2|clip|siglip)",
+        "the number of attention heads, rotary positions, where norms stand, the activation or the norms' "
+        "epsilon",
+    ),
     (r"", "strides and pooling (smaller ones for small images as CIFAR's), dilation or activation"),
 )
-"""Pattern of torchvision's names -> what a variant may change without a trace; the first match counts."""
+"""Pattern of networks' names -> what a variant may change without a trace; the first match counts."""
+
+EVERY_NETWORK = (
+    "padding, skip connections, the order of the outputs, epsilons, or how the inputs are normalised"
+)
+"""What leaves no trace in any network."""
+NAMED_AT_MOST = 4
+"""Other networks with the same tensors that a doubt names."""
 
 
 def lookalike_doubts(
-    name: str, title: str, stated: tuple[tuple[str, str], ...], published: bool
+    name: str,
+    title: str,
+    shapes: Mapping[str, network_index.Shape],
+    stated: tuple[tuple[str, str], ...],
+    published: bool,
 ) -> tuple[str, ...]:
-    """Name what else an inferred network may be.
+    """Name what else a network of torchvision may be that was inferred from tensors.
 
     Args:
         name: torchvision's name of the network.
         title: The network's name in messages.
+        shapes: The tensors' names and shapes.
         stated: (place, text) of the names that the file gives its network.
         published: Whether the file's hash is one of torchvision's.
 
@@ -47,30 +56,72 @@ def lookalike_doubts(
     Raises:
         ArchitectureError: The file names another network that has these tensors.
     """
-    others = SAME_TENSORS.get(name, ())
+    others = _other_entries_for_lookalike_doubt(name, shapes)
     for place, text in stated:
         contradicting = [
-            other for other in others if other.rpartition(" ")[2] in _lookalike_doubt_words(text)
+            other for other in others if packaged_index.packaged_title(other) in lookalike_doubt_words(text)
         ]
         if contradicting:
             raise ArchitectureError(
                 "The file says that its network is "
                 f"{network_index.printable_network_index_key(text)!r} ({place}): "
-                f"{contradicting[0]} has exactly the tensors of {title}, "
+                f"{described_lookalike(contradicting[0])} has exactly the tensors of {title}, "
                 "and computes something else with them.",
-                "Name the function that makes it (`--arch mypkg.nets:make_net`), or insist: "
-                f"`--arch torchvision/{name}`.",
+                f"Take it (`--arch {contradicting[0].architecture}`), name the function that makes it "
+                f"(`--arch mypkg.nets:make_net`), or insist: `--arch torchvision/{name}`.",
             )
-    if published or any(name in _lookalike_doubt_words(text) for _, text in stated):
+    if published or any(name in lookalike_doubt_words(text) for _, text in stated):
         return ()
-    several = f"{' and '.join(others)}, and " if others else ""
+    return (lookalike_doubt(name, title, [described_lookalike(other) for other in others], stated),)
+
+
+def lookalike_doubt(name: str, title: str, others: Sequence[str], stated: tuple[tuple[str, str], ...]) -> str:
+    """Return the warning that a network was taken for another by its tensors.
+
+    Args:
+        name: The network's own name, such as resnet50.
+        title: Its name in messages.
+        others: Other networks that have the same tensors.
+        stated: (place, text) of the names that the file gives its network.
+    """
+    rest = len(others) - NAMED_AT_MOST
+    listed = [*others[:NAMED_AT_MOST], *([f"{rest} more"] if rest > 0 else [])]
+    several = f"{' and '.join(listed)}, and " if listed else ""
     return (
         f"The network is taken for {title} by its tensors alone. These tensors also fit {several}variants "
-        f"that differ in {_no_trace_for_lookalike_doubt(name)}: none of that leaves a trace in a state_dict. "
-        f"{_spoken_lookalike_doubts(stated)}"
+        f"that differ in {_no_trace_for_lookalike_doubt(name)}, and in {EVERY_NETWORK}: none of that leaves "
+        f"a trace in a state_dict. {_spoken_lookalike_doubts(stated)}"
         "If in doubt, check photos whose class you know (`--expect PHOTO=CLASS`), or name your own network "
-        "with `--arch mypkg.nets:make_net`.",
+        "with `--arch mypkg.nets:make_net`."
     )
+
+
+def detector_doubt(title: str) -> str:
+    """Return the warning that a detector's anchors and settings do not follow from its tensors."""
+    return (
+        f"The network is taken for {title} by its tensors alone, with torchvision's own settings. Other "
+        "sizes, ratios or order of anchors, strides, weights of the box coder, the pooling of regions, and "
+        f"other {EVERY_NETWORK} leave no trace in a state_dict. If in doubt, compare a photo's boxes with "
+        "those of your training, or name your own network with `--arch mypkg.nets:make_net`."
+    )
+
+
+def described_lookalike(entry: packaged_index.PackagedEntry) -> str:
+    """Return a network's name in messages: timm's resnetaa50."""
+    return f"{entry.distribution}'s {packaged_index.packaged_title(entry)}"
+
+
+def _other_entries_for_lookalike_doubt(
+    name: str, shapes: Mapping[str, network_index.Shape]
+) -> list[packaged_index.PackagedEntry]:
+    """List packages' networks with these tensors that compute something else than torchvision's `name`.
+
+    timm's networks of torchvision's names compute the same as torchvision's.
+    """
+    entries = packaged_index.entries_with_tensors(shapes)
+    same = {entry.structure for entry in entries if packaged_index.packaged_title(entry) == name}
+    others = {entry.structure: entry for entry in reversed(entries) if entry.structure not in same}
+    return sorted(others.values(), key=packaged_index.packaged_title)
 
 
 def _no_trace_for_lookalike_doubt(name: str) -> str:
@@ -86,6 +137,6 @@ def _spoken_lookalike_doubts(stated: tuple[tuple[str, str], ...]) -> str:
     return f"The file calls its network {names}. "
 
 
-def _lookalike_doubt_words(text: str) -> set[str]:
+def lookalike_doubt_words(text: str) -> set[str]:
     """Split a name such as `torchvision.models.resnet50` or `resnet50.a1_in1k`."""
     return {word.replace("-", "_") for word in re.split(r"[/.:\s]", text.lower())}

@@ -33,7 +33,7 @@ def construct_skeleton(name: str, arguments: Mapping[str, Any]) -> torch.nn.Modu
         TypeError, ValueError: torchvision's own, for arguments that the builder does not take.
     """
     builder = skeleton_builders()[name]
-    with warnings.catch_warnings(), _skeleton_weights_on_meta():
+    with warnings.catch_warnings(), skeleton_weights_on_meta():
         warnings.simplefilter("ignore")
         return builder(**{**untrained_skeleton_arguments(name, builder), **arguments})
 
@@ -71,7 +71,7 @@ def replace_stem_of_skeleton(module: torch.nn.Module, name: str, channels: int) 
     setattr(module.get_submodule(parent), attribute, new)
 
 
-def _skeleton_weights_on_meta() -> TorchFunctionMode:
+def skeleton_weights_on_meta() -> TorchFunctionMode:
     """Send `torch.empty` (every layer's weights) to the meta device, and nothing else.
 
     `torch.device("meta")` would catch the arithmetic with which RegNets compute their widths, and buffers

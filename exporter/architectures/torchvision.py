@@ -56,7 +56,7 @@ def infer_torchvision(
     weights, entry, comparison = match
     published = _find_torchvision_recipe(entry, checkpoint.sha256) is not None
     warnings = lookalike_doubts.lookalike_doubts(
-        entry.name, entry.title, checkpoint.stated_networks, published
+        entry.name, entry.title, weights.shapes, checkpoint.stated_networks, published
     )
     notes = (
         f"{len(weights.tensors)} tensors match {entry.title} exactly",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from exporter.architectures import network_index, skeleton, weight_loading
+from exporter.architectures import lookalike_doubts, network_index, skeleton, weight_loading
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.weight_readings import Weights
 from exporter.errors import ArchitectureError, UsageError
@@ -195,6 +195,7 @@ def _built_torchvision_detector(
             *outputs,
         ),
         photo=photo,
+        warnings=() if published is not None else (lookalike_doubts.detector_doubt(title),),
     )
 
 

