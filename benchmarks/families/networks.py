@@ -20,3 +20,21 @@ class VoiceEncoder(nn.Module):
         _, (hidden, _) = self.lstm(mels)
         raw = self.linear(hidden[-1]).relu()
         return raw / raw.norm(dim=1, keepdim=True)
+
+
+class Recognizer(nn.Module):
+    """Calls EasyOCR's recogniser without its second argument, which it does not use."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = network
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.module(image, None)
+
+
+def make_crnn() -> nn.Module:
+    """Make EasyOCR's recogniser of English."""
+    from easyocr.model.vgg_model import Model  # type: ignore[import-not-found, unused-ignore]
+
+    return Recognizer(Model(1, 256, 256, 97))
