@@ -48,11 +48,15 @@ def test_a_mobilenet_takes_what_was_published() -> None:
 
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_kernel_that_runs_twice_takes_twice_as_long(threads: int, precision: Precision) -> None:
-    """Counting everything twice doubles the time, but for what a call costs once."""
+@pytest.mark.parametrize("known", [False, True], ids=["counts alone", "and the graph"])
+def test_a_kernel_that_runs_twice_takes_twice_as_long(
+    threads: int, precision: Precision, known: bool
+) -> None:
+    """Counting everything twice doubles the time, but for what a call costs once: the graph tells nothing."""
     twice = Counts(*(2 * value for value in dataclasses.astuple(MOBILENET)))
+    graph = GRAPH if known else None
     once_ms, twice_ms = (
-        estimated(counts, threads, precision, kernels=kernels).p50_ms
+        estimated(counts, threads, precision, kernels=kernels, graph=graph).p50_ms
         for counts, kernels in ((MOBILENET, 53), (twice, 106))
     )
     call_ms = fit(precision=precision).call_ms
