@@ -2,16 +2,20 @@
 
 Every network of the zoo goes through capture, reference, its files in float32, float16 and int8, and
 verification, in this process. A format that cannot express a network is no false failure; a file that fails
-is, unless `RIGHTLY` says why it must. `tests/test_zoo.py` runs the same.
+is, unless `RIGHTLY` says why it must. `tests/test_zoo.py` runs the same. With `--kept FILE` a run that was
+stopped goes on after the last whole network.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import nn
@@ -98,18 +102,41 @@ def _rows(
         started = time.monotonic()
 
 
-def main(names: Sequence[str]) -> int:
+def kept_rows(names: Sequence[str], kept: Path | None) -> Iterator[Row]:
+    """Yield the rows that a file holds, and those of other networks as they are made and written to it."""
+    lines = kept.read_text("utf-8").splitlines() if kept and kept.exists() else []
+    known = [Row(**json.loads(line)) for line in lines]
+    for name in names:
+        done = [row for row in known if row.network == name]
+        made = done or list(rows([name]))
+        if kept and not done:
+            with kept.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(asdict(row)) + "\n" for row in made))
+        yield from made
+
+
+def printed_row(row: Row) -> str:
+    """Return a row as a line of the output."""
+    verdict = "FALSE" if row.is_false_failure else row.status
+    return f"{row.seconds:5.1f} {verdict:12} {row.variant:24} {row.network}: {row.reason}"[:220]
+
+
+def main(arguments: Sequence[str]) -> int:
     """Print a line per network and format, and the count; return 1 when there are false failures."""
-    false = total = errors = 0
-    for row in rows(names or list(ZOO)):
-        total += 1
-        false += row.is_false_failure
-        errors += row.status == "error"
-        print(
-            f"{row.seconds:5.1f} {row.status:8} {row.variant:24} {row.network}: {row.reason}"[:220],
-            flush=True,
-        )
-    print(f"{total} files, {errors} that a format cannot express, {false} false failures")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.false_failures")
+    parser.add_argument("--kept", type=Path, help="file of rows, to go on with after a stop")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args(arguments)
+    made = []
+    for row in kept_rows(options.names or list(ZOO), options.kept):
+        made.append(row)
+        print(printed_row(row), flush=True)
+    counts = Counter(row.status for row in made)
+    false = sum(row.is_false_failure for row in made)
+    print(
+        f"{len({row.network for row in made})} networks, {len(made)} files: "
+        f"{', '.join(f'{count} {status}' for status, count in counts.most_common())}; {false} false failures"
+    )
     return int(false > 0)
 
 
