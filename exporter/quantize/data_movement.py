@@ -90,7 +90,7 @@ def _close_data_movement(graph: fx.Graph, node: fx.Node) -> None:
     the source's grid.
     """
     source = _data_movement_source(node)
-    readers = [user for user in node.users if user.target is not QUANTIZE and not _is_data_movement(user)]
+    readers = [user for user in node.users if user.target is not QUANTIZE and not is_data_movement(user)]
     if source is None or not readers or not hasattr(node.meta.get("val"), "dtype"):
         return
     with graph.inserting_after(node):
@@ -106,12 +106,13 @@ def _close_data_movement(graph: fx.Graph, node: fx.Node) -> None:
 def _data_movement_source(node: fx.Node) -> fx.Node | None:
     """Return the dequantiser that a value comes from by moves alone, at least one."""
     moves = 0
-    while _is_data_movement(node):
+    while is_data_movement(node):
         node, moves = node.args[0], moves + 1  # type: ignore[assignment]
     return node if moves and node.target is DEQUANTIZE else None
 
 
-def _is_data_movement(node: fx.Node) -> bool:
+def is_data_movement(node: fx.Node) -> bool:
+    """Return whether a node's output holds nothing but values of its first argument."""
     name = getattr(node.target, "_opname", getattr(node.target, "__name__", ""))
     return (
         node.op == "call_function"

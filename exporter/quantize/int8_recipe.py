@@ -117,7 +117,7 @@ def quantize_by_static_int8_recipe(
     with torch.no_grad():
         for sample in samples:
             prepared(*sample)
-    activation_ranges.choose_activation_ranges(prepared, samples)
+    activation_ranges.choose_activation_ranges(prepared, samples, scenes)
     weights = weight_rounding.weights_before_weight_rounding(prepared)
     reference = copy_graph(prepared)
     converted = convert_pt2e(prepared)

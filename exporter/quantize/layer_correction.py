@@ -24,9 +24,6 @@ from torch import Tensor
 DAMPINGS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """Shares of the mean diagonal that are added to it, in order of trial; infinite corrects the bias alone."""
 
-FOLDS = 4
-"""Parts that the scenes are divided into; each judges what is fitted on the others."""
-
 LEAST_PLACES = 256
 """Layers with fewer places in all samples are not corrected. A classifier's last layer has one place for each
 sample: a dozen held-out ones confirm by chance."""
@@ -34,6 +31,9 @@ sample: a dozen held-out ones confirm by chance."""
 ROUNDING = 1e-5
 """Share of the inputs' mean square that is always added: sums in float32 are no more accurate than that, and
 inputs that hardly vary leave no matrix that can be solved."""
+
+MOST_OUTPUTS = 128
+"""About as many of a layer's outputs choose the damping; the correction is of all of them."""
 
 MOST_INPUTS = 1280
 """Layers with more inputs per output are not corrected: the work grows with the third power."""
@@ -61,14 +61,17 @@ class LayerMoments:
     places: int
 
     @classmethod
-    def of_columns(cls, rounded: Tensor, exact: Tensor) -> LayerMoments:
-        """Sum over the columns of a layer's inputs, (groups, inputs, places)."""
-        lost = exact - rounded
+    def of_columns(cls, rounded: Tensor, exact: Tensor | None) -> LayerMoments:
+        """Sum over the columns of a layer's inputs, (groups, inputs, places). None: nothing was lost."""
         transposed = rounded.transpose(1, 2)
+        products, total = (rounded @ transposed).double(), rounded.sum(2, keepdim=True).double()
+        if exact is None:
+            return cls(products, torch.zeros_like(products), total, torch.zeros_like(total), rounded.shape[2])
+        lost = exact - rounded
         return cls(
-            (rounded @ transposed).double(),
+            products,
             (lost @ transposed).double(),
-            rounded.sum(2, keepdim=True).double(),
+            total,
             lost.sum(2, keepdim=True).double(),
             rounded.shape[2],
         )
@@ -94,11 +97,12 @@ def find_layer_correction(weight: Tensor, folds: Sequence[LayerMoments]) -> Laye
     if len(folds) < 2 or places < LEAST_PLACES or weight.shape[2] > MOST_INPUTS:
         return None
     weight = weight.double()
-    pairs = [(_sum_of_layer_moments([*folds[:k], *folds[k + 1 :]]), folds[k]) for k in range(len(folds))]
+    judged = weight[:, :: max(1, weight.shape[1] // MOST_OUTPUTS)]
+    pairs = [(sum_of_layer_moments([*folds[:k], *folds[k + 1 :]]), folds[k]) for k in range(len(folds))]
     chosen, least, before = None, 0.0, math.inf
     for damping in DAMPINGS:
         error = sum(
-            _error_of_layer_correction(weight, held_out, _fitted_layer_correction(weight, fitted, damping))
+            _error_of_layer_correction(judged, held_out, _fitted_layer_correction(judged, fitted, damping))
             for fitted, held_out in pairs
         )
         if error < least:
@@ -106,10 +110,11 @@ def find_layer_correction(weight: Tensor, folds: Sequence[LayerMoments]) -> Laye
         if error > before:
             break
         before = error
-    return None if chosen is None else _fitted_layer_correction(weight, _sum_of_layer_moments(folds), chosen)
+    return None if chosen is None else _fitted_layer_correction(weight, sum_of_layer_moments(folds), chosen)
 
 
-def _sum_of_layer_moments(folds: Sequence[LayerMoments]) -> LayerMoments:
+def sum_of_layer_moments(folds: Sequence[LayerMoments]) -> LayerMoments:
+    """Add up the sums of parts of the places."""
     return reduce(LayerMoments.__add__, folds)
 
 

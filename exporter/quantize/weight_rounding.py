@@ -29,6 +29,7 @@ from exporter.quantize.graphs import (
     stored_in_graph,
 )
 from exporter.quantize.layer_correction import LayerMoments
+from exporter.quantize.scene_folds import folds_of_scenes
 
 LAYERS = (aten.conv2d.default, aten.linear.default)
 DAMPING = 0.01
@@ -42,6 +43,10 @@ MOST_SAMPLES = 16
 
 MOST_COLUMNS = 40_000
 """How many places in all samples' inputs a layer's statistics use."""
+
+BLOCK = 32
+"""So many inputs compensate for each other at once before the inputs after them are touched: the same result,
+sooner."""
 
 
 def weights_before_weight_rounding(prepared: fx.GraphModule) -> dict[str, Tensor]:
@@ -73,9 +78,11 @@ def improve_weight_rounding(
     """
     rows = list(zip(calibration, scenes or range(len(calibration)), strict=True))
     samples, scenes = zip(*spread_graph_samples(rows, MOST_SAMPLES), strict=True)
-    walk = _LayerWalk(converted, samples)
-    exact = _LayerWalk(reference or fx.GraphModule({}, fx.Graph()), samples)
-    rounding = _Rounding(walk, weights, _weight_rounding_folds(scenes), _shared_in_weight_rounding(converted))
+    walk, folds = _LayerWalk(converted, samples), folds_of_scenes(scenes)
+    if reference is None or len(folds) < 2:  # one scene confirms no correction
+        reference = fx.GraphModule({}, fx.Graph())
+    exact = _LayerWalk(reference, samples)
+    rounding = _Rounding(walk, weights, folds, _shared_in_weight_rounding(converted))
     with torch.no_grad():
         layers = exact.layers()
         for layer in walk.layers():
@@ -90,14 +97,6 @@ def _shared_in_weight_rounding(module: fx.GraphModule) -> frozenset[str]:
     read = [argument for node in layers for argument in node.args[1:3] if is_graph_weight(argument)]
     counts = Counter(str(stored_in_graph(argument).target) for argument in read)
     return frozenset(name for name, count in counts.items() if count > 1)
-
-
-def _weight_rounding_folds(scenes: Sequence[int]) -> list[list[int]]:
-    """Divide the places of samples into folds that share no scene."""
-    names = sorted(set(scenes))
-    count = min(layer_correction.FOLDS, len(names))
-    fold_of = {scene: place % count for place, scene in enumerate(names)}
-    return [[p for p, scene in enumerate(scenes) if fold_of[scene] == fold] for fold in range(count)]
 
 
 class _LayerWalk:
@@ -171,31 +170,41 @@ class _Rounding:
         grouped = weight.reshape(groups, weight.shape[0] // groups, -1)
         if grouped.shape[2] > MOST_INPUTS:
             return
-        kernel, most = tuple(weight.shape[2:]), max(1, MOST_COLUMNS // len(self.walk.samples))
-        columns_of = partial(_weight_rounding_columns, node=node, groups=groups, kernel=kernel, most=most)
-        rounded = [columns_of(x) for x in self.walk.values[node.args[0]]]
-        if correction := self._correction(node, grouped, rounded, [columns_of(x) for x in exact]):
-            grouped = (grouped.double() + correction.weight).to(weight.dtype)
-            self.weights[node.name] = grouped.reshape(weight.shape)
-            self._add_to_bias(node.args[2], correction.bias.flatten())
-        together = weight_rounding_together(grouped, torch.cat(rounded, 2), scales.reshape(groups, -1, 1))
+        moments = self._moments(node, groups, tuple(weight.shape[2:]), exact)
+        if exact and self._owns_parameters(node):
+            correction = layer_correction.find_layer_correction(grouped, moments)
+            if correction is not None:
+                grouped = (grouped.double() + correction.weight).to(weight.dtype)
+                self.weights[node.name] = grouped.reshape(weight.shape)
+                self._add_to_bias(node.args[2], correction.bias.flatten())
+        products = layer_correction.sum_of_layer_moments(moments).products
+        together = weight_rounding_together(grouped, products, scales.reshape(groups, -1, 1))
         steps.copy_(together.reshape(weight.shape))
         # It was dequantised before: its new value is what this layer must see.
         self.walk.put(dequantize, steps.float() * scales.reshape(-1, *[1] * (weight.dim() - 1)))
 
-    def _correction(
-        self, node: Any, weight: Tensor, rounded: Sequence[Tensor], exact: Sequence[Tensor]
-    ) -> layer_correction.LayerCorrection | None:
-        """Return the correction of a layer; None without a bias of its own, which takes a part of it."""
-        if not exact or len(node.args) < 3 or getattr(node.args[2], "op", "") != "get_attr":
-            return None
-        if self.shared & {str(stored_in_graph(argument).target) for argument in node.args[1:3]}:
-            return None
-        folds = [
-            LayerMoments.of_columns(*(torch.cat([each[p] for p in fold], 2) for each in (rounded, exact)))
+    def _moments(
+        self, node: Any, groups: int, kernel: tuple[int, ...], exact: Sequence[Tensor]
+    ) -> list[LayerMoments]:
+        """Sum over a layer's inputs, fold by fold; without its float inputs, as if nothing were lost."""
+        most = max(1, MOST_COLUMNS // len(self.walk.samples))
+        columns_of = partial(_weight_rounding_columns, node=node, groups=groups, kernel=kernel, most=most)
+        rounded = self.walk.values[node.args[0]]
+        return [
+            layer_correction.sum_of_layer_moments(
+                [
+                    LayerMoments.of_columns(columns_of(rounded[p]), columns_of(exact[p]) if exact else None)
+                    for p in fold
+                ]
+            )
             for fold in self.folds
         ]
-        return layer_correction.find_layer_correction(weight, folds)
+
+    def _owns_parameters(self, node: Any) -> bool:
+        """Return whether a layer has a bias, which takes a part of a correction, and shares nothing."""
+        if len(node.args) < 3 or getattr(node.args[2], "op", "") != "get_attr":
+            return False
+        return not self.shared & {str(stored_in_graph(argument).target) for argument in node.args[1:3]}
 
     def _add_to_bias(self, node: fx.Node, change: Tensor) -> None:
         """Give a layer a bias of its own: the float program, which shares the old one, keeps it."""
@@ -206,35 +215,39 @@ class _Rounding:
         self.walk.put(node, bias)
 
 
-def weight_rounding_together(weight: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+def weight_rounding_together(weight: Tensor, products: Tensor, scale: Tensor) -> Tensor:
     """Choose the weights' steps input by input, each compensating for the errors before.
 
     Args:
         weight: The float weights, (groups, outputs, inputs).
-        columns: The layer's inputs, (groups, inputs, places).
+        products: The sum over places of the layer's inputs times its inputs, (groups, inputs, inputs).
         scale: The scale of each output, (groups, outputs, 1).
 
     Returns:
         Whole numbers from -127 to 127, shaped as `weight`.
     """
-    factor = _weight_rounding_inverse_factor(columns)
+    factor = _weight_rounding_inverse_factor(products)
+    rows = factor / factor.diagonal(dim1=1, dim2=2)[..., None]
     left, scale = weight.double().clone(), scale.double()
-    steps = torch.empty_like(left)
-    for k in range(left.shape[2]):
-        steps[..., k : k + 1] = torch.round(left[..., k : k + 1] / scale).clamp_(-127, 127)
-        error = left[..., k : k + 1] - steps[..., k : k + 1] * scale
-        row = factor[:, k : k + 1, k:]
-        left[..., k:] -= error @ (row / row[..., :1])
+    steps, errors = torch.empty_like(left), torch.empty_like(left)
+    for begin in range(0, left.shape[2], BLOCK):
+        end = min(begin + BLOCK, left.shape[2])
+        for k in range(begin, end):
+            here = slice(k, k + 1)
+            steps[..., here] = torch.round(left[..., here] / scale).clamp_(-127, 127)
+            errors[..., here] = left[..., here] - steps[..., here] * scale
+            left[..., k:end] -= errors[..., here] @ rows[:, here, k:end]
+        left[..., end:] -= errors[..., begin:end] @ rows[:, begin:end, end:]
     return steps
 
 
-def _weight_rounding_inverse_factor(columns: Tensor) -> Tensor:
+def _weight_rounding_inverse_factor(products: Tensor) -> Tensor:
     """Return the upper Cholesky factor of the inverse of the inputs' damped second moments."""
-    moments = (columns @ columns.transpose(1, 2)).double()
+    moments = products.double()
     diagonal = moments.diagonal(dim1=1, dim2=2)
     # An input that is always zero would make its moments singular; any number does, as nothing depends on it.
     mean = diagonal.mean(1, keepdim=True)
-    diagonal += DAMPING * mean + (mean == 0) + (diagonal == 0) * mean
+    moments = moments + torch.diag_embed(DAMPING * mean + (mean == 0) + (diagonal == 0) * mean)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor
@@ -244,12 +257,30 @@ def _weight_rounding_columns(x: Tensor, node: Any, groups: int, kernel: tuple[in
     """Return a layer's input as its weights multiply it: (groups, inputs, places), about `most` of them."""
     if node.target is aten.linear.default:
         columns = x.reshape(-1, x.shape[-1]).T[None]
-    else:
-        given = dict(enumerate(node.args))
-        stride, padding, dilation = (
-            tuple(given.get(i, ones)) for i, ones in ((3, (1, 1)), (4, (0, 0)), (5, (1, 1)))
-        )
-        unfolded = functional.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
-        unfolded = unfolded.permute(1, 0, 2)
-        columns = unfolded.reshape(groups, unfolded.shape[0] // groups, -1)
-    return columns[..., :: max(1, columns.shape[-1] // most)]
+        return columns[..., :: max(1, columns.shape[-1] // most)]
+    given = dict(enumerate(node.args))
+    stride, padding, dilation = (
+        _pair_for_weight_rounding(given.get(i, [default])) for i, default in ((3, 1), (4, 0), (5, 1))
+    )
+    padded = functional.pad(x, (padding[1], padding[1], padding[0], padding[0])) if any(padding) else x
+    size = [
+        (padded.shape[2 + axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
+        for axis in (0, 1)
+    ]
+    step = max(1, len(x) * size[0] * size[1] // most)
+    places = torch.arange(0, len(x) * size[0] * size[1], step)
+    sample, row, column = places // (size[0] * size[1]), places // size[1] % size[0], places % size[1]
+    # Only the places that are used are copied; `unfold` copies every value as often as the kernel is large.
+    by, to, down, right = padded.stride()
+    windows = padded.as_strided(
+        (x.shape[1], *kernel, len(x), *size),
+        (to, dilation[0] * down, dilation[1] * right, by, stride[0] * down, stride[1] * right),
+        padded.storage_offset(),
+    )
+    columns = windows[..., sample, row, column]
+    return columns.reshape(groups, x.shape[1] // groups * kernel[0] * kernel[1], -1)
+
+
+def _pair_for_weight_rounding(numbers: Sequence[int]) -> tuple[int, int]:
+    """Return a number for each axis; a list of one is for both."""
+    return numbers[0], numbers[-1]

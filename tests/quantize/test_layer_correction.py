@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporter.quantize import int8_recipe, layer_correction, weight_rounding
+from exporter.quantize import int8_recipe, layer_correction, scene_folds
 from exporter.quantize.layer_correction import LayerMoments
 
 GROUPS, OUTPUTS, INPUTS, PLACES = 2, 5, 12, 400
@@ -40,8 +40,12 @@ def folds(lose: dict[int, Tensor] | None = None) -> list[LayerMoments]:
     ]
 
 
-def test_a_correction_lowers_the_error_on_a_scene_that_it_never_saw() -> None:
-    """Rounding noise in directions that inputs hardly use is taken back."""
+@pytest.mark.parametrize("choosing", [1, 128])
+def test_a_correction_lowers_the_error_on_a_scene_that_it_never_saw(
+    choosing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding noise in directions that inputs hardly use is taken back, whoever chose the damping."""
+    monkeypatch.setattr(layer_correction, "MOST_OUTPUTS", choosing)
     correction = layer_correction.find_layer_correction(weight(), folds())
     assert correction is not None
     expected, seen = weight() @ exact(9), rounded(9)
@@ -107,7 +111,7 @@ def test_a_dozen_places_correct_nothing() -> None:
 @pytest.mark.parametrize("scenes", [(0, 0, 0, 0), (0, 1, 0, 1), (7, 3, 3, 5, 9, 11, 3), tuple(range(20))])
 def test_folds_share_no_scene(scenes: tuple[int, ...]) -> None:
     """A scene is in one fold, every sample is in one, and there are four folds if possible."""
-    parts = weight_rounding._weight_rounding_folds(scenes)
+    parts = scene_folds.folds_of_scenes(scenes)
     assert sorted(place for part in parts for place in part) == list(range(len(scenes)))
     assert len(parts) == min(4, len(set(scenes)))
     of = [{scenes[place] for place in part} for part in parts]
