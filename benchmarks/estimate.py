@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks import (
     estimate_anchors,
+    estimate_chips,
     estimate_costs,
     estimate_fit,
     estimate_gathering,
@@ -118,6 +119,8 @@ def main() -> None:
     described = {s.row.model: s.work for s in subjects if s.row.flops}
     print("On the small cores, predicted without their own model:")
     small = estimate_small_cores.fitted_small_cores(options.rows, described)
+    print("How much faster a Snapdragon 8 Gen 2 is than an 855+ (ncnn):")
+    estimate_chips.print_chips(options.rows)
     print("What a phone's own measurements do (--learn), on rows that the fit has not seen:")
     estimate_anchors.print_anchors(options.rows, described)
     if options.fit:
