@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import (
     estimate_anchors,
+    estimate_chips,
     estimate_intervals,
     estimate_judging,
     estimate_rows,
@@ -145,3 +146,19 @@ def test_a_row_is_judged_by_fits_and_intervals_that_never_saw_its_model() -> Non
     assert before["net1"].predicted_ms != after["net1"].predicted_ms
     assert before["net0"].covered
     assert not after["net0"].covered
+
+
+def test_two_chips_are_compared_on_the_networks_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of one chip alone, of other precisions and of other runtimes tell no ratio."""
+    lines = ["runtime,soc,model,precision,threads,latency_ms"]
+    for index in range(12):
+        lines += [f"ncnn,SM8150-AC,net{index},fp16 storage,4,{30 + index}"]
+        lines += [f"ncnn,SM8550-AB,net{index},fp16 storage,4,{(30 + index) / 1.5}"]
+        lines += [f"ncnn,SM8550-AB,net{index},int8,4,1", f"MNN,SM8150-AC,net{index},fp16,4,1"]
+    lines.append("ncnn,SM8150-AC,alone,fp16 storage,4,1")
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(lines) + "\n")
+    estimate_chips.print_chips([path])
+    assert "| 4 | 12 | 1.50 | 1.50 | 1.50 | 1.45 |" in capsys.readouterr().out
