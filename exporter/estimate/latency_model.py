@@ -105,7 +105,7 @@ def estimate_by_latency_model(
         precision: Its precision; one without rows of its own widens the interval.
         threads: 1 or 4.
     """
-    parts = _latency_model_parts(work, fit)
+    parts = latency_model_parts(work, fit)
     scale = _latency_model_scale_of_core(target, parameters)
     parts = {name: value * scale.get(name, scale["other"]) for name, value in parts.items()}
     others = sum(parts.get(name, 0.0) for name in ONE_THREAD) / (sum(parts.values()) or 1.0)
@@ -113,7 +113,7 @@ def estimate_by_latency_model(
         parts = {name: value / _latency_model_speedup(name, target, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels
     parts["call"] = fit.call_ms
-    parts["memory"] = max(0.0, _memory_floor_of_latency_model(work, target) - sum(parts.values()))
+    parts["memory"] = max(0.0, memory_floor_of_latency_model(work, target) - sum(parts.values()))
     p50 = sum(parts.values())
     spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
     # Which operators are unseen only counts tell; an unseen size widens every interval.
@@ -130,51 +130,13 @@ def estimate_by_latency_model(
         high_ms=p50 * spread.factor,
         coverage=spread.coverage,
         basis="counts" if work.counts else "graph",
-        shares=_latency_model_shares(parts),
+        shares=latency_model_shares(parts),
         notes=(*notes, *unseen, *assumed),
         shared=unlike**SHARED_POWER,
     )
 
 
-def estimate_on_small_core(
-    work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision
-) -> EstimatedLatency | None:
-    """Estimate the median latency on one of the chip's small cores; None where no rows of such a core exist.
-
-    Args:
-        work: What the artifact executes.
-        target: The phone.
-        parameters: The fitted parameters.
-        fit: The costs of its runtime and precision.
-        precision: Its precision; one without rows of its own widens the interval.
-    """
-    cluster = target.clusters[-1]
-    small = fit.small.get(cluster.core)
-    if small is None or not cluster.max_mhz:
-        return None
-    parts = {
-        name: value * (small.arithmetic if name == "vectors" else small.others) * 1000 / cluster.max_mhz
-        for name, value in _latency_model_parts(work, fit).items()
-    }
-    parts["call"] = fit.call_ms * small.others * parameters.mhz / cluster.max_mhz
-    parts["memory"] = max(0.0, _memory_floor_of_latency_model(work, target) - sum(parts.values()))
-    p50 = sum(parts.values())
-    spread, notes = _latency_model_interval_of_fit(work, fit, precision, 1)
-    factor = math.exp(math.hypot(math.log(spread.factor), math.log(small.spread.factor)))
-    return EstimatedLatency(
-        threads=1,
-        p50_ms=p50,
-        low_ms=p50 / factor,
-        high_ms=p50 * factor,
-        coverage=min(spread.coverage, small.spread.coverage),
-        basis="counts" if work.counts else "graph",
-        shares=_latency_model_shares(parts),
-        notes=notes,
-        core=cluster.core,
-    )
-
-
-def _latency_model_shares(parts: Mapping[str, float]) -> dict[str, float]:
+def latency_model_shares(parts: Mapping[str, float]) -> dict[str, float]:
     """Return what bounds an estimate -> its share of the time."""
     whole = sum(parts.values())
     return {BOUND[name]: value / whole for name, value in parts.items() if value} if whole else {}
@@ -228,7 +190,7 @@ def _latency_model_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]
     }
 
 
-def _latency_model_parts(work: Work, fit: Fit) -> dict[str, float]:
+def latency_model_parts(work: Work, fit: Fit) -> dict[str, float]:
     """Return the parts of a call on the reference core, in cycles / 1e6, by the best that is known."""
     if work.counts:
         return _latency_model_parts_of_counts(work.counts, fit)
@@ -259,7 +221,7 @@ def _latency_model_speedup(part: str, target: Target, fit: Fit) -> float:
     return max(1.0, fitted * _ideal_latency_model_speedup(target) / IDEAL_OF_REFERENCE) if fitted > 1 else 1.0
 
 
-def _memory_floor_of_latency_model(work: Work, target: Target) -> float:
+def memory_floor_of_latency_model(work: Work, target: Target) -> float:
     """Return the time in which the memory gives what comes from beyond the caches: no call is faster.
 
     Without a graph, that is the weights that do not fit into the caches; others stay there between calls.
@@ -292,14 +254,14 @@ def _latency_model_interval(
     work: Work, target: Target, parameters: Parameters, fit: Fit, precision: Precision, threads: int
 ) -> tuple[Spread, tuple[str, ...]]:
     """Return the interval on the fastest cores, wider for what no published row shows, and why."""
-    spread, notes = _latency_model_interval_of_fit(work, fit, precision, threads)
+    spread, notes = latency_model_interval_of_fit(work, fit, precision, threads)
     if target.clusters[0].core == parameters.core:
         return spread, notes
     other = f"No published latency of a {target.clusters[0].core} is in the fit: documented widths scale it."
     return replace(spread, factor=spread.factor * OTHER_CORE_FACTOR), (*notes, other)
 
 
-def _latency_model_interval_of_fit(
+def latency_model_interval_of_fit(
     work: Work, fit: Fit, precision: Precision, threads: int
 ) -> tuple[Spread, tuple[str, ...]]:
     """Return the interval on the cores of the published rows, and why it is wide."""

@@ -13,7 +13,7 @@ from exporter.config import targets
 from exporter.config.targets import Target
 from exporter.emulated.run import BACKENDS
 from exporter.errors import UsageError, VerificationError
-from exporter.estimate import anchors, latency_model, operator_split, parameters
+from exporter.estimate import anchors, latency_model, operator_split, parameters, small_core
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.operator_split import GraphOperator
 from exporter.files import EVIDENCE, MANIFEST, digest_file_or_folder, file_inside
@@ -137,7 +137,7 @@ def _estimates_in_stage(
         latency_model.estimate_by_latency_model(work, target, fitted, fit, row.variant.precision, threads)
         for threads in latency_model.THREADS
     ]
-    on_small = latency_model.estimate_on_small_core(work, target, fitted, fit, row.variant.precision)
+    on_small = small_core.estimate_on_small_core(work, target, fitted, fit, row.variant.precision)
     return tuple(
         anchors.anchor_estimate(item, learned, target.soc, runtime, row.variant.precision)
         for item in (*estimated, *([on_small] if on_small else ()))

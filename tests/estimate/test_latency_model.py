@@ -12,7 +12,7 @@ from exporter.estimate import chips, latency_model
 from exporter.estimate.graph_work import GraphWork
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.latency_model import Work
-from exporter.estimate.parameters import Fit, SmallCore, Spread, load_parameters
+from exporter.estimate.parameters import Fit, load_parameters
 from exporter.records import EstimatedLatency, Precision
 
 SD865 = get_target("snapdragon865")
@@ -261,69 +261,3 @@ def test_other_instructions_stay_on_one_thread() -> None:
     one, four = (estimated(only, threads, kernels=0).p50_ms for threads in latency_model.THREADS)
     assert four == pytest.approx(one)
     assert estimated(threads=4).p50_ms < 0.6 * estimated().p50_ms
-
-
-SMALL = SmallCore(arithmetic=3.0, others=6.0, spread=Spread(1.3, 0.9, 100))
-
-
-def on_small(
-    name: str = "snapdragon865", small: SmallCore = SMALL, call_ms: float = 0.0, **changes: Any
-) -> EstimatedLatency:
-    own = dataclasses.replace(fit(), small={"Cortex-A55": small}, call_ms=call_ms)
-    work = dataclasses.replace(Work(MOBILENET, 601_548_544, 13_879_080, 53), **changes)
-    estimate = latency_model.estimate_on_small_core(work, get_target(name), load_parameters(), own, "fp32")
-    assert estimate
-    return estimate
-
-
-def test_a_small_core_takes_its_own_cycles_of_each_class() -> None:
-    """Arithmetic and the rest have factors of their own, at the small core's own clock."""
-    arithmetic = dataclasses.replace(MOBILENET, simd=0, scalar=0, branch=0, load=0, store=0)
-    others = dataclasses.replace(MOBILENET, fma=0)
-    assert on_small(counts=arithmetic).p50_ms == pytest.approx(
-        arithmetic.fma * fit().cycles["fma"] * 3 / 1.805e6
-    )
-    slower = on_small(counts=others, small=dataclasses.replace(SMALL, others=12.0))
-    assert slower.p50_ms == pytest.approx(2 * on_small(counts=others).p50_ms)
-    call = on_small(counts=others, call_ms=0.5).p50_ms - on_small(counts=others).p50_ms
-    assert call == pytest.approx(0.5 * 6 * 2842 / 1805)  # what a call costs once is other instructions, too
-
-
-def test_a_small_cores_interval_carries_its_own_misses_too() -> None:
-    """It is wider than the fast core's and than that of the factors, and the record names the core."""
-    small, fast = on_small(), estimated()
-    factor = small.high_ms / small.p50_ms
-    assert factor > max(fast.high_ms / fast.p50_ms, SMALL.spread.factor)
-    assert (small.core, small.threads, small.where) == ("Cortex-A55", 1, "1 thread of a Cortex-A55")
-    assert (fast.core, fast.where) == ("", "1 thread")
-    assert sum(small.shares.values()) == pytest.approx(1)
-
-
-def test_a_small_core_without_rows_has_no_estimate() -> None:
-    """Only chips with Cortex-A55s have one: no published row tells how a Cortex-A510 compares."""
-    own = dataclasses.replace(fit(), small={"Cortex-A55": SMALL})
-    work = Work(MOBILENET, 601_548_544, 13_879_080, 53)
-    have = {
-        target.name
-        for target in SNAPDRAGONS
-        if latency_model.estimate_on_small_core(work, target, load_parameters(), own, "fp32")
-    }
-    assert have == {"snapdragon865", "snapdragon888"}
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "executorch", "torchscript"])
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_small_core_of_an_865_is_fitted_and_slower(runtime: str, precision: Precision) -> None:
-    """The parameters have nonnegative costs of a Cortex-A55, and every artifact takes longer there."""
-    own = latency_model.fit_of_latency_model(load_parameters(), runtime, precision)
-    if own is None:
-        assert (runtime, precision) == ("torchscript", "int8")
-        return
-    core = own.small["Cortex-A55"]
-    assert min(core.arithmetic, core.others) >= 0
-    counts = None if runtime == "torchscript" else MOBILENET
-    work = Work(counts, 601_548_544, 13_879_080, 53, GRAPH)
-    small = latency_model.estimate_on_small_core(work, SD865, load_parameters(), own, precision)
-    fast = latency_model.estimate_by_latency_model(work, SD865, load_parameters(), own, precision, 1)
-    assert small
-    assert small.p50_ms > 2 * fast.p50_ms
