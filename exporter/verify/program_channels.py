@@ -28,6 +28,8 @@ LEAST_SHARE = 1e-3
 """Energy of the difference, as a share of a channel's variation, that is always allowed before `UNLIKE`."""
 STEPS = 2 / 127
 """A channel that is constant in the program may be off by a step or two of its largest value."""
+EXACT = 1e-5
+"""An output that is constant as a whole (priors, anchors) has no ties: it may be off by float32's limit."""
 FLOOR_FACTOR = 10.0
 """Times eager float32's own error that any channel may be off."""
 
@@ -81,10 +83,12 @@ def _program_channel_limits(channels: Channels, rounding_floor_db: float) -> Arr
     ties = 10 ** ((ROUNDING_MARGIN_DB - rounding_floor_db) / 10)
     share = UNLIKE * max(LEAST_SHARE, ties * noise_ratio_by_chance(max(channels.samples, 2), count))
     noise = UNLIKE * noise_by_chance(channels.samples, count) * _program_channel_noise(channels, share)
+    floor = (FLOOR_FACTOR * channels.floor) ** 2
+    if channels.constant.all():
+        exact: Array = np.maximum((EXACT * channels.scale) ** 2, floor)
+        return exact
     still = np.where(channels.constant, (STEPS * channels.scale) ** 2, 0.0)
-    limits: Array = np.maximum.reduce(
-        [share * channels.variation, noise, still, (FLOOR_FACTOR * channels.floor) ** 2]
-    )
+    limits: Array = np.maximum.reduce([share * channels.variation, noise, still, floor])
     return limits
 
 

@@ -115,6 +115,17 @@ def test_a_step_of_a_constant_channel_is_no_fault() -> None:
     assert judged(INT8, evidence(y), actual, program=Lowering((program,), 40.0)).reason is None
 
 
+def test_an_output_of_constants_has_no_steps() -> None:
+    """Priors beside scores are those of the program, whatever int8 rounds elsewhere."""
+    y, priors = scores(32), np.broadcast_to(np.arange(12.0).reshape(1, 3, 4), (32, 1, 3, 4)).copy()
+    references, program = evidence(y, priors, names=["scores", "priors"]), int8(y)
+    given = Lowering((program, priors.astype(np.float32)), 40.0)
+    assert judged(INT8, references, program, priors.astype(np.float32), program=given).reason is None
+    reason = str(judged(INT8, references, program, priors + 0.01, program=given).reason)
+    assert "priors" in reason
+    assert "from a constant of its own quantised program" in reason
+
+
 def test_what_has_no_program_is_not_judged_by_one() -> None:
     """A float artifact has none."""
     y = scores(16)
