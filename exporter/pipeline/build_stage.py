@@ -166,7 +166,7 @@ def refuse_complex_in_build_stage(captured: Captured, variant: Variant) -> None:
         )
 
 
-TAKES_PIXELS: frozenset[FormatName] = frozenset({"coreml", "executorch", "onnx", "torchscript"})
+TAKES_PIXELS: frozenset[FormatName] = frozenset({"executorch", "onnx", "torchscript"})
 """Formats whose files can take a photo's bytes as uint8."""
 
 
