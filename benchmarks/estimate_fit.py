@@ -164,7 +164,8 @@ def _operator_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: floa
     sizes = [(g.macs + g.depthwise_macs, g.depthwise_macs, g.values) for s in some if (g := s.work.graph)]
     if not some:
         return dict.fromkeys(("mac", "depthwise", "value"), 0.0)
-    mac, depthwise, value = _relative_costs(np.array(sizes, float), some, scaling, call_ms)
+    shared = 2 if scaling.other_speedup == 1 else 3  # values stay on one thread, as counted instructions do
+    mac, depthwise, value = _relative_costs(np.array(sizes, float), some, scaling, call_ms, shared)
     return {"mac": mac, "depthwise": mac + depthwise, "value": value}
 
 
@@ -176,12 +177,12 @@ def _graph_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: float) 
     some = [s for s in subjects if s.work.flops]
     sizes = np.array([[s.work.flops, s.work.weight_bytes, s.work.kernels] for s in some], float)
     sizes[:, 2] *= scaling.other_speedup == 1
-    flop, byte, kernel = _relative_costs(sizes, some, scaling, call_ms, shared=2)
+    flop, byte, kernel = _relative_costs(sizes, some, scaling, call_ms, 2)
     return {"flop": flop, "byte": byte, "kernel": kernel}
 
 
 def _relative_costs(
-    sizes: np.ndarray, subjects: Sequence[Subject], scaling: Scaling, call_ms: float, shared: int = 3
+    sizes: np.ndarray, subjects: Sequence[Subject], scaling: Scaling, call_ms: float, shared: int
 ) -> list[float]:
     """Fit nonnegative cycles of each column; the first `shared` are distributed over the threads."""
     factors = np.array([1.0 if s.row.threads == 1 else 1 / scaling.speedup for s in subjects])

@@ -197,7 +197,7 @@ def latency_model_parts(work: Work, fit: Fit) -> dict[str, float]:
     if work.graph:
         cost = fit.operators
         macs = work.graph.macs * cost["mac"] + work.graph.depthwise_macs * cost["depthwise"]
-        return {"vectors": macs / 1e6, "load": work.graph.values * cost["value"] / 1e6}
+        return {"vectors": macs / 1e6, "other": work.graph.values * cost["value"] / 1e6}
     vectors = work.flops * fit.graph["flop"] + work.weight_bytes * fit.graph["byte"]
     return {"vectors": vectors / 1e6, "other": work.kernels * fit.graph["kernel"] / 1e6}
 

@@ -64,9 +64,7 @@ DIVIDED_BY: Mapping[str, str] = {
     "starting threads": "kernels",
     "memory": "weights",
 }
-"""Part of a counted estimate -> what of an operator its share follows."""
-DIVIDED_BY_GRAPH: Mapping[str, str] = {**DIVIDED_BY, "loads": "values"}
-"""The same without counts, where what is loaded are the values."""
+"""Part of an estimate -> what of an operator its share follows."""
 
 
 def operators_to_split(path: Path, least_macs: int = 1) -> tuple[GraphOperator, ...]:
@@ -176,9 +174,8 @@ def operator_split_of_estimate(
 ) -> tuple[OperatorTime, ...]:
     """Return the milliseconds of each kind of operator in each module, slowest first. The sum is p50."""
     times: dict[tuple[str, str], float] = {}
-    divided_by = DIVIDED_BY if estimate.basis == "counts" else DIVIDED_BY_GRAPH
     for part, share in estimate.shares.items():
-        sizes = [getattr(operator, divided_by[part]) for operator in operators] if part in divided_by else []
+        sizes = [getattr(operator, DIVIDED_BY[part]) for operator in operators] if part in DIVIDED_BY else []
         whole = sum(sizes)
         if not whole:  # what a call costs once belongs to no operator
             times[part, part] = times.get((part, part), 0.0) + share * estimate.p50_ms

@@ -261,3 +261,15 @@ def test_other_instructions_stay_on_one_thread() -> None:
     one, four = (estimated(only, threads, kernels=0).p50_ms for threads in latency_model.THREADS)
     assert four == pytest.approx(one)
     assert estimated(threads=4).p50_ms < 0.6 * estimated().p50_ms
+
+
+def test_values_of_a_graph_stay_on_one_thread_in_float32() -> None:
+    """Without counts, four threads shorten multiply-accumulates alone, as with them."""
+    only = dataclasses.replace(GRAPH, macs=0, depthwise_macs=0)
+    one, four = (estimated(None, threads, graph=only, kernels=0).p50_ms for threads in latency_model.THREADS)
+    assert four == pytest.approx(one)
+    arithmetic = dataclasses.replace(GRAPH, values=0)
+    one, four = (
+        estimated(None, threads, graph=arithmetic, kernels=0).p50_ms for threads in latency_model.THREADS
+    )
+    assert four < 0.4 * one

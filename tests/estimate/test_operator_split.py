@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -159,16 +158,6 @@ def test_each_part_is_divided_by_what_it_follows() -> None:
     )
     memory = operator_split.operator_split_of_estimate(estimate(memory=1.0), OPERATORS)
     assert [(item.module, item.ms) for item in memory] == [("head", 15.0), ("stem", pytest.approx(5.0))]
-
-
-@pytest.mark.parametrize(("basis", "stem"), [("counts", 0.75), ("graph", 0.8)])
-def test_loads_follow_values_where_nothing_was_counted(
-    basis: Literal["counts", "graph"], stem: float
-) -> None:
-    """The graph's estimate charges loads by the values, and its division must be of the same kind."""
-    loads = replace(estimate(loads=1.0), basis=basis)
-    split = operator_split.operator_split_of_estimate(loads, OPERATORS)
-    assert sum(item.ms for item in split if item.module == "stem") == pytest.approx(20 * stem)
 
 
 def test_the_rest_of_a_deep_network_is_one_entry() -> None:
