@@ -23,6 +23,10 @@ _CONVERTERS = (
         re.compile(r"inputs with mismatched dtypes:\s*Operator: <EdgeOpOverload: ([\w.]+)>"),
         "With these types, ExecuTorch",
     ),
+    (
+        re.compile(r"the derivative for '(?:aten::)?(\w+)' is not implemented"),
+        "The int8 recipe, which needs derivatives,",
+    ),
     (re.compile(r"Missing out variants: \{'([\w.:]+)'"), "ExecuTorch"),
     (re.compile(r"Unsupported fx node (\w+)"), "Core ML's converter"),
     (re.compile(r"convert function for op '([\w.:]+)' not implemented"), "Core ML's converter"),

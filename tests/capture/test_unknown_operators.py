@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from exporter.capture.lowering_errors import lowering_error
 from exporter.capture.unknown_operators import missing_kernel_advice
 from exporter.formats import FORMATS, VARIANTS
 from tests import proof
@@ -85,6 +86,16 @@ def test_an_operator_that_the_runtime_lacks_is_named_twice(tmp_path: Path) -> No
     reason = str(proof.judge(captured, emission.path, variant.name).reason)
     assert "kernel 'aten::_embedding_bag.out' not found" in reason
     assert f"The runtime does not know the operator embedding_bag: {ADVICE}" in reason
+
+
+def test_an_operator_without_a_derivative_is_named(tmp_path: Path) -> None:
+    """The int8 recipe asks how much each range costs the outputs, which takes derivatives."""
+    captured = proof.capture(Uses(lambda x: torch.unique(x.round())), ROWS, tmp_path)
+    with pytest.raises(Exception, match="derivative") as caught:
+        proof.quantize(captured, ROWS, tmp_path)
+    error = lowering_error(caught.value, captured.program)
+    assert error.cause.startswith("The int8 recipe, which needs derivatives, does not know the operator ")
+    assert str(error.source).startswith(f"{__file__}:")
 
 
 def test_other_messages_of_a_runtime_have_no_such_advice() -> None:
