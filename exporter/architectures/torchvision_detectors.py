@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -80,7 +80,10 @@ def torchvision_detector(
     """
     for weights in readings:
         for known in _known_torchvision_detectors(weights, name):
-            return _built_torchvision_detector(known, weights, sha256, size)
+            built = _built_torchvision_detector(known, weights, sha256, size)
+            published = find_published_torchvision_detector(known.name, sha256) is not None
+            doubts = () if name or published else (lookalike_doubts.detector_doubt(built.architecture),)
+            return replace(built, warnings=doubts)
     return None
 
 
@@ -195,7 +198,6 @@ def _built_torchvision_detector(
             *outputs,
         ),
         photo=photo,
-        warnings=() if published is not None else (lookalike_doubts.detector_doubt(title),),
     )
 
 

@@ -293,7 +293,10 @@ def test_a_detector_with_other_anchors_is_doubted(tmp_path: Path) -> None:
 
     own = ssdlite.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
     torch.save(own.state_dict(), tmp_path / "weights.pth")
-    assert "order of anchors" in " ".join(read(tmp_path / "weights.pth").warnings)
+    held = checkpoints.read_checkpoint(tmp_path / "weights.pth")
+    assert "order of anchors" in " ".join(build_architecture(held).warnings)
+    named = build_architecture(held, arch="torchvision/ssdlite320_mobilenet_v3_large")
+    assert named.warnings == ()
 
 
 def test_a_doubt_is_printed_reported_and_recorded(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
