@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.families import packages
 from benchmarks.families.table import FAMILIES, PHOTOS, Family
 
 TARGET = "snapdragon865"
@@ -71,10 +72,11 @@ def run_family(name: str, work: Path, photos: Path) -> Row:
     out = work / "out" / name
     options = [str(photos) if option == PHOTOS else option for option in family.options]
     command = [str(checkpoint), "--target", TARGET, *options, *VARIANTS, "-o", str(out), "--force"]
-    places = [str(ROOT), str(work / "files" / "packages"), os.environ.get("PYTHONPATH", "")]
+    files = work.resolve() / "files"
+    places = [str(ROOT), str(files / packages.PLACE), os.environ.get("PYTHONPATH", "")]
     finished = subprocess.run(
         [sys.executable, "-c", "import sys; from exporter.cli import main; main(sys.argv[1:])", *command],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONUSERBASE": str(files)},
         capture_output=True,
         text=True,
         check=False,

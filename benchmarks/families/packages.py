@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+PLACE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+"""Where packages lie below a folder that stands for the user's own packages (PYTHONUSERBASE): the confined
+process that reads a checkpoint may import from there, and not from any folder of PYTHONPATH."""
 EMPTY = (
     "easyocr/__init__.py",
     "easyocr/model/__init__.py",

@@ -34,7 +34,7 @@ def _trained(title: str, name: str, *options: str) -> Family:
         title,
         TRAINED,
         source,
-        lambda folder: packages.packaged_checkpoint(name, folder / "packages"),
+        lambda folder: packages.packaged_checkpoint(name, folder / packages.PLACE),
         options,
     )
 

@@ -141,11 +141,18 @@ def _require_package(entry: PackagedEntry) -> None:
         families.import_family_package(module, described_packaged_entry(entry))
     except MissingDependencyError as error:
         raise MissingDependencyError(
-            f"The tensors are exactly those of {described_packaged_entry(entry)}, which is not installed, "
-            "or cannot be imported.",
+            f"The tensors are exactly those of {described_packaged_entry(entry)}, "
+            f"{_why_not_importable(module, error.__cause__)}.",
             f"Run `{package.install}` (the index has version {package.version}), or name a function of your "
             "own: `--arch mypkg.nets:make_net`.",
         ) from error
+
+
+def _why_not_importable(module: str, error: BaseException | None) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return "which is not installed"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"which cannot be imported ({lines[0][:200]})"
 
 
 def _version_notes(entry: PackagedEntry) -> tuple[str, ...]:

@@ -156,6 +156,7 @@ def test_an_absent_package_is_asked_for(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependencyError, match=f"tensors are exactly those of {package}") as caught:
         read(path)
+    assert "is not installed" in str(caught.value)
     assert command in caught.value.hint
     assert caught.value.exit_code == 10
 
