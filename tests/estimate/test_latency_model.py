@@ -264,7 +264,7 @@ def test_other_instructions_stay_on_one_thread() -> None:
 
 
 def test_values_of_a_graph_stay_on_one_thread_in_float32() -> None:
-    """Without counts, four threads shorten multiply-accumulates alone, as with them."""
+    """Four threads shorten multiply-accumulates alone, counted or not."""
     only = dataclasses.replace(GRAPH, macs=0, depthwise_macs=0)
     one, four = (estimated(None, threads, graph=only, kernels=0).p50_ms for threads in latency_model.THREADS)
     assert four == pytest.approx(one)
