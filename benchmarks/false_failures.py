@@ -34,8 +34,6 @@ SAMPLES = 12
 RIGHTLY: dict[tuple[str, str], str] = {
     ("regression with an offset", "onnx-fp16"): "dB SQNR",  # float16 ends at 65504, the output is 101325
     ("regression with an offset", "onnx-int8"): "different value(s)",  # a step of 400 for 600 of variation
-    ("in place", "onnx-int8"): "dB SQNR",  # the network is not trained, and loses that much
-    ("squeeze and excite", "onnx-int8"): "against its own variation",  # four steps around a large mean
     ("conv3d", "executorch-xnnpack-fp32"): "Expect input tensor to be 3-D or 4-D",
     ("sorted scores", "executorch-xnnpack-fp32"): "kernel 'aten::sort.values' not found",
 }
