@@ -74,7 +74,7 @@ def test_a_channels_noise_is_the_median_of_the_others(
 
 
 def test_each_source_of_error_has_its_limit() -> None:
-    """Ties, a constant's steps and float32's own error each excuse what they explain."""
+    """Ties, a constant's steps beside what moves and float32's own error each excuse what they explain."""
     unlike, least = UNLIKE, program_channels.LEAST_SHARE
     quiet, loud = (
         program_channels._program_channel_limits(channels([0.0], [2.0]), floor) for floor in (90.0, 20.0)
@@ -82,8 +82,11 @@ def test_each_source_of_error_has_its_limit() -> None:
     assert quiet.tolist() == pytest.approx([unlike * least * 2.0])
     ties = 10 ** ((program_channels.ROUNDING_MARGIN_DB - 20.0) / 10)
     assert loud.tolist() == pytest.approx([unlike * ties * noise_ratio_by_chance(16, 1) * 2.0])
-    still = program_channels._program_channel_limits(channels([0.0], [0.0], low=[-3.0], high=[1.0]), 90.0)
-    assert still.tolist() == pytest.approx([(program_channels.STEPS * 3.0) ** 2])
+    beside = channels([0.0, 0.0], [0.0, 2.0], low=[-3.0, -3.0], high=[1.0, 1.0], groups=[0, 1])
+    still = program_channels._program_channel_limits(beside, 90.0)
+    assert still.tolist() == pytest.approx([(program_channels.STEPS * 3.0) ** 2, unlike * least * 2.0])
+    alone = program_channels._program_channel_limits(channels([0.0], [0.0], low=[-3.0], high=[1.0]), 90.0)
+    assert alone.tolist() == pytest.approx([(program_channels.EXACT * 3.0) ** 2])
     rounded = program_channels._program_channel_limits(channels([0.0], [2.0], floor=[0.3]), 90.0)
     assert rounded.tolist() == pytest.approx([(program_channels.FLOOR_FACTOR * 0.3) ** 2])
     alike = program_channels._program_channel_limits(channels([0.002] * 2, [2.0] * 2, groups=[0, 0]), 90.0)
