@@ -33,7 +33,8 @@ made ExecuTorch and ONNX files in float32 and int8 from 8 calibration and 8 veri
 `--formats executorch,onnx --precisions fp32,int8 --samples 8` goes with each command. Inputs are photos
 where a command has them, and synthetic otherwise. Trained weights come from packages; random ones show that
 a network of this kind is built and verified, and nothing about what int8 costs a trained one.
-A row is as old as its export, whose day it says: a network that has a result is not exported again.
+A row is as old as its export, whose day it says: a network that has a result is not exported again. Rows
+without a day are from earlier code, and may say what is no longer true.
 """
 VARIANTS = ("--formats", "executorch,onnx", "--precisions", "fp32,int8", "--samples", "8")
 ROOT = Path(__file__).parents[2]
