@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exporter.quantize.activation_ranges import Parts, RangeObserver
 
 SCENES_AHEAD = 128
-"""So many scenes, those of calibration among them, are to be held by an output's range."""
+"""The number of scenes, with those of calibration, that an output's range is to hold."""
 
 MOST = 2.0
 """The largest factor: one bit of eight."""

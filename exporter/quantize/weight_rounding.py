@@ -45,8 +45,7 @@ MOST_COLUMNS = 40_000
 """How many places in all samples' inputs a layer's statistics use."""
 
 BLOCK = 32
-"""So many inputs compensate for each other at once before the inputs after them are touched: the same result,
-sooner."""
+"""Inputs that compensate for each other before the inputs after them are touched: the same result, sooner."""
 
 
 def weights_before_weight_rounding(prepared: fx.GraphModule) -> dict[str, Tensor]:

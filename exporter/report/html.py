@@ -12,6 +12,7 @@ from exporter.records import (
 from exporter.report import (
     accuracy_text,
     device_text,
+    html_device_rows,
     html_rows,
     plots,
     quantization_cost,
@@ -49,7 +50,7 @@ def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
             steps=_html_steps(report),
             rows=[html_rows.html_row_of_artifact(artifact, report) for artifact in report.artifacts],
             device_rows=[
-                html_rows.html_row_of_device(name, latency, estimated.get(name, ()))
+                html_device_rows.html_device_row(name, latency, estimated.get(name, ()))
                 for name, latency in device_text.device_text_rows(report)
             ],
             no_phone=[

@@ -78,7 +78,7 @@ def test_networks_with_the_same_tensors_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["tf_mobilenetv3_small_100-37f49e2b.pth", "tf-mobilenetv3-small-100.pt"])
 def test_the_files_name_chooses(tmp_path: Path, file: str) -> None:
-    """Of several networks with these tensors, the one that names the file is taken, with the doubt."""
+    """The file's name chooses among several networks with these tensors, and the doubt is said."""
     model = read(saved(timm_network("tf_mobilenetv3_small_100"), tmp_path / file))
     assert model.architecture == "timm/tf_mobilenetv3_small_100"
     assert "timm's mobilenetv3_small_100" in model.warnings[0]

@@ -35,7 +35,7 @@ def test_outputs_of_unlike_scenes_get_more_room() -> None:
 
 @pytest.mark.parametrize("count", [8, 60])
 def test_the_range_holds_scenes_to_come(count: int) -> None:
-    """Of exponentially distributed scenes to come it holds 96 of 100; what eight scenes show holds fewer."""
+    """It holds 96 of 100 exponentially distributed scenes to come; what eight scenes show holds fewer."""
     generator = torch.Generator().manual_seed(count)
     wide: list[float] = []
     narrow: list[float] = []
