@@ -3,7 +3,7 @@
 Ours is made as in an export, but all its calibration views are chosen by the benchmark. A mixed file is made
 as `--search` makes one, without its timing of candidates: of the draw's scenes, the last two choose, and
 the rest calibrate. The first candidate that reaches `ENOUGH_DB` on the two is taken: what `--search` makes
-with `--min-sqnr 30`. At its default, 24 dB, random errors alone would change the class of 6 views in 100
+with `--min-sqnr 30`. At its default, 24 dB, random errors alone would change the class of 6 to 9 views in 100
 (`benchmarks.int8_bound`).
 """
 
