@@ -138,7 +138,7 @@ def _first_layer_to_embed_in(module: nn.Module, program: torch.export.ExportedPr
         if len(readers) != 1 or len(readers[0].users) != 1:
             continue
         (layer,) = readers[0].users
-        weight = layer.args[1] if layer.target in CONVOLUTIONS and layer.args[0] is readers[0] else None
+        weight = layer.args[1] if layer.target in CONVOLUTIONS else None
         if not isinstance(weight, torch.fx.Node) or len(weight.users) != 1:
             continue
         path, _, attribute = parameters.get(weight.name, "").rpartition(".")

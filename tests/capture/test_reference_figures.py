@@ -241,6 +241,9 @@ def test_outputs_of_several_sizes_are_padded_and_their_sizes_noted() -> None:
     assert len(evidence.edge_floors) == 2
     assert evidence.edge_floor == max(evidence.edge_floors)
     assert evidence.eager_errors[0].shape == (4,)
+    alike = dict.fromkeys(("full", "again"), edges["full"])
+    evidence, _ = float64_reference.run_float64_reference(network, samples, alike)
+    assert evidence.edge_shapes[0].tolist() == [[4], [4]]
 
 
 def test_a_reference_without_edges_has_empty_ones() -> None:
