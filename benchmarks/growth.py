@@ -25,15 +25,18 @@ MIB = 1 << 20
 def save_random_weights(network: str, path: Path) -> int:
     """Write a state_dict of random weights, and return its size in bytes.
 
-    Layers that torchvision starts with zeros get noise: a constant output proves nothing.
+    Layers that torchvision starts with zeros get noise, and batch norms the statistics of noise: an output
+    that does not depend on the input proves nothing.
     """
     program = (
         "import sys, torch; from exporter.capture import torchvision_ops;"
         "torchvision_ops.prepare_torchvision_ops(); import torchvision.models;"
-        "weights = torchvision.models.get_model(sys.argv[1]).state_dict();"
-        "zeros = [w for w in weights.values() if w.is_floating_point() and not w.any()];"
+        "network = torchvision.models.get_model(sys.argv[1]);"
+        "zeros = [w for w in network.parameters() if not w.any()];"
         "[torch.nn.init.normal_(w, std=0.02) for w in zeros];"
-        "torch.save(weights, sys.argv[2])"
+        "[setattr(m, 'momentum', None) for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)];"
+        "torch.no_grad().__enter__(); network.train()(torch.randn(8, 3, 224, 224));"
+        "torch.save(network.state_dict(), sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", program, network, str(path)], check=True)
     return path.stat().st_size
