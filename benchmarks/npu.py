@@ -71,14 +71,14 @@ def rows_of_npu(name: str, generations: Sequence[str]) -> list[Row]:
 
 
 def _figures(folder: Path, variant: str) -> tuple[float, float, float, float]:
-    evidence = reference_io.load_reference_io(folder / proof.EVIDENCE)
+    references = reference_io.load_reference_io(folder / proof.EVIDENCE)
     program = reference_io.load_reference_io_lowering(folder / proof.LOWERING)
     how = VARIANTS[variant]
     run, _ = FORMATS[how.format].load(folder / f"{variant}{how.suffix}", how, 1)
-    outputs = reference_io.stack_reference_io([run(sample) for sample in evidence.samples()])
+    outputs = reference_io.stack_reference_io([run(sample) for sample in references.samples()])
     triples = [
         (y, p, a)
-        for y, p, a in zip(evidence.reference, program.outputs, outputs, strict=True)
+        for y, p, a in zip(references.reference, program.outputs, outputs, strict=True)
         if y.dtype.kind == "f" and y.shape == a.shape
     ]
     if not triples:

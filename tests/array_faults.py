@@ -74,6 +74,9 @@ REFERENCES: dict[str, Array] = {
 }
 """Kind of output -> what the model gives, [samples, batch, …]."""
 
+FADED_NORMS: dict[str, str] = {"tiny": "norm"}
+"""Kind of output -> the batch norm that hardly anything reaches: such a network is untrained."""
+
 SEVERAL = frozenset({"three outputs"})
 """Kinds that stand for several outputs of one shape, along the first axis."""
 

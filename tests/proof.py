@@ -31,8 +31,8 @@ def capture(net: nn.Module, samples: Sequence[Sample], folder: Path) -> Captured
     specs = tuple(TensorSpec(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(samples[0]))
     model = Model(net.eval(), "tests:net", specs, None, 0)
     captured = captured_program.capture_program(model, samples[0], others=samples[1:])
-    evidence, _ = run_float64_reference(captured, samples, _edges(captured, samples))
-    reference_io.save_reference_io(evidence, folder / EVIDENCE)
+    references, _ = run_float64_reference(captured, samples, _edges(captured, samples))
+    reference_io.save_reference_io(references, folder / EVIDENCE)
     return captured
 
 
@@ -64,8 +64,8 @@ def simulate(captured: Captured, precision: Precision, folder: Path) -> None:
     """Write what a precision makes of a captured network."""
     assert captured.program is not None
     run = simulation.format_simulation_runner(captured.program, precision)
-    evidence = reference_io.load_reference_io(folder / EVIDENCE)
-    outputs = reference_io.stack_reference_io([run(sample) for sample in evidence.samples()])
+    references = reference_io.load_reference_io(folder / EVIDENCE)
+    outputs = reference_io.stack_reference_io([run(sample) for sample in references.samples()])
     simulation_io.save_simulation(
         simulation_io.Simulation(outputs, {}), folder / SIMULATION.format(precision)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -12,8 +13,8 @@ from exporter.records import Array, Limits, Variant
 from exporter.verify import judge
 from exporter.verify.observation import Observation
 from exporter.verify.simulation_io import Simulation
-from tests.array_faults import ARRAY_FAULTS, OTHER_NETWORKS, REFERENCES, ArrayFault, outputs_of
-from tests.verify.observed import evidence, fp16, int8
+from tests.array_faults import ARRAY_FAULTS, FADED_NORMS, OTHER_NETWORKS, REFERENCES, ArrayFault, outputs_of
+from tests.verify.observed import fp16, int8, made_references
 
 
 def right(y: Array, variant: Variant) -> Array:
@@ -29,7 +30,8 @@ def failing(fault: ArrayFault, outputs: Array) -> set[str]:
     """Judge outputs: the names of all gates with a reason."""
     reference = REFERENCES[fault.kind]
     references = outputs_of(fault.kind, reference)
-    given = evidence(*references, names=[fault.task or fault.kind] if len(references) == 1 else [])
+    given = made_references(*references, names=[fault.task or fault.kind] if len(references) == 1 else [])
+    given = replace(given, untrained_norm=FADED_NORMS.get(fault.kind, ""))
     found: set[str] = set()
     simulation = None
     if fault.kind in OTHER_NETWORKS:

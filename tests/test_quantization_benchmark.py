@@ -126,37 +126,37 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 
 
 @pytest.fixture
-def evidence(tmp_path: Path) -> Evidence:
+def made_references(tmp_path: Path) -> Evidence:
     """Write what an export of it would leave."""
     reference_io.save_reference_io(reference(), tmp_path / "verification.npz")
     return Evidence(tmp_path, SPEC, None, 16)
 
 
 def test_a_benchmark_of_other_samples_is_refused(
-    subject: Subject, evidence: Evidence, tmp_path: Path
+    subject: Subject, references: Evidence, tmp_path: Path
 ) -> None:
     """Figures of different samples cannot be compared."""
-    assert len(measure.calibration(subject, evidence)) == 16
+    assert len(measure.calibration(subject, references)) == 16
     known = reference_io.load_reference_io(tmp_path / "verification.npz")
     changed = replace(known, inputs=tuple(a * 0.5 for a in known.inputs))
     reference_io.save_reference_io(changed, tmp_path / "verification.npz")
     with pytest.raises(RuntimeError, match="other samples"):
-        measure.calibration(subject, evidence)
+        measure.calibration(subject, references)
 
 
 @pytest.mark.slow
 def test_a_plain_library_call_is_measured_and_printed(
-    subject: Subject, evidence: Evidence, tmp_path: Path
+    subject: Subject, references: Evidence, tmp_path: Path
 ) -> None:
     """A method writes a real file, which is run, timed against itself, and printed."""
     path = tmp_path / "plain.onnx"
-    row = measure.quantise(subject, "quantize_static MinMax", evidence, path)
+    row = measure.quantise(subject, "quantize_static MinMax", references, path)
     assert (row.status, row.reason) == ("ran", "")
     assert row.quantized == 1.0
     assert row.size_bytes == path.stat().st_size
     assert row.sqnr_db is not None
     assert 10 < row.sqnr_db < 60
-    row = replace(row, latency=measure.latency(path, path, "onnx-int8", evidence, 3, 1))
+    row = replace(row, latency=measure.latency(path, path, "onnx-int8", references, 3, 1))
     assert row.latency is not None
     assert 0.5 < row.latency.ratio < 2
     printed = shown(subject, [row])
@@ -171,7 +171,7 @@ def shown(subject: Subject, rows: list[Row]) -> str:
 
 
 def test_a_method_that_fails_is_a_row_with_its_words(
-    subject: Subject, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subject: Subject, references: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failing method is a result with its message."""
 
@@ -180,7 +180,7 @@ def test_a_method_that_fails_is_a_row_with_its_words(
 
     method = replace(alternatives.METHODS[0], name="broken", write=write)
     monkeypatch.setattr(alternatives, "METHODS", (method,))
-    row = measure.quantise(subject, "broken", evidence, tmp_path / "x.pte")
+    row = measure.quantise(subject, "broken", references, tmp_path / "x.pte")
     assert (row.status, row.file, row.sqnr_db) == ("error", "", None)
     assert "ValueError: no such operator" in shown(subject, [row])
 
@@ -197,7 +197,7 @@ def test_the_readmes_table_has_a_line_per_row() -> None:
 
 
 def test_only_files_of_one_runtime_are_timed_against_each_other(
-    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    references: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files are timed against our int8 file of the same runtime."""
     asked = []
@@ -218,26 +218,26 @@ def test_only_files_of_one_runtime_are_timed_against_each_other(
     ]
     broken = Row("m", "quantize_static MinMax", "onnxruntime", "int8", reason="no")
     plan = quantization.Plan(tmp_path, 16, 2, 1, (), search=False, slow=False)
-    timed = quantization.timed([*rows, broken], plan, evidence)
+    timed = quantization.timed([*rows, broken], plan, references)
     assert {other for name, other, _ in asked if name.startswith("NNCF")} == {"ours onnx-int8.file"}
     assert {o for n, o, _ in asked if n.startswith("XNNPACK")} == {"ours executorch-xnnpack-int8.file"}
     assert [row.latency is None for row in timed] == [False] * 4 + [True]
 
 
 def test_what_an_alternative_made_is_kept_until_something_changes(
-    subject: Subject, evidence: Evidence, tmp_path: Path
+    subject: Subject, references: Evidence, tmp_path: Path
 ) -> None:
     """Another package version, other weights or a missing file cause a new run."""
     subject.checkpoint.write_bytes(b"weights")
     path = tmp_path / "plain.onnx"
     path.write_bytes(b"model")
     row = Row("cnn", "plain", "onnxruntime", "int8", file=str(path), sqnr_db=20.0)
-    key = kept.key(subject, "plain", evidence, {"onnx": "1"})
+    key = kept.key(subject, "plain", references, {"onnx": "1"})
     kept.put(path, key, row)
     assert kept.get(path, key) == row
-    assert kept.get(path, kept.key(subject, "plain", evidence, {"onnx": "2"})) is None
+    assert kept.get(path, kept.key(subject, "plain", references, {"onnx": "2"})) is None
     subject.checkpoint.write_bytes(b"other weights")
-    assert kept.get(path, kept.key(subject, "plain", evidence, {"onnx": "1"})) is None
+    assert kept.get(path, kept.key(subject, "plain", references, {"onnx": "1"})) is None
     path.unlink()
     assert kept.get(path, key) is None
 

@@ -64,11 +64,11 @@ def _differing_device_outputs(launches: Sequence[Sequence[Sample]]) -> str:
 def _judge_device_outputs_of_launch(
     artifact: Artifact, standard: Standard, outputs: Sequence[Sample], edge_outputs: Sequence[Sample]
 ) -> tuple[float, str]:
-    evidence = standard.evidence
-    if len(outputs) != len(evidence.inputs[0]):
-        return math.inf, f"The device answered {len(outputs)} of {len(evidence.inputs[0])} inputs."
+    references = standard.references
+    if len(outputs) != len(references.inputs[0]):
+        return math.inf, f"The device answered {len(outputs)} of {len(references.inputs[0])} inputs."
     if not edge_outputs:
-        standard = replace(standard, evidence=replace(evidence, edge_names=(), edge_floors=()))
+        standard = replace(standard, references=replace(references, edge_names=(), edge_floors=()))
     verdict = judge_by_standard(standard, artifact.variant, "", outputs, edge_outputs, on_device=True)
     error = verdict.comparison.max_error if verdict.comparison else math.inf
     # Too few scenes decide no more on a device than here: what was accepted here stays so.

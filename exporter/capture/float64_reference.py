@@ -60,7 +60,7 @@ def run_float64_reference(
         scenes: Number of each sample's scene; empty when every sample is its own.
 
     Returns:
-        The evidence, and notes on how the reference was made.
+        The references, and notes on how the reference was made.
 
     Raises:
         CaptureError: The model does not run on a sample.
@@ -96,7 +96,7 @@ def run_float64_reference(
     nudged, edge_nudged = (
         _run_nudged_float64_references(captured, largest, calls) for calls in (samples, usable)
     )
-    evidence = ReferenceIO(
+    references = ReferenceIO(
         inputs=stack_reference_io(samples),
         reference=stack_reference_io(expected),
         edge_inputs=stack_reference_io(usable) if usable else _empty_float64_reference(samples[0]),
@@ -124,7 +124,7 @@ def run_float64_reference(
         untrained_norm=single.untrained_norm(samples, stack_reference_io(expected)),
         scenes=_scenes_of_float64_reference(samples, all_samples, scenes),
     )
-    return evidence, (*reason, *unequal, *refused, *note_on_reference_floor(floor))
+    return references, (*reason, *unequal, *refused, *note_on_reference_floor(floor))
 
 
 def _scenes_of_float64_reference(

@@ -63,11 +63,15 @@ def audit_claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
 
 
 def _audit_claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str]:
-    evidence = reference_io.load_reference_io(file_inside(out, EVIDENCE))
-    problems = _check_audit_claimed_counts(evidence, listed) + _check_audit_claimed_shapes(evidence, listed)
-    if listed.evidence.floor is None or not math.isclose(listed.evidence.floor, evidence.floor, rel_tol=1e-6):
+    references = reference_io.load_reference_io(file_inside(out, EVIDENCE))
+    problems = _check_audit_claimed_counts(references, listed) + _check_audit_claimed_shapes(
+        references, listed
+    )
+    if listed.evidence.floor is None or not math.isclose(
+        listed.evidence.floor, references.floor, rel_tol=1e-6
+    ):
         problems.append(
-            f"evidence.floor is {listed.evidence.floor}, but {EVIDENCE} has {evidence.floor:.3g}."
+            f"evidence.floor is {listed.evidence.floor}, but {EVIDENCE} has {references.floor:.3g}."
         )
     for artifact in listed.artifacts:
         file = lowering_file(artifact.precision, artifact.name)
@@ -87,9 +91,11 @@ def _sample_count_of_audit_claim(stacks: reference_io.Stacks) -> int:
     return lengths.pop() if len(lengths) == 1 else -1
 
 
-def _check_audit_claimed_counts(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
+def _check_audit_claimed_counts(references: ReferenceIO, listed: schema.Manifest) -> list[str]:
     claimed = listed.evidence.count
-    counts = {name: _sample_count_of_audit_claim(getattr(evidence, name)) for name in ("inputs", "reference")}
+    counts = {
+        name: _sample_count_of_audit_claim(getattr(references, name)) for name in ("inputs", "reference")
+    }
     problems = [
         f"{EVIDENCE} holds {count if count >= 0 else 'different numbers of'} samples ({name}), "
         f"the manifest says {claimed}."
@@ -97,17 +103,17 @@ def _check_audit_claimed_counts(evidence: ReferenceIO, listed: schema.Manifest) 
         if count != claimed
     ]
     edges = (
-        _sample_count_of_audit_claim(evidence.edge_inputs),
-        _sample_count_of_audit_claim(evidence.edge_reference),
+        _sample_count_of_audit_claim(references.edge_inputs),
+        _sample_count_of_audit_claim(references.edge_reference),
     )
-    if evidence.edge_names and edges != (len(evidence.edge_names),) * 2:
-        problems.append(f"{EVIDENCE} names {len(evidence.edge_names)} edge inputs and holds others.")
+    if references.edge_names and edges != (len(references.edge_names),) * 2:
+        problems.append(f"{EVIDENCE} names {len(references.edge_names)} edge inputs and holds others.")
     return problems
 
 
-def _check_audit_claimed_shapes(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
+def _check_audit_claimed_shapes(references: ReferenceIO, listed: schema.Manifest) -> list[str]:
     wanted = [(spec.shape, spec.dtype) for spec in listed.inputs]
-    stored = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
+    stored = [(stack.shape[1:], str(stack.dtype)) for stack in references.inputs]
     if stored == wanted:
         return []
     return [

@@ -48,8 +48,8 @@ def run_reference_in_build_stage(
     captured, samples = captured_program.load_captured_program(work), load_stage_data(work)
     edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
     inputs = samples.choice if purpose == "choice" else samples.verification
-    evidence, notes = run_float64_reference(captured, inputs, edges, samples.scene_of.get(purpose, ()))
-    reference_io.save_reference_io(evidence, target)
+    references, notes = run_float64_reference(captured, inputs, edges, samples.scene_of.get(purpose, ()))
+    reference_io.save_reference_io(references, target)
     if captured.dynamic and purpose == "verification":
         save_several_sizes(run_reference_of_dynamic_shapes(captured, inputs), target.with_name(SIZES))
     return notes

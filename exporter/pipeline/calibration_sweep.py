@@ -60,13 +60,13 @@ def measure_calibration_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoi
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     data = load_stage_data(work)
-    evidence = reference_io.load_reference_io(evidence_path)
+    references = reference_io.load_reference_io(evidence_path)
     points = []
     for count in sweep_decision_counts(len(data.calibration)):
         scenes = data.scene_of.get("calibration", ())[:count]
         quantized = int8_recipe.quantize_by_int8_recipe(captured.program, data.calibration[:count], scenes)
         run = int8_recipe.int8_recipe_runner(quantized.module)
-        outputs = reference_io.stack_reference_io([run(sample) for sample in evidence.samples()])
-        compared = compare_outputs.compare_outputs(evidence.reference, outputs)
+        outputs = reference_io.stack_reference_io([run(sample) for sample in references.samples()])
+        compared = compare_outputs.compare_outputs(references.reference, outputs)
         points.append(CurvePoint(count, compared.sqnr_db, compared.agreement))
     return tuple(points)

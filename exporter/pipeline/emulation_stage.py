@@ -58,8 +58,8 @@ def emulate_artifact_in_stage(
     """
     whole = reference_io.load_reference_io(evidence_path)
     # No edge inputs: these test the file, not the kernels.
-    evidence = replace(reference_io.first_of_reference_io(whole, SAMPLES), edge_names=(), edge_floors=())
-    samples = evidence.samples()
+    references = replace(reference_io.first_of_reference_io(whole, SAMPLES), edge_names=(), edge_floors=())
+    samples = references.samples()
     blank = Emulation("failed", "", "", cores.emulated_core_name(target), len(samples))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -73,13 +73,13 @@ def emulate_artifact_in_stage(
     sandbox.tighten_sandbox()
     blank = replace(blank, runtime=answer.runtime)
     outputs, problem = reference_io.stack_like_reference_io(
-        answer.outputs, evidence.reference, evidence.shapes
+        answer.outputs, references.reference, references.shapes
     )
     if problem:
         return replace(blank, reason=f"On emulated Arm: {problem}")
     lowering, simulation = _programs_on_emulated_samples(evidence_path.parent, variant)
     verdict = judge.judge_artifact(
-        variant, answer.runtime, evidence, outputs, (), lowering, limits, (), simulation, on_device=True
+        variant, answer.runtime, references, outputs, (), lowering, limits, (), simulation, on_device=True
     )
     figures = verdict.comparison
     result = replace(
@@ -91,7 +91,7 @@ def emulate_artifact_in_stage(
         return replace(result, reason=f"On emulated Arm: {verdict.reason}")
     # So few samples may be inconclusive. Where Arm's outputs equal this machine's, its verdict holds.
     difference, problem = _difference_from_host_in_emulation_stage(
-        path, variant, samples, outputs, evidence, limits
+        path, variant, samples, outputs, references, limits
     )
     return replace(result, status="failed" if problem else "passed", reason=problem, difference=difference)
 
@@ -114,7 +114,7 @@ def _difference_from_host_in_emulation_stage(
     variant: Variant,
     samples: Sequence[Sample],
     outputs: Sequence[Array],
-    evidence: ReferenceIO,
+    references: ReferenceIO,
     limits: Limits,
 ) -> tuple[float | None, str]:
     """Return how far Arm's outputs are from this machine's kernels', and why that is too far.
@@ -126,7 +126,7 @@ def _difference_from_host_in_emulation_stage(
 
     run, _ = FORMATS[variant.format].load(path, variant, 1)
     here, problem = reference_io.stack_like_reference_io(
-        [run(sample) for sample in samples], evidence.reference, evidence.shapes
+        [run(sample) for sample in samples], references.reference, references.shapes
     )
     if problem:
         return None, ""  # the host's own verdict says so
@@ -134,7 +134,7 @@ def _difference_from_host_in_emulation_stage(
     errors = [compare_outputs.compare_max_error(a, b) for a, b in pairs]
     worst = max(errors, default=0.0)
     if variant.precision == "fp32":
-        limit = max(limits.fp32_max_error, limits.fp32_floor_factor * evidence.floor)
+        limit = max(limits.fp32_max_error, limits.fp32_floor_factor * references.floor)
         wrong = worst > limit
         difference = f"{worst:.2g} of the output's scale, at most {limit:.2g} is rounding"
     else:

@@ -27,7 +27,7 @@ def simulation_steps(context: Context, source: Source, reference: Job) -> list[S
     Args:
         context: The run.
         source: The checkpoint.
-        reference: Writes the evidence, whose inputs are run.
+        reference: Writes the references, whose inputs are run.
     """
     if not context.request.verify:
         return []
@@ -44,7 +44,7 @@ def _simulation_step(context: Context, source: Source, reference: Job, precision
     arguments = (context.folders.work, context.evidence, target, precision)
 
     def job(_: object) -> Job:
-        # The evidence is there already when it came from the cache.
+        # The references are there already when it came from the cache.
         after = None if context.evidence.exists() else reference
         return Job(
             f"what {precision} costs", simulate_precision, arguments, preload=TORCH, cost_s=6, after=after
@@ -66,12 +66,12 @@ def _simulation_notes(precision: Precision, error: Exception) -> tuple[str, ...]
     return (f"What {precision} costs could not be simulated ({error}): fixed limits alone judge it.",)
 
 
-def simulate_precision(work: Path, evidence: Path, target: Path, precision: Precision) -> tuple[str, ...]:
+def simulate_precision(work: Path, references: Path, target: Path, precision: Precision) -> tuple[str, ...]:
     """Run the captured program as the precision rounds it, on every verification and edge input.
 
     Args:
         work: Holds what `capture_in_read_stage` wrote.
-        evidence: Holds the inputs.
+        references: Holds the inputs.
         target: Where the outputs are written.
         precision: What is simulated.
 
@@ -85,7 +85,7 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
     captured = captured_program.load_captured_program(work)
     if captured.program is None:
         return ()  # nothing of a precision below fp32 is made without a graph
-    inputs = reference_io.load_reference_io(evidence)
+    inputs = reference_io.load_reference_io(references)
     run = simulation.format_simulation_runner(captured.program, precision)
     outputs = reference_io.stack_reference_io([run(sample) for sample in inputs.samples()])
     run = simulation.format_simulation_runner(

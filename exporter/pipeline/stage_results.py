@@ -89,7 +89,7 @@ class BuildResult:
 
 @dataclass(frozen=True)
 class ExpectedResult:
-    """What an artifact is checked against, besides the evidence."""
+    """What an artifact is checked against, besides the references."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

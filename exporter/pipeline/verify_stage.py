@@ -50,7 +50,7 @@ def verify_artifact_in_stage(
     expected: ExpectedResult,
     simulation_path: Path | None = None,
 ) -> CheckResult:
-    """Read the written file, run it in its own runtime on the evidence, and judge it.
+    """Read the written file, run it in its own runtime on the references, and judge it.
 
     A file that crashes its runtime kills only the process this runs in.
     """
@@ -68,11 +68,13 @@ def verify_artifact_in_stage(
     )
     sizes_path = evidence_path.with_name(SIZES)
     sizes = several_sizes.load_several_sizes(sizes_path) if sizes_path.exists() else None
-    if problem := _structure_problem_in_verify_stage(structure, variant, expected, standard.evidence, sizes):
+    if problem := _structure_problem_in_verify_stage(
+        structure, variant, expected, standard.references, sizes
+    ):
         return CheckResult(structure, _failed_verdict_in_verify_stage(problem))
     if structure.image:
-        evidence = reference_io.pictures_of_reference_io(standard.evidence, structure.image)
-        standard = replace(standard, evidence=evidence)
+        references = reference_io.pictures_of_reference_io(standard.references, structure.image)
+        standard = replace(standard, references=references)
     # To read a file may take other programs, to run it does not.
     sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
     try:
@@ -85,11 +87,11 @@ def verify_artifact_in_stage(
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""
-        return module.load(path, variant, 1)[0] if standard.evidence.state else run
+        return module.load(path, variant, 1)[0] if standard.references.state else run
 
     verdict, values = _run_and_judge_in_verify_stage(run, fresh, runtime, standard, variant)
     if sizes and verdict.status in SHIPPABLE:
-        example = standard.evidence.samples()[0]
+        example = standard.references.samples()[0]
         verdict = several_sizes.judge_several_sizes(run, sizes, example, variant, verdict, expected.limits)
     return CheckResult(structure, verdict, values)
 
@@ -105,10 +107,10 @@ def _standard_of_verify_stage(
     from exporter.verify import reference_io
     from exporter.verify.standard import Standard, read_programs_of_standard
 
-    evidence = reference_io.first_of_reference_io(reference_io.load_reference_io(evidence_path), samples)
+    references = reference_io.first_of_reference_io(reference_io.load_reference_io(evidence_path), samples)
     lowering, simulation = read_programs_of_standard(lowering_path, simulation_path, samples)
     return Standard(
-        evidence, expected.outputs, expected.limits, lowering, simulation, expected.labels, expected.task
+        references, expected.outputs, expected.limits, lowering, simulation, expected.labels, expected.task
     )
 
 
@@ -116,7 +118,7 @@ def _structure_problem_in_verify_stage(
     structure: Structure,
     variant: Variant,
     expected: ExpectedResult,
-    evidence: ReferenceIO,
+    references: ReferenceIO,
     sizes: SizesIO | None,
 ) -> str:
     """Return where the file is not what it claims to be; an empty string where it is."""
@@ -134,10 +136,10 @@ def _structure_problem_in_verify_stage(
         expected.outputs,
         expected.matrix_weights,
         expected.limits,
-        evidence.shapes,
+        references.shapes,
         expected.labels,
         expected.image,
-    ) or contract.check_epsilons_by_contract(structure, variant.precision, evidence.epsilons)
+    ) or contract.check_epsilons_by_contract(structure, variant.precision, references.epsilons)
 
 
 def _run_and_judge_in_verify_stage(
@@ -153,7 +155,7 @@ def _run_and_judge_in_verify_stage(
 
     executor = variant_executor(variant)
     try:
-        calls = _VerifiedCalls.collect(run, fresh, standard.evidence, 1 if stand_for(variant) else REPEATED)
+        calls = _VerifiedCalls.collect(run, fresh, standard.references, 1 if stand_for(variant) else REPEATED)
     except CannotRunHere as error:
         return Verdict("not_run", _reason_verify_stage_did_not_run(error), runtime, None), None
     except Exception as error:
@@ -175,7 +177,7 @@ def histogram_values_of_verify_stage(output: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _VerifiedCalls:
-    """An artifact's outputs on the evidence, as its runtime gave them."""
+    """An artifact's outputs on the references, as its runtime gave them."""
 
     samples: Sequence[Sample]
     edges: Sequence[Sample]
@@ -184,26 +186,26 @@ class _VerifiedCalls:
 
     @classmethod
     def collect(
-        cls, run: Runner, fresh: Callable[[], Runner], evidence: ReferenceIO, repeats: int = REPEATED
+        cls, run: Runner, fresh: Callable[[], Runner], references: ReferenceIO, repeats: int = REPEATED
     ) -> _VerifiedCalls:
         """Run an artifact on the samples, on the edges, and on some samples again.
 
         Args:
             run: The artifact as it was loaded.
             fresh: Gives it as it was loaded, before each further sequence of calls.
-            evidence: What it is run on.
+            references: What it is run on.
             repeats: Samples that are run a second time.
 
         Raises:
             Exception: Whatever its runtime raises.
         """
-        samples, edges = evidence.samples(), evidence.edges()
+        samples, edges = references.samples(), references.edges()
         given = [run(sample) for sample in samples]
         run = fresh()
         on_edges = [run(edge) for edge in edges]
         run = fresh()
         # In reverse: nothing may be carried over, unless the model itself carries it from call to call.
-        order = range(repeats) if evidence.state else reversed(range(repeats))
+        order = range(repeats) if references.state else reversed(range(repeats))
         repeated = {i: run(samples[i]) for i in order if i < len(samples)}
         return cls(given, on_edges, [repeated[i] for i in sorted(repeated)])
 

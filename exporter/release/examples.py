@@ -35,17 +35,17 @@ def example_files(path: Path, listed: Manifest) -> dict[str, bytes]:
     Raises:
         VerificationError: It is not the evidence of an export.
     """
-    evidence = reference_io.load_reference_io(path)
-    count = _example_count(evidence)
+    references = reference_io.load_reference_io(path)
+    count = _example_count(references)
     contents: dict[str, bytes] = {}
     rows = []
     for index in range(count):
         inputs = [
-            _keep_example(contents, f"{index}.input.{i}", a[index]) for i, a in enumerate(evidence.inputs)
+            _keep_example(contents, f"{index}.input.{i}", a[index]) for i, a in enumerate(references.inputs)
         ]
         outputs = [
             _keep_example(contents, f"{index}.expected.{i}", _narrow_example(a[index]))
-            for i, a in enumerate(evidence.reference)
+            for i, a in enumerate(references.reference)
         ]
         rows.append({"inputs": inputs, "expected": outputs})
     index_text = json.dumps(
@@ -61,10 +61,10 @@ def example_files(path: Path, listed: Manifest) -> dict[str, bytes]:
     return contents | {f"{FOLDER}/index.json": f"{index_text}\n".encode()}
 
 
-def _example_count(evidence: reference_io.ReferenceIO) -> int:
-    stacks = (*evidence.inputs, *(_narrow_example(a) for a in evidence.reference))
+def _example_count(references: reference_io.ReferenceIO) -> int:
+    stacks = (*references.inputs, *(_narrow_example(a) for a in references.reference))
     each = sum(int(a[0].nbytes) for a in stacks)
-    return max(1, min(MOST, len(evidence.inputs[0]), MOST_BYTES // max(each, 1)))
+    return max(1, min(MOST, len(references.inputs[0]), MOST_BYTES // max(each, 1)))
 
 
 def _narrow_example(array: Array) -> Array:

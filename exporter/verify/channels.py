@@ -70,7 +70,7 @@ def measure_channels(
         reference: Per output [N, *shape].
         actual: The artifact's outputs.
         eager_errors: Eager float32's largest error per element; empty where it is not known.
-        resting: See `Evidence`.
+        resting: See `ReferenceIO`.
     """
     for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
         if y.dtype.kind in "fc" and len(y) > 1 and y.size:

@@ -106,7 +106,7 @@ def compare_outputs(
     Args:
         reference: Per output [N, *shape], usually float64.
         actual: Per output [N, *shape] from the artifact.
-        unstable: See `Evidence.eager_errors`; empty where it is not known.
+        unstable: See `ReferenceIO.eager_errors`; empty where it is not known.
         tolerances: Per output, how far apart floats may be and still be equal.
         scenes: [N] number of each sample's scene; None leaves out the bounds.
     """

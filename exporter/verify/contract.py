@@ -77,7 +77,7 @@ def check_structure_by_contract(
         weights: Elements of the two-or-more-dimensional weights of the model's layers
             (`matmul_weights.count_matmul_weights`).
         limits: Shares that must be reached.
-        sizes: `Evidence.shapes`, where outputs' sizes depend on the data.
+        sizes: `ReferenceIO.shapes`, where outputs' sizes depend on the data.
         labels: The labels of the model's classes.
         image: How a Core ML package must prepare the picture that is its input; None where it takes none.
     """

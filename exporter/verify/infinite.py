@@ -17,38 +17,40 @@ from exporter.verify.simulation_io import Simulation
 NAMES = {1.0: "Inf", -1.0: "-Inf"}
 
 
-def evidence_without_infinite(evidence: ReferenceIO) -> ReferenceIO:
-    """Return the evidence with the model's infinite values replaced."""
+def references_without_infinite(references: ReferenceIO) -> ReferenceIO:
+    """Return the references with the model's infinite values replaced."""
     return replace(
-        evidence,
-        reference=without_infinite(evidence.reference, evidence.reference),
-        edge_reference=without_infinite(evidence.edge_reference, evidence.edge_reference),
+        references,
+        reference=without_infinite(references.reference, references.reference),
+        edge_reference=without_infinite(references.edge_reference, references.edge_reference),
     )
 
 
-def lowering_without_infinite(evidence: ReferenceIO, lowering: Lowering) -> Lowering:
+def lowering_without_infinite(references: ReferenceIO, lowering: Lowering) -> Lowering:
     """Return a quantised program's outputs, with the model's infinite values replaced."""
     edges = {
-        name: _edge_without_infinite(evidence, name, outputs) for name, outputs in lowering.edges.items()
+        name: _edge_without_infinite(references, name, outputs) for name, outputs in lowering.edges.items()
     }
-    return replace(lowering, outputs=without_infinite(evidence.reference, lowering.outputs), edges=edges)
+    return replace(lowering, outputs=without_infinite(references.reference, lowering.outputs), edges=edges)
 
 
-def simulation_without_infinite(evidence: ReferenceIO, simulation: Simulation) -> Simulation:
+def simulation_without_infinite(references: ReferenceIO, simulation: Simulation) -> Simulation:
     """Return a simulation's outputs, with the model's infinite values replaced."""
     edges = {
-        name: tuple(y[None] for y in _edge_without_infinite(evidence, name, tuple(y[0] for y in outputs)))
+        name: tuple(y[None] for y in _edge_without_infinite(references, name, tuple(y[0] for y in outputs)))
         for name, outputs in simulation.edges.items()
     }
-    return replace(simulation, outputs=without_infinite(evidence.reference, simulation.outputs), edges=edges)
+    return replace(
+        simulation, outputs=without_infinite(references.reference, simulation.outputs), edges=edges
+    )
 
 
-def _edge_without_infinite(evidence: ReferenceIO, name: str, outputs: Stacks) -> Stacks:
+def _edge_without_infinite(references: ReferenceIO, name: str, outputs: Stacks) -> Stacks:
     """Replace infinite values on one edge input, by the same finite ones as in the stack of all of them."""
-    reference = evidence.edge_reference
-    if name not in evidence.edge_names or [y.shape[1:] for y in reference] != [a.shape for a in outputs]:
+    reference = references.edge_reference
+    if name not in references.edge_names or [y.shape[1:] for y in reference] != [a.shape for a in outputs]:
         return outputs
-    index = evidence.edge_names.index(name)
+    index = references.edge_names.index(name)
     stacks = tuple(y.astype(a.dtype) for y, a in zip(reference, outputs, strict=True))
     for stack, output in zip(stacks, outputs, strict=True):
         stack[index] = output
@@ -82,11 +84,11 @@ def _may_be_infinite(reference: Array, actual: Array) -> bool:
     return reference.dtype.kind == actual.dtype.kind == "f" and bool(np.isinf(reference).any())
 
 
-def different_infinite(evidence: ReferenceIO, outputs: Stacks, edge_outputs: Stacks) -> str:
+def different_infinite(references: ReferenceIO, outputs: Stacks, edge_outputs: Stacks) -> str:
     """Return where an artifact lacks an infinite value of the model; an empty string when it has them all."""
     for reference, actual, where in (
-        (evidence.reference, outputs, ""),
-        (evidence.edge_reference, edge_outputs, " on the edge inputs"),
+        (references.reference, outputs, ""),
+        (references.edge_reference, edge_outputs, " on the edge inputs"),
     ):
         if [y.shape for y in reference] != [a.shape for a in actual]:
             continue
@@ -98,13 +100,13 @@ def different_infinite(evidence: ReferenceIO, outputs: Stacks, edge_outputs: Sta
                 first = np.argwhere(lacking)[0]
                 value, given = y[tuple(first)], a[tuple(first)]
                 return (
-                    f"Its {_infinite_name(evidence, index)} lacks "
+                    f"Its {_infinite_name(references, index)} lacks "
                     f"{int(lacking.sum())} of the model's infinite values"
                     f"{where}: it has {given:g} for {NAMES[float(np.sign(value))]}."
                 )
     return ""
 
 
-def _infinite_name(evidence: ReferenceIO, index: int) -> str:
-    names = evidence.output_names
+def _infinite_name(references: ReferenceIO, index: int) -> str:
+    names = references.output_names
     return named_reference_io_output(names[index] if index < len(names) else str(index))

@@ -30,8 +30,8 @@ from exporter.verify.gates import (
 from exporter.verify.gates import task as task_gate
 from exporter.verify.infinite import (
     different_infinite,
-    evidence_without_infinite,
     lowering_without_infinite,
+    references_without_infinite,
     simulation_without_infinite,
     without_infinite,
 )
@@ -39,9 +39,9 @@ from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.rounded_quantities import (
     are_rounded_quantities,
-    evidence_of_rounded_quantities,
     floats_of_rounded_quantities,
     lowering_of_rounded_quantities,
+    references_of_rounded_quantities,
     simulation_of_rounded_quantities,
 )
 from exporter.verify.simulation_io import Simulation
@@ -73,7 +73,7 @@ HALF_STEP = 2.0**-10
 def judge_artifact(
     variant: Variant,
     runtime: str,
-    evidence: ReferenceIO,
+    references: ReferenceIO,
     outputs: Stacks,
     edge_outputs: Stacks,
     program: Lowering | None,
@@ -89,9 +89,9 @@ def judge_artifact(
     Args:
         variant: What the artifact claims to be; its precision chooses the limits.
         runtime: "executorch 1.4.1".
-        evidence: Inputs and expected outputs.
-        outputs: The artifact's, stacked, on `evidence.inputs`.
-        edge_outputs: The artifact's on `evidence.edge_inputs`.
+        references: Inputs and expected outputs.
+        outputs: The artifact's, stacked, on `references.inputs`.
+        edge_outputs: The artifact's on `references.edge_inputs`.
         program: Its quantised program's own outputs, where it has one.
         limits: When it counts as equal.
         labels: Of the model's classes, where they have names.
@@ -103,30 +103,30 @@ def judge_artifact(
     Returns:
         PASSED, FAILED or, when the scenes are too few to tell, INCONCLUSIVE, with every figure.
     """
-    if problem := different_infinite(evidence, outputs, edge_outputs):
-        nothing = Comparison(len(evidence.reference[0]), math.inf, -math.inf, None, problem)
+    if problem := different_infinite(references, outputs, edge_outputs):
+        nothing = Comparison(len(references.reference[0]), math.inf, -math.inf, None, problem)
         return Verdict("failed", problem, runtime, nothing, executor=executor)
-    outputs = without_infinite(evidence.reference, outputs)
-    edge_outputs = without_infinite(evidence.edge_reference, edge_outputs)
-    program = program and lowering_without_infinite(evidence, program)
-    simulation = simulation and simulation_without_infinite(evidence, simulation)
-    evidence = evidence_without_infinite(evidence)
-    rounded = are_rounded_quantities(evidence)
+    outputs = without_infinite(references.reference, outputs)
+    edge_outputs = without_infinite(references.edge_reference, edge_outputs)
+    program = program and lowering_without_infinite(references, program)
+    simulation = simulation and simulation_without_infinite(references, simulation)
+    references = references_without_infinite(references)
+    rounded = are_rounded_quantities(references)
     if any(rounded) and variant.precision != "fp32":
-        evidence = evidence_of_rounded_quantities(evidence, rounded, limits)
+        references = references_of_rounded_quantities(references, rounded, limits)
         outputs, edge_outputs = (floats_of_rounded_quantities(o, rounded) for o in (outputs, edge_outputs))
         program = program and lowering_of_rounded_quantities(program, rounded)
         simulation = simulation and simulation_of_rounded_quantities(simulation, rounded)
-    tolerances = tie_widths_to_judge_by(evidence, limits, variant.precision)
-    outputs = _undo_ties_to_judge(evidence.reference, outputs, tolerances)
+    tolerances = tie_widths_to_judge_by(references, limits, variant.precision)
+    outputs = _undo_ties_to_judge(references.reference, outputs, tolerances)
     comparison = compare_outputs(
-        evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of
+        references.reference, outputs, references.eager_errors, tolerances, references.scene_of
     )
-    edge_ordered = _undo_edge_ties_to_judge(evidence, edge_outputs, tolerances)
-    applied = _limits_to_judge_by(variant, limits, evidence, program)
+    edge_ordered = _undo_edge_ties_to_judge(references, edge_outputs, tolerances)
+    applied = _limits_to_judge_by(variant, limits, references, program)
     observation = Observation(
         variant=variant,
-        evidence=evidence,
+        references=references,
         outputs=outputs,
         edge_outputs=edge_outputs,
         edge_ordered=edge_ordered,
@@ -134,21 +134,23 @@ def judge_artifact(
         simulation=simulation
         or (Simulation(program.outputs, {}, program.rounding_floor_db) if program else None),
         comparison=comparison,
-        edges=_judge_edges(evidence, edge_ordered, tolerances),
+        edges=_judge_edges(references, edge_ordered, tolerances),
         tied_within=tolerances,
-        edge_limits=edges_gate.edges_gate_limits(evidence, limits),
+        edge_limits=edges_gate.edges_gate_limits(references, limits),
         against_program=compare_outputs(program.outputs, outputs) if program else None,
         choices=()
         if comparison.problem
-        else compare_discrete(evidence.reference, outputs, evidence.eager_errors, tolerances),
-        worst_channel=_judge_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
+        else compare_discrete(references.reference, outputs, references.eager_errors, tolerances),
+        worst_channel=_judge_worst_channel(
+            variant.precision, references, outputs, comparison, limits, labels
+        ),
         task=None
         if comparison.problem
         else measure_task(
             MeasuredOutputs(
-                evidence.output_names,
-                evidence.inputs,
-                floats_of_rounded_quantities(evidence.reference, rounded),
+                references.output_names,
+                references.inputs,
+                floats_of_rounded_quantities(references.reference, rounded),
                 floats_of_rounded_quantities(outputs, rounded),
                 variant.precision,
             ),
@@ -185,20 +187,20 @@ def first_judged_reason(observation: Observation) -> str:
 
 def _judge_worst_channel(
     precision: Precision,
-    evidence: ReferenceIO,
+    references: ReferenceIO,
     outputs: Stacks,
     comparison: Comparison,
     limits: Limits,
     labels: Sequence[str],
 ) -> WorstChannel | None:
-    if comparison.problem or compare_not_finite("", evidence.reference):
+    if comparison.problem or compare_not_finite("", references.reference):
         return None
     allowed = tolerance_to_judge_by(
-        precision, comparison, limits, _typical_sqnr_to_judge(evidence.reference, outputs)
+        precision, comparison, limits, _typical_sqnr_to_judge(references.reference, outputs)
     )
-    names = evidence.output_names
+    names = references.output_names
     return worst_channel(
-        evidence.reference, outputs, evidence.eager_errors, allowed, names, labels, evidence.resting
+        references.reference, outputs, references.eager_errors, allowed, names, labels, references.resting
     )
 
 
@@ -248,13 +250,15 @@ def _judge_undecided(comparison: Comparison, limit_db: float, min_agreement: flo
     )
 
 
-def tie_widths_to_judge_by(evidence: ReferenceIO, limits: Limits, precision: Precision) -> tuple[float, ...]:
+def tie_widths_to_judge_by(
+    references: ReferenceIO, limits: Limits, precision: Precision
+) -> tuple[float, ...]:
     """Return for each output how far apart its values may be and still be equal but for rounding.
 
     In float16 two values that are next to each other may change places.
     """
-    errors = evidence.eager_errors or tuple(
-        np.asarray(evidence.floor * np.abs(y).max(initial=0.0)) for y in evidence.reference
+    errors = references.eager_errors or tuple(
+        np.asarray(references.floor * np.abs(y).max(initial=0.0)) for y in references.reference
     )
     apart = HALF_STEP if precision == "fp16" else 0.0
     return tuple(
@@ -262,7 +266,7 @@ def tie_widths_to_judge_by(evidence: ReferenceIO, limits: Limits, precision: Pre
             limits.fp32_floor_factor * float(np.max(error, initial=0.0)),
             apart * _largest_magnitude_to_judge(y),
         )
-        for error, y in zip(errors, evidence.reference, strict=True)
+        for error, y in zip(errors, references.reference, strict=True)
     )
 
 
@@ -275,11 +279,13 @@ def _undo_ties_to_judge(reference: Stacks, actual: Stacks, tolerances: tuple[flo
     return undo_ties_of_outputs(reference, actual, tolerances) if same else actual
 
 
-def _undo_edge_ties_to_judge(evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+def _undo_edge_ties_to_judge(
+    references: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
+) -> Stacks:
     """Put the rows of equal scores of each edge input, on its own, into the model's order."""
     edges = [
-        _undo_ties_to_judge(_row_to_judge(evidence.edge_reference, i), _row_to_judge(actual, i), tolerances)
-        for i in range(len(evidence.edge_names))
+        _undo_ties_to_judge(_row_to_judge(references.edge_reference, i), _row_to_judge(actual, i), tolerances)
+        for i in range(len(references.edge_names))
     ]
     return tuple(map(np.concatenate, zip(*edges, strict=True))) if edges else actual
 
@@ -289,17 +295,19 @@ def _row_to_judge(stacks: Stacks, index: int) -> Stacks:
 
 
 def _judge_edges(
-    evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
+    references: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
 ) -> dict[str, Comparison]:
     """Compare each edge input on its own scale, because a saturated input would hide an error on zeros."""
-    return {name: _judge_edge(evidence, actual, i, tolerances) for i, name in enumerate(evidence.edge_names)}
+    return {
+        name: _judge_edge(references, actual, i, tolerances) for i, name in enumerate(references.edge_names)
+    }
 
 
 def _judge_edge(
-    evidence: ReferenceIO, actual: Stacks, index: int, tolerances: tuple[float, ...]
+    references: ReferenceIO, actual: Stacks, index: int, tolerances: tuple[float, ...]
 ) -> Comparison:
-    reference = _row_to_judge(evidence.edge_reference, index)
-    unstable = edges_gate.edges_gate_unstable_rows(evidence, index)
+    reference = _row_to_judge(references.edge_reference, index)
+    unstable = edges_gate.edges_gate_unstable_rows(references, index)
     return compare_outputs(reference, _row_to_judge(actual, index), unstable, tolerances)
 
 
@@ -316,17 +324,17 @@ def _worst_edge_judged(edges: Mapping[str, Comparison]) -> Comparison | None:
 
 
 def _limits_to_judge_by(
-    variant: Variant, limits: Limits, evidence: ReferenceIO, program: Lowering | None
+    variant: Variant, limits: Limits, references: ReferenceIO, program: Lowering | None
 ) -> dict[str, float]:
     """Resolve the limits that hold for an artifact to figures."""
     own: dict[str, float] = {}
     if program:
-        own["lowering_min_sqnr_db"] = lowering_gate.lowering_gate_limit(program, limits, variant, evidence)
+        own["lowering_min_sqnr_db"] = lowering_gate.lowering_gate_limit(program, limits, variant, references)
     precision = variant.precision
     if precision == "fp32":
-        on_edges = edges_gate.edges_gate_limits(evidence, limits).values()
+        on_edges = edges_gate.edges_gate_limits(references, limits).values()
         edge = {"edge_max_error": max(on_edges)} if on_edges else {}
-        return own | _fp32_limit_to_judge_by("max_error", limits, evidence.floor) | edge
+        return own | _fp32_limit_to_judge_by("max_error", limits, references.floor) | edge
     if precision == "fp16":
         return own | {"min_sqnr_db": limits.fp16_min_sqnr_db, "min_agreement": limits.fp16_min_agreement}
     return own | {"min_sqnr_db": limits.int8_min_sqnr_db, "min_agreement": limits.int8_min_agreement}

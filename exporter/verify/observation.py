@@ -13,14 +13,14 @@ from exporter.verify.simulation_io import Simulation
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """An artifact's outputs on the evidence, and the figures and limits that it is judged by."""
+    """An artifact's outputs on the references, and the figures and limits that it is judged by."""
 
     variant: Variant
-    evidence: ReferenceIO
+    references: ReferenceIO
     outputs: Stacks
-    """The artifact's, stacked, on `evidence.inputs`."""
+    """The artifact's, stacked, on `references.inputs`."""
     edge_outputs: Stacks
-    """The artifact's on `evidence.edge_inputs`."""
+    """The artifact's on `references.edge_inputs`."""
     edge_ordered: Stacks
     """The same, with rows of equal scores in the model's order."""
     lowering: Lowering | None
@@ -61,7 +61,7 @@ class Observation:
         return index < len(self.rounded) and self.rounded[index]
 
     def output_name(self, index: int) -> str:
-        return self.evidence.output_name(index)
+        return self.references.output_name(index)
 
 
 Gate = Callable[[Observation], str]

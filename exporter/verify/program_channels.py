@@ -48,7 +48,7 @@ def program_channel_fault(observation: Observation) -> str:
 def _program_channel_faults(observation: Observation) -> Iterator[tuple[float, str]]:
     """Yield, for each axis of each output, how far its worst channel is beyond its limit in dB, in words."""
     assert observation.lowering is not None
-    floors, names = observation.evidence.eager_errors, observation.evidence.output_names
+    floors, names = observation.references.eager_errors, observation.references.output_names
     pairs = zip(observation.lowering.outputs, observation.outputs, strict=True)
     for index, (program, actual) in enumerate(pairs):
         if program.dtype.kind not in "fc":

@@ -148,7 +148,7 @@ def stack_like_reference_io(
     Args:
         outputs: Of each call, as the artifact gave them.
         reference: What they will be compared with.
-        shapes: `Evidence.shapes`, of as many calls.
+        shapes: `ReferenceIO.shapes`, of as many calls.
         names: Of the outputs; their positions when empty.
         edges: The calls' names, when they are edge inputs and not samples.
 
@@ -178,33 +178,33 @@ def first_reference_io_rows(stacks: Stacks, count: int | None) -> Stacks:
     return tuple(stack[:count] for stack in stacks)
 
 
-def first_of_reference_io(evidence: ReferenceIO, count: int | None) -> ReferenceIO:
-    """Return the evidence of the first samples alone, with every edge input; all where `count` is None."""
+def first_of_reference_io(references: ReferenceIO, count: int | None) -> ReferenceIO:
+    """Return the references of the first samples alone, with every edge input; all where `count` is None."""
     return replace(
-        evidence,
-        inputs=first_reference_io_rows(evidence.inputs, count),
-        reference=first_reference_io_rows(evidence.reference, count),
-        shapes=first_reference_io_rows(evidence.shapes, count),
-        scenes=first_reference_io_rows(evidence.scenes, count),
-        eager_errors=tuple(a[:count] if a.dtype == np.bool_ else a for a in evidence.eager_errors),
+        references,
+        inputs=first_reference_io_rows(references.inputs, count),
+        reference=first_reference_io_rows(references.reference, count),
+        shapes=first_reference_io_rows(references.shapes, count),
+        scenes=first_reference_io_rows(references.scenes, count),
+        eager_errors=tuple(a[:count] if a.dtype == np.bool_ else a for a in references.eager_errors),
     )
 
 
-def pictures_of_reference_io(evidence: ReferenceIO, image: ImageInput) -> ReferenceIO:
-    """Return the evidence without the edge inputs that are no picture of 8 bits."""
-    rows = [i for i, (array,) in enumerate(evidence.edges()) if image.shows(array)]
+def pictures_of_reference_io(references: ReferenceIO, image: ImageInput) -> ReferenceIO:
+    """Return the references without the edge inputs that are no picture of 8 bits."""
+    rows = [i for i, (array,) in enumerate(references.edges()) if image.shows(array)]
 
     def chosen(stacks: Stacks) -> Stacks:
         return tuple(stack[rows] for stack in stacks)
 
     return replace(
-        evidence,
-        edge_inputs=chosen(evidence.edge_inputs),
-        edge_reference=chosen(evidence.edge_reference),
-        edge_shapes=chosen(evidence.edge_shapes),
-        edge_unstable=tuple(a[rows] if a.dtype == np.bool_ else a for a in evidence.edge_unstable),
-        edge_names=tuple(evidence.edge_names[i] for i in rows),
-        edge_floors=tuple(evidence.edge_floors[i] for i in rows if evidence.edge_floors),
+        references,
+        edge_inputs=chosen(references.edge_inputs),
+        edge_reference=chosen(references.edge_reference),
+        edge_shapes=chosen(references.edge_shapes),
+        edge_unstable=tuple(a[rows] if a.dtype == np.bool_ else a for a in references.edge_unstable),
+        edge_names=tuple(references.edge_names[i] for i in rows),
+        edge_floors=tuple(references.edge_floors[i] for i in rows if references.edge_floors),
     )
 
 
@@ -213,26 +213,26 @@ def unstack_reference_io(stacks: Stacks) -> list[Sample]:
     return [tuple(np.ascontiguousarray(s[i]) for s in stacks) for i in range(count)]
 
 
-def save_reference_io(evidence: ReferenceIO, path: Path) -> None:
-    """Write the evidence as one compressed .npz without pickles."""
+def save_reference_io(references: ReferenceIO, path: Path) -> None:
+    """Write the references as one compressed .npz without pickles."""
     arrays: dict[str, np.ndarray] = {
-        "edge_names": np.array(evidence.edge_names, dtype=np.str_),
-        "floor": np.array(evidence.floor),
-        "edge_floor": np.array(evidence.edge_floor),
-        "reference_dtype": np.array(evidence.reference_dtype, dtype=np.str_),
-        "edge_floors": np.array(evidence.edge_floors, dtype=np.float64),
-        "output_names": np.array(evidence.output_names, dtype=np.str_),
-        "resting": np.array(evidence.resting, dtype=np.bool_),
-        "rounded": np.array(evidence.rounded, dtype=np.bool_),
+        "edge_names": np.array(references.edge_names, dtype=np.str_),
+        "floor": np.array(references.floor),
+        "edge_floor": np.array(references.edge_floor),
+        "reference_dtype": np.array(references.reference_dtype, dtype=np.str_),
+        "edge_floors": np.array(references.edge_floors, dtype=np.float64),
+        "output_names": np.array(references.output_names, dtype=np.str_),
+        "resting": np.array(references.resting, dtype=np.bool_),
+        "rounded": np.array(references.rounded, dtype=np.bool_),
     }
-    if evidence.state:
-        arrays["state"] = np.array(evidence.state, dtype=np.str_)
-    if evidence.untrained_norm:
-        arrays["untrained_norm"] = np.array(evidence.untrained_norm, dtype=np.str_)
-    if evidence.epsilons is not None:
-        arrays["epsilons"] = np.array(evidence.epsilons, dtype=np.float64)
+    if references.state:
+        arrays["state"] = np.array(references.state, dtype=np.str_)
+    if references.untrained_norm:
+        arrays["untrained_norm"] = np.array(references.untrained_norm, dtype=np.str_)
+    if references.epsilons is not None:
+        arrays["epsilons"] = np.array(references.epsilons, dtype=np.float64)
     for group in STACKS:
-        arrays |= {f"{group}/{i}": a for i, a in enumerate(getattr(evidence, group))}
+        arrays |= {f"{group}/{i}": a for i, a in enumerate(getattr(references, group))}
     with path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
@@ -260,7 +260,7 @@ def load_reference_io(path: Path) -> ReferenceIO:
             untrained_norm=str(contents.get("untrained_norm", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None
+        raise VerificationError(f"{path.name} is not the references of an export: {error!r}.") from None
 
 
 @dataclass(frozen=True, eq=False)

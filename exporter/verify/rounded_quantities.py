@@ -22,12 +22,12 @@ UNSEEN_SHARE = 0.5
 """As many further values as this share of those that a few trials turned may turn for an artifact, too."""
 
 
-def are_rounded_quantities(evidence: ReferenceIO) -> tuple[bool, ...]:
+def are_rounded_quantities(references: ReferenceIO) -> tuple[bool, ...]:
     """Tell for each output whether it is a rounded quantity: the graph says so, and it has many levels."""
-    rounded = evidence.rounded or (False,) * len(evidence.reference)
+    rounded = references.rounded or (False,) * len(references.reference)
     return tuple(
         is_rounded and y.dtype.kind in "iu" and _levels_of_rounded_quantity(y) >= FEWEST_LEVELS
-        for is_rounded, y in zip(rounded, evidence.reference, strict=True)
+        for is_rounded, y in zip(rounded, references.reference, strict=True)
     )
 
 
@@ -78,27 +78,27 @@ def floats_of_rounded_quantities(stacks: Stacks, rounded: Sequence[bool]) -> Sta
     )
 
 
-def evidence_of_rounded_quantities(
-    evidence: ReferenceIO, rounded: Sequence[bool], limits: Limits
+def references_of_rounded_quantities(
+    references: ReferenceIO, rounded: Sequence[bool], limits: Limits
 ) -> ReferenceIO:
-    """Return the evidence with rounded quantities as floats, each value of which may be off by a level."""
+    """Return the references with rounded quantities as floats, each value of which may be off by a level."""
     floors = tuple(
         np.asarray(level_of_rounded_quantity(y) / limits.fp32_floor_factor) if is_rounded else None
-        for y, is_rounded in zip(evidence.reference, rounded, strict=True)
+        for y, is_rounded in zip(references.reference, rounded, strict=True)
     )
 
     def errors(stacks: Stacks) -> Stacks:
         return tuple(
             stack if floor is None else np.full(y.shape[1:], floor, np.float32)
-            for stack, floor, y in zip(stacks, floors, evidence.reference, strict=False)
+            for stack, floor, y in zip(stacks, floors, references.reference, strict=False)
         )
 
     return replace(
-        evidence,
-        reference=floats_of_rounded_quantities(evidence.reference, rounded),
-        edge_reference=floats_of_rounded_quantities(evidence.edge_reference, rounded),
-        eager_errors=errors(evidence.eager_errors),
-        edge_unstable=errors(evidence.edge_unstable),
+        references,
+        reference=floats_of_rounded_quantities(references.reference, rounded),
+        edge_reference=floats_of_rounded_quantities(references.edge_reference, rounded),
+        eager_errors=errors(references.eager_errors),
+        edge_unstable=errors(references.edge_unstable),
     )
 
 

@@ -1,4 +1,4 @@
-"""Saves and loads the outputs of a precision's simulation, in a file next to the evidence."""
+"""Saves and loads the outputs of a precision's simulation, in a file next to the references."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EDGE, LOOKALIKE = "edge/", "lookalike/"
 class Simulation:
     """The outputs that a precision gives on the model, apart from any runtime.
 
-    `outputs` belong to the evidence's inputs, `edges` to its edge inputs by name; an edge input that the
+    `outputs` belong to the references's inputs, `edges` to its edge inputs by name; an edge input that the
     simulation cannot run is left out.
     """
 
@@ -31,7 +31,7 @@ class Simulation:
     """SQNR of the simulation against itself where other roundings change it (`Lowering`)."""
     lookalikes: dict[str, Stacks] = field(default_factory=dict)
     """What a network has that the model is easily mistaken for -> its outputs less the model's, both in full
-    precision, on the evidence's inputs."""
+    precision, on the references's inputs."""
 
 
 def first_of_simulation(simulation: Simulation, count: int | None) -> Simulation:

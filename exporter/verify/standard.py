@@ -35,7 +35,7 @@ from exporter.verify.simulation_io import Simulation, first_of_simulation, load_
 class Standard:
     """Everything that an artifact's outputs are judged by."""
 
-    evidence: ReferenceIO
+    references: ReferenceIO
     outputs: tuple[TensorSpec, ...]
     """The model's outputs: their names and types."""
     limits: Limits
@@ -84,7 +84,7 @@ def judge_by_standard(
     executor: Executor = "runtime",
     on_device: bool = False,
 ) -> Verdict:
-    """Judge what an artifact gave for the inputs of the evidence.
+    """Judge what an artifact gave for the inputs of the references.
 
     Args:
         standard: What it is judged by.
@@ -102,7 +102,7 @@ def judge_by_standard(
     return judge_artifact(
         variant,
         runtime,
-        standard.evidence,
+        standard.references,
         stacked.samples,
         stacked.edges,
         standard.lowering,
@@ -119,11 +119,11 @@ def stack_by_standard(
     standard: Standard, variant: Variant, calls: Sequence[Sample], edge_calls: Sequence[Sample] = ()
 ) -> StackedCalls:
     """Stack an artifact's outputs; the problem says where number, sizes or types are not the model's."""
-    evidence, names = standard.evidence, [spec.name for spec in standard.outputs]
-    shapes = tuple(sizes[: len(calls)] for sizes in evidence.shapes)
-    samples, problem = stack_like_reference_io(calls, evidence.reference, shapes, names)
+    references, names = standard.references, [spec.name for spec in standard.outputs]
+    shapes = tuple(sizes[: len(calls)] for sizes in references.shapes)
+    samples, problem = stack_like_reference_io(calls, references.reference, shapes, names)
     edges, edge_problem = stack_like_reference_io(
-        edge_calls, evidence.edge_reference, evidence.edge_shapes, names, evidence.edge_names
+        edge_calls, references.edge_reference, references.edge_shapes, names, references.edge_names
     )
     problem = problem or edge_problem or check_outputs_by_contract(samples, standard.outputs, variant.format)
     return StackedCalls(problem=problem) if problem else StackedCalls(samples, edges)

@@ -62,11 +62,11 @@ def worst_channel(
     Args:
         reference: Per output [N, *shape].
         actual: The artifact's outputs.
-        eager_errors: See `Evidence`.
+        eager_errors: See `ReferenceIO`.
         tolerance: What the precision may cost.
         names: The outputs' names; their numbers stand in where there are none.
         labels: The classes' names; used for an axis of as many channels.
-        resting: See `Evidence`.
+        resting: See `ReferenceIO`.
     """
     places = [
         place

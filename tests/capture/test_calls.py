@@ -57,15 +57,15 @@ def test_a_network_that_writes_to_its_inputs_leaves_ours_alone(how: str) -> None
     before = copy.deepcopy(samples)
     edges = {"zeros": (np.zeros((1, 6), np.float32),)}
     captured = captured_program.capture_program(model(InPlace(how)), samples[0], others=samples[1:])
-    evidence, _ = run_float64_reference(captured, samples, edges)
-    for (array,), (original,), stored in zip(samples, before, evidence.inputs[0], strict=True):
+    references, _ = run_float64_reference(captured, samples, edges)
+    for (array,), (original,), stored in zip(samples, before, references.inputs[0], strict=True):
         np.testing.assert_array_equal(array, original)
         np.testing.assert_array_equal(stored, original)
     np.testing.assert_array_equal(captured.example[0].numpy(), before[0][0])
     assert not edges["zeros"][0].any()
     with torch.no_grad():
         expected = InPlace(how)(torch.from_numpy(before[3][0].copy()))
-    np.testing.assert_allclose(evidence.reference[0][3], expected.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(references.reference[0][3], expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -206,8 +206,8 @@ def test_an_edge_that_rounding_alone_decides_is_left_out() -> None:
         "steep": (np.arange(6, dtype=np.float32)[None],),
     }
     captured = captured_program.capture_program(model(Cancels()), samples_of()[0])
-    evidence, notes = run_float64_reference(captured, samples_of(), edges)
-    assert evidence.edge_names == ("steep",)
+    references, notes = run_float64_reference(captured, samples_of(), edges)
+    assert references.edge_names == ("steep",)
     assert "The edge input 'flat' is left out" in notes[0]
 
 

@@ -144,33 +144,33 @@ def test_control_flow_leaves_no_graph_but_says_where() -> None:
 def reference_of(name: str) -> tuple[Any, tuple[str, ...], tuple[Sample, ...]]:
     samples = nets.samples(name, 1400, 6)
     zeros = {"zeros": tuple(np.zeros_like(a) for a in samples[0])}
-    evidence, notes = run_float64_reference(nets.captured(name), samples, zeros)
-    return evidence, notes, samples
+    references, notes = run_float64_reference(nets.captured(name), samples, zeros)
+    return references, notes, samples
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", nets.NETS)
 def test_the_reference_is_float64(name: str) -> None:
     """The reference equals the same network doubled by hand, on real and edge inputs."""
-    evidence, notes, samples = reference_of(name)
+    references, notes, samples = reference_of(name)
     double = copy.deepcopy(nets.trained(name)).double()
     for index, sample in enumerate(samples):
         with torch.no_grad():
             outputs = double(*(torch.from_numpy(a).double() for a in sample))
         for expected, array in zip(
-            outputs if isinstance(outputs, tuple) else (outputs,), evidence.reference, strict=True
+            outputs if isinstance(outputs, tuple) else (outputs,), references.reference, strict=True
         ):
             assert array.dtype == np.float64
             np.testing.assert_array_equal(array[index], expected.numpy())
-    assert (evidence.reference_dtype, notes) == ("float64", ())
-    assert [a.dtype for a in evidence.inputs] == [a.dtype for a in samples[0]]
+    assert (references.reference_dtype, notes) == ("float64", ())
+    assert [a.dtype for a in references.inputs] == [a.dtype for a in samples[0]]
 
 
 def test_the_floor_is_eager_float32s_own_error() -> None:
     """The floor is about 1e-7: neither zero nor the error that an artifact may have."""
-    evidence, _, _ = reference_of("cnn")
-    assert 1e-9 < evidence.floor < 1e-6
-    assert 0 < evidence.edge_floor < 1e-5
+    references, _, _ = reference_of("cnn")
+    assert 1e-9 < references.floor < 1e-6
+    assert 0 < references.edge_floor < 1e-5
 
 
 def test_making_the_reference_leaves_the_module_alone() -> None:
@@ -210,13 +210,13 @@ def test_a_cast_to_float32_does_not_narrow_the_reference(net: nn.Module) -> None
     """Casts, constants and types that insist on float32 are widened, so that float32's error is measured."""
     inputs = [example((1, 4))]
     captured = captured_program.capture_program(model(net, (1, 4)), inputs[0])
-    evidence, notes = run_float64_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
-    assert (evidence.reference_dtype, notes) == ("float64", ())
-    assert evidence.reference[0].dtype == np.float64
+    references, notes = run_float64_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
+    assert (references.reference_dtype, notes) == ("float64", ())
+    assert references.reference[0].dtype == np.float64
     with torch.no_grad():
         actual = net(torch.from_numpy(inputs[0][0])).numpy()
-    assert 0 < np.abs(evidence.reference[0][0] - actual).max() < 1e-6
-    assert evidence.floor > 0
+    assert 0 < np.abs(references.reference[0][0] - actual).max() < 1e-6
+    assert references.floor > 0
 
 
 class RefusesFloat64(InsistsOnFloat32):
@@ -231,13 +231,13 @@ def test_a_model_that_refuses_float64_is_judged_by_float32_and_says_so(net: nn.M
     """A reference that only looks like float64 hides its own rounding, which is measured by rounding anew."""
     inputs = [example((1, 4))]
     captured = captured_program.capture_program(model(net, (1, 4)), inputs[0])
-    evidence, notes = run_float64_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
-    assert evidence.reference_dtype == "float32"
-    assert 1e-9 < evidence.floor < 1e-6
-    assert evidence.eager_errors[0].max() > 0
+    references, notes = run_float64_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
+    assert references.reference_dtype == "float32"
+    assert 1e-9 < references.floor < 1e-6
+    assert references.eager_errors[0].max() > 0
     assert "not float64" in notes[0]
     with torch.no_grad():
-        np.testing.assert_array_equal(evidence.reference[0][0], net(torch.from_numpy(inputs[0][0])).numpy())
+        np.testing.assert_array_equal(references.reference[0][0], net(torch.from_numpy(inputs[0][0])).numpy())
 
 
 class DividesByZero(nn.Module):
@@ -256,9 +256,9 @@ def test_a_model_that_gives_nan_on_some_samples_has_a_floor() -> None:
     """The model's error cannot be said; the evidence is whole, so that its gate can refuse it."""
     inputs = [(np.array([[sign, 1, 2, 3]], np.float32),) for sign in (1, -1)]
     captured = captured_program.capture_program(model(DividesByZero(), (1, 4)), inputs[0])
-    evidence, notes = run_float64_reference(captured, inputs, {})
-    assert not np.isfinite(evidence.reference[0]).all()
-    assert evidence.floor == MAX_FLOOR
+    references, notes = run_float64_reference(captured, inputs, {})
+    assert not np.isfinite(references.reference[0]).all()
+    assert references.floor == MAX_FLOOR
     assert not any("nan" in note for note in notes)
 
 
@@ -320,8 +320,8 @@ def test_a_scripted_modules_reference_is_float64_too() -> None:
     )
     samples = nets.samples("cnn", 1400, 2)
     captured = replace(nets.captured("cnn"), module=scripted)
-    evidence, _ = run_float64_reference(captured, samples, {})
-    assert evidence.reference_dtype == "float64"
+    references, _ = run_float64_reference(captured, samples, {})
+    assert references.reference_dtype == "float64"
     assert {p.dtype for p in scripted.parameters()} == {torch.float32}
 
 

@@ -49,9 +49,9 @@ def test_samples_hold_the_state_that_each_call_meets(how: str) -> None:
     captured = captured_program.capture_program(
         explicit.model, explicit.verification[0], others=explicit.verification[1:]
     )
-    evidence, _ = run_float64_reference(captured, explicit.verification, {})
-    np.testing.assert_allclose(evidence.reference[0], by_itself(Keeps(how).eval(), given), atol=1e-6)
-    for before, after in zip(explicit.verification[1:], evidence.reference[1], strict=False):
+    references, _ = run_float64_reference(captured, explicit.verification, {})
+    np.testing.assert_allclose(references.reference[0], by_itself(Keeps(how).eval(), given), atol=1e-6)
+    for before, after in zip(explicit.verification[1:], references.reference[1], strict=False):
         np.testing.assert_allclose(before[1], after, atol=1e-6)
 
 

@@ -228,22 +228,22 @@ def test_outputs_of_several_sizes_are_padded_and_their_sizes_noted() -> None:
     )
     samples = [(np.array([row], np.float32),) for row in ([0, 0, 1, 2], [0, 0, 0, 3], [4, 5, 6, 0])]
     edges = {"full": (np.array([[1, 2, 3, 4]], np.float32),), "none": (np.zeros((1, 4), np.float32),)}
-    evidence, notes = float64_reference.run_float64_reference(network, samples, edges, (3, 3, 5))
+    references, notes = float64_reference.run_float64_reference(network, samples, edges, (3, 3, 5))
     assert notes == ()
-    assert [a[0].shape for a in (evidence.reference, evidence.edge_reference)] == [(3, 4), (2, 4)]
-    assert evidence.reference[0].tolist() == [[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 0]]
-    assert evidence.shapes[0].tolist() == [[2], [1], [3]]
-    assert evidence.edge_shapes[0].tolist() == [[4], [0]]
-    assert [a.tolist() for a in evidence.scenes] == [[3, 3, 5]]
-    assert (evidence.edge_names, evidence.output_names) == (("full", "none"), ("above", "sum"))
-    assert (evidence.state, evidence.reference_dtype) == (("cache",), "float64")
-    assert (evidence.epsilons, evidence.resting) == (None, ())
-    assert len(evidence.edge_floors) == 2
-    assert evidence.edge_floor == max(evidence.edge_floors)
-    assert evidence.eager_errors[0].shape == (4,)
+    assert [a[0].shape for a in (references.reference, references.edge_reference)] == [(3, 4), (2, 4)]
+    assert references.reference[0].tolist() == [[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 0]]
+    assert references.shapes[0].tolist() == [[2], [1], [3]]
+    assert references.edge_shapes[0].tolist() == [[4], [0]]
+    assert [a.tolist() for a in references.scenes] == [[3, 3, 5]]
+    assert (references.edge_names, references.output_names) == (("full", "none"), ("above", "sum"))
+    assert (references.state, references.reference_dtype) == (("cache",), "float64")
+    assert (references.epsilons, references.resting) == (None, ())
+    assert len(references.edge_floors) == 2
+    assert references.edge_floor == max(references.edge_floors)
+    assert references.eager_errors[0].shape == (4,)
     alike = dict.fromkeys(("full", "again"), edges["full"])
-    evidence, _ = float64_reference.run_float64_reference(network, samples, alike)
-    assert evidence.edge_shapes[0].tolist() == [[4], [4]]
+    references, _ = float64_reference.run_float64_reference(network, samples, alike)
+    assert references.edge_shapes[0].tolist() == [[4], [4]]
 
 
 def test_a_reference_without_edges_has_empty_ones() -> None:
@@ -252,12 +252,12 @@ def test_a_reference_without_edges_has_empty_ones() -> None:
         lambda net, x: (x * 2, x > 0), TensorSpec("y", (1, 3)), TensorSpec("z", (1, 3), "bool")
     )
     samples = [(np.full((1, 3), value, np.float32),) for value in (1, 2)]
-    evidence, _ = float64_reference.run_float64_reference(network, samples, {})
-    assert [(a.shape, a.dtype.name) for a in (*evidence.edge_inputs, *evidence.edge_reference)] == [
+    references, _ = float64_reference.run_float64_reference(network, samples, {})
+    assert [(a.shape, a.dtype.name) for a in (*references.edge_inputs, *references.edge_reference)] == [
         ((0, 1, 3), "float32"), ((0, 1, 3), "float64"), ((0, 1, 3), "bool"),
     ]  # fmt: skip
-    assert (evidence.edge_floor, evidence.edge_floors, evidence.edge_unstable) == (0.0, (), ())
-    assert (evidence.scenes, evidence.shapes) == ((), ())
+    assert (references.edge_floor, references.edge_floors, references.edge_unstable) == (0.0, (), ())
+    assert (references.scenes, references.shapes) == ((), ())
 
 
 def test_the_floor_of_edges_is_the_largest_finite_one() -> None:
@@ -265,9 +265,9 @@ def test_the_floor_of_edges_is_the_largest_finite_one() -> None:
     network = captured(lambda net, x: (x * 3 - x * 2.9999) + (x > 5))
     samples = [(np.linspace(0.1, 1, 3, dtype=np.float32)[None] * k,) for k in (1, 2)]
     edges = {"large": (np.full((1, 3), 10.3, np.float32),)}
-    evidence, notes = float64_reference.run_float64_reference(network, samples, edges)
-    assert evidence.floor > evidence.edge_floor > 0
-    assert (evidence.floor == MAX_FLOOR) == any("Eager float32 itself is" in note for note in notes)
+    references, notes = float64_reference.run_float64_reference(network, samples, edges)
+    assert references.floor > references.edge_floor > 0
+    assert (references.floor == MAX_FLOOR) == any("Eager float32 itself is" in note for note in notes)
 
 
 def test_float32_is_rounded_anew_where_it_is_the_reference() -> None:

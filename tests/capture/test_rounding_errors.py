@@ -37,17 +37,17 @@ def reference(net: nn.Module, samples: Sequence[Sample], edges: Mapping[str, Sam
 
 
 @pytest.fixture(scope="module")
-def evidence() -> ReferenceIO:
+def made_references() -> ReferenceIO:
     random = np.random.default_rng(0)
     samples = [(random.normal(size=(1, 1, 8, 8)).astype(np.float32),) for _ in range(8)]
     edges = {"flat": (np.full((1, 1, 8, 8), 0.3, np.float32),), "random": samples[3]}
     return reference(Peaks(), samples, edges)
 
 
-def test_a_clear_choice_is_stable_and_a_tie_is_not(evidence: ReferenceIO) -> None:
+def test_a_clear_choice_is_stable_and_a_tie_is_not(references: ReferenceIO) -> None:
     """On a flat input every place is as large as any other: rounding decides which one is called largest."""
-    assert not evidence.eager_errors[0].any()
-    assert evidence.edge_unstable[0].reshape(2).tolist() == [True, False]
+    assert not references.eager_errors[0].any()
+    assert references.edge_unstable[0].reshape(2).tolist() == [True, False]
 
 
 class Best(nn.Module):
@@ -78,26 +78,26 @@ def test_places_of_equal_values_are_not_compared(how: str, unstable: bool) -> No
     random = np.random.default_rng(1)
     tied = (random.normal(size=(1, 1, 8, 8)).astype(np.float32),)
     clear = (random.permutation(64).astype(np.float32).reshape(1, 1, 8, 8),)
-    evidence = reference(Best(how), [tied, clear], {})
-    assert bool(evidence.eager_errors[0][0].any()) is unstable
-    assert not evidence.eager_errors[0][1].any()
+    references = reference(Best(how), [tied, clear], {})
+    assert bool(references.eager_errors[0][0].any()) is unstable
+    assert not references.eager_errors[0][1].any()
 
 
-def test_float_outputs_have_an_error_per_element(evidence: ReferenceIO) -> None:
+def test_float_outputs_have_an_error_per_element(references: ReferenceIO) -> None:
     """Each element's error is of the size of a rounding, and is shaped as one output."""
-    errors = evidence.eager_errors[1]
+    errors = references.eager_errors[1]
     assert errors.shape == (1, 36)
     assert 0 < errors.max() < 1e-5
 
 
 @pytest.mark.parametrize("field", ["eager_errors", "edge_unstable"])
-def test_rounding_is_kept_in_the_file(evidence: ReferenceIO, tmp_path: Path, field: str) -> None:
+def test_rounding_is_kept_in_the_file(references: ReferenceIO, tmp_path: Path, field: str) -> None:
     """The evidence keeps the rounding for `export-mobile verify`."""
-    reference_io.save_reference_io(evidence, tmp_path / "evidence.npz")
+    reference_io.save_reference_io(references, tmp_path / "evidence.npz")
     again = reference_io.load_reference_io(tmp_path / "evidence.npz")
-    assert again.edge_floors == evidence.edge_floors
-    assert again.output_names == evidence.output_names == ("output_0", "output_1")
-    for before, after in zip(getattr(evidence, field), getattr(again, field), strict=True):
+    assert again.edge_floors == references.edge_floors
+    assert again.output_names == references.output_names == ("output_0", "output_1")
+    for before, after in zip(getattr(references, field), getattr(again, field), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -112,9 +112,9 @@ def test_a_model_that_refuses_nudged_inputs_has_a_reference() -> None:
     """A model that refuses nudged inputs, such as other than whole grey levels, has fewer runs."""
     random = np.random.default_rng(0)
     samples = [(random.integers(0, 8, (1, 1, 8, 8)).astype(np.float32) / 8,) for _ in range(4)]
-    evidence = reference(Refuses(), samples, {"black": (np.zeros((1, 1, 8, 8), np.float32),)})
-    assert evidence.eager_errors[0].dtype == bool
-    assert not evidence.eager_errors[0].all()
+    references = reference(Refuses(), samples, {"black": (np.zeros((1, 1, 8, 8), np.float32),)})
+    assert references.eager_errors[0].dtype == bool
+    assert not references.eager_errors[0].all()
 
 
 def test_nudges_follow_from_their_seed() -> None:

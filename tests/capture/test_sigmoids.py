@@ -73,8 +73,8 @@ def test_a_detector_that_is_not_trained_passes(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     samples = [(random.normal(size=(1, 16)).astype(np.float32),) for _ in range(16)]
     captured = proof.capture(Detector(), samples, tmp_path)
-    evidence = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
-    assert evidence.eager_errors[0].min() >= ERROR
+    references = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
+    assert references.eager_errors[0].min() >= ERROR
     verdict = proof.prove(captured, "onnx-fp32", tmp_path)
     assert (verdict.status, verdict.reason) == ("passed", None)
     other = tmp_path / "other"
@@ -95,10 +95,10 @@ def test_small_scores_have_that_error_on_edge_inputs_too(tmp_path: Path) -> None
     net = nn.Sequential(layer, nn.Sigmoid())
     random = np.random.default_rng(0)
     proof.capture(net, [(random.normal(size=(1, 4)).astype(np.float32),) for _ in range(8)], tmp_path)
-    evidence = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
-    assert evidence.floor == MAX_FLOOR
-    assert len(evidence.edge_floors) > 2
-    assert set(evidence.edge_floors) == {MAX_FLOOR}
+    references = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
+    assert references.floor == MAX_FLOOR
+    assert len(references.edge_floors) > 2
+    assert set(references.edge_floors) == {MAX_FLOOR}
 
 
 class AlmostClosed(nn.Module):

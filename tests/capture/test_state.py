@@ -129,13 +129,13 @@ def test_the_reference_is_a_sequence_from_the_checkpoints_state(how: str) -> Non
     """The reference calls the samples one after the other, and the edges again from the start."""
     given = samples()
     captured = captured_program.capture_program(model(how), given[0], others=given[1:])
-    evidence, _ = run_float64_reference(captured, given, {"first": given[0]})
-    assert evidence.state == STATE[how]
+    references, _ = run_float64_reference(captured, given, {"first": given[0]})
+    assert references.state == STATE[how]
     net = Keeps(how).eval()
     with torch.no_grad():
         expected = [net(torch.from_numpy(x)).numpy() for (x,) in given]
-    np.testing.assert_allclose(evidence.reference[0], np.stack(expected), atol=1e-6)
-    np.testing.assert_array_equal(evidence.edge_reference[0][0], evidence.reference[0][0])
+    np.testing.assert_allclose(references.reference[0], np.stack(expected), atol=1e-6)
+    np.testing.assert_array_equal(references.edge_reference[0][0], references.reference[0][0])
 
 
 def test_a_network_without_state_is_exported_as_it_is_warmed() -> None:

@@ -58,8 +58,8 @@ def verdict(net: nn.Module, folder: Path, ready: Path) -> list[str]:
         net, torch.export.export(net, model.example), "", model.example, model.inputs, model.outputs
     )
     path = executorch.emit(lowered, VARIANT, folder).path
-    evidence, _ = run_float64_reference(model, samples("cnn", 1400, 8), {})
-    reference_io.save_reference_io(evidence, folder / "verification.npz")
+    references, _ = run_float64_reference(model, samples("cnn", 1400, 8), {})
+    reference_io.save_reference_io(references, folder / "verification.npz")
     expected = ExpectedResult(model.inputs, model.outputs, captured_program_matrix_weights(model), Limits())
 
     def judge() -> list[str]:

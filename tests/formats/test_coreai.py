@@ -32,7 +32,7 @@ VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in coreai
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_references(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the inputs and the float64 outputs that artifacts of "cnn" are judged by."""
     path = tmp_path_factory.mktemp("evidence") / "verification.npz"
     given, _ = run_float64_reference(captured("cnn"), samples("cnn", 1400, 16), {})
@@ -40,12 +40,12 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def verdict(net: Captured, precision: Precision, evidence: Path, folder: Path) -> Verdict:
+def verdict(net: Captured, precision: Precision, references: Path, folder: Path) -> Verdict:
     """Return the verdict on the asset of a network that claims to be "cnn"."""
     model = captured("cnn")
     path = coreai.emit(net, VARIANTS[precision], folder).path
     expected = ExpectedResult(model.inputs, model.outputs, captured_program_matrix_weights(model), Limits())
-    return verify_artifact_in_stage(path, VARIANTS[precision], evidence, None, expected).verdict
+    return verify_artifact_in_stage(path, VARIANTS[precision], references, None, expected).verdict
 
 
 def changed(change: nn.Module) -> Captured:
@@ -75,9 +75,9 @@ def test_files_hold_and_compute_the_model(name: str, precision: str, stored: str
         )
 
 
-def test_few_samples_prove_it(evidence: Path, tmp_path: Path) -> None:
+def test_few_samples_prove_it(references: Path, tmp_path: Path) -> None:
     """The runtime takes seconds a call on a real network: the verdict says that four samples were run."""
-    judged = verdict(captured("cnn"), "fp16", evidence, tmp_path)
+    judged = verdict(captured("cnn"), "fp16", references, tmp_path)
     assert (judged.status, judged.reason) == ("passed", None)
     assert judged.comparison is not None
     assert judged.comparison.samples == 4
@@ -105,11 +105,11 @@ def one_wrong_weight() -> nn.Module:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("fault", ["exchanged classes", "one wrong weight"])
 def test_only_execution_finds_the_fault(
-    fault: str, precision: Precision, evidence: Path, tmp_path: Path
+    fault: str, precision: Precision, references: Path, tmp_path: Path
 ) -> None:
     """The file is whole, its weights are as many and as wide as the model's: its outputs are wrong."""
     net = changed(Exchanged().eval() if fault == "exchanged classes" else one_wrong_weight())
-    judged = verdict(net, precision, evidence, tmp_path)
+    judged = verdict(net, precision, references, tmp_path)
     assert judged.status == "failed"
     assert judged.comparison is not None, judged.reason
 
@@ -142,12 +142,12 @@ def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
         coreai.emit(changed(net), VARIANTS["fp16"], tmp_path)
 
 
-def test_overflow_on_the_way_fails(evidence: Path, tmp_path: Path) -> None:
+def test_overflow_on_the_way_fails(references: Path, tmp_path: Path) -> None:
     """Values that leave float16's range between two layers give NaN or Inf, which never passes."""
     net = copy.deepcopy(captured("cnn").module)
     with torch.no_grad():
         dict(net.named_parameters())["head.weight"].mul_(1e4)
-    judged = verdict(changed(net), "fp16", evidence, tmp_path)
+    judged = verdict(changed(net), "fp16", references, tmp_path)
     assert judged.status == "failed"
     assert "not finite" in str(judged.reason) or "NaN" in str(judged.reason) or "Inf" in str(judged.reason)
 

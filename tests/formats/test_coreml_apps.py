@@ -172,17 +172,17 @@ def test_edge_inputs_that_are_no_picture_are_left_out(made: Made) -> None:
     assert image
     scale, bias = (np.array(v, np.float32)[:, None, None] for v in (image.scale, image.bias))
     edges = [np.full((1, 3, 12, 20), level) * scale + bias for level in (100.5, 255.0, 256.0)]
-    evidence = load_reference_io(made.path.parent / proof.EVIDENCE)
+    references = load_reference_io(made.path.parent / proof.EVIDENCE)
     three = dataclasses.replace(
-        evidence,
+        references,
         edge_inputs=(np.stack(edges).astype(np.float32),),
-        edge_reference=tuple(stack[:3] for stack in evidence.edge_reference),
+        edge_reference=tuple(stack[:3] for stack in references.edge_reference),
         edge_names=("half", "white", "beyond"),
         edge_floors=(1.0, 2.0, 3.0),
     )
     pictures = pictures_of_reference_io(three, image)
     assert (pictures.edge_names, pictures.edge_floors) == (("white",), (2.0,))
-    np.testing.assert_array_equal(pictures.edge_reference[0], evidence.edge_reference[0][1:2])
+    np.testing.assert_array_equal(pictures.edge_reference[0], references.edge_reference[0][1:2])
     np.testing.assert_array_equal(pictures.edges()[0][0], edges[1].astype(np.float32))
 
 

@@ -76,7 +76,7 @@ def captured(net: nn.Module, sample: Sample) -> Captured:
     )
 
 
-def evidence(net: nn.Module, samples: Sequence[Sample]) -> ReferenceIO:
+def made_references(net: nn.Module, samples: Sequence[Sample]) -> ReferenceIO:
     exact = calls.call_runner(copy.deepcopy(net).double(), widen=True)
     edges = [zeros(samples[0])]
     return ReferenceIO(
@@ -115,7 +115,7 @@ def outputs(net: nn.Module, samples: Sequence[Sample], folder: Path) -> tuple[np
 def reason(net: nn.Module, other: nn.Module, samples: Sequence[Sample], folder: Path) -> str:
     """Why a half-precision file of `other` is not one of `net`; empty when it passes for one."""
     actual = outputs(other.eval(), samples, folder)
-    references = evidence(net, samples)
+    references = made_references(net, samples)
     real, edges = (tuple(a[part] for a in actual) for part in (slice(0, -1), slice(-1, None)))
     verdict = judge_artifact(FP16, "rt", references, real, edges, None, LOOSE, (), simulated(net, samples))
     return verdict.reason or ""

@@ -12,7 +12,7 @@ from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.simulation_io import Simulation
 
 
-def evidence(
+def made_references(
     *reference: Array,
     edges: Sequence[Array] | None = None,
     edge_names: Sequence[str] = (),

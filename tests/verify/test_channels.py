@@ -10,7 +10,7 @@ from exporter.records import Array, Variant
 from exporter.verify.channel_groups import group_channels
 from exporter.verify.noise_by_chance import noise_by_chance, noise_ratio_by_chance, quiet_noise_by_chance
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, fp16, int8, judged
+from tests.verify.observed import fp16, int8, judged, made_references
 
 PRECISIONS = {"fp16": FP16, "int8": INT8}
 
@@ -29,7 +29,7 @@ def test_scores_that_boxes_drown_fail_by_name(transposed: bool) -> None:
     """One 8-bit range for boxes and scores leaves of each score 0 or a step of 2.6: in either orientation."""
     y = detector()
     y = y.swapaxes(2, 3) if transposed else y
-    references = evidence(y, names=["boxes"])
+    references = made_references(y, names=["boxes"])
     verdict = judged(INT8, references, int8(y))
     channel = "boxes[..., " if transposed else "boxes[:, "
     assert verdict.status == "failed"
@@ -45,7 +45,7 @@ def test_scores_that_boxes_drown_fail_by_name(transposed: bool) -> None:
 def test_ranges_of_their_own_keep_boxes_and_scores(axis: int) -> None:
     """8 bits are enough when every quantity has its own."""
     y = detector() if axis == 2 else detector().swapaxes(2, 3)
-    assert judged(INT8, evidence(y), int8(y, axis)).reason is None
+    assert judged(INT8, made_references(y), int8(y, axis)).reason is None
 
 
 def test_a_logit_score_beside_boxes_is_seen_too() -> None:
@@ -54,7 +54,7 @@ def test_a_logit_score_beside_boxes_is_seen_too() -> None:
     y = np.concatenate(
         [random.uniform(0, 640, (32, 1, 20, 4)), random.normal(scale=0.4, size=(32, 1, 20, 1))], axis=3
     )
-    verdict = judged(INT8, evidence(y), int8(y))
+    verdict = judged(INT8, made_references(y), int8(y))
     assert "out0[..., 4]" in str(verdict.reason)
 
 
@@ -89,7 +89,7 @@ def test_a_few_channels_are_not_excused_by_the_noise_of_many(
 ) -> None:
     """One presence score beside 63 coordinates: a step of 2.5 pixels leaves nothing of it."""
     y = few_beside_pixels(pixels, few, kind, samples)
-    worst = judged(INT8, evidence(y), int8(y)).worst_channel
+    worst = judged(INT8, made_references(y), int8(y)).worst_channel
     assert worst is not None
     assert worst.fault
     assert int(worst.channel[10:-1]) >= pixels
@@ -99,7 +99,7 @@ def test_a_few_channels_are_not_excused_by_the_noise_of_many(
 def test_a_few_channels_with_a_range_of_their_own_pass(pixels: int, few: int, kind: str) -> None:
     """The same output is right when 8 bits are spent on every channel."""
     y = few_beside_pixels(pixels, few, kind)
-    assert judged(INT8, evidence(y), int8(y, axis=2)).reason is None
+    assert judged(INT8, made_references(y), int8(y, axis=2)).reason is None
 
 
 @pytest.mark.parametrize("fires", [1, 3, 12])
@@ -110,7 +110,7 @@ def test_a_unit_that_fires_a_few_times_is_no_fault_of_int8(units: int, fires: in
     y = np.maximum(random.normal(size=(32, 1, units)), 0) * random.uniform(1, 5, units)
     y[:, :, :2] = 0
     y[:fires, :, :2] = random.uniform(1e-3, 5e-3, (fires, 1, 2))
-    assert judged(INT8, evidence(y, resting=True), int8(y)).reason is None
+    assert judged(INT8, made_references(y, resting=True), int8(y)).reason is None
 
 
 def test_a_few_constants_share_the_noise_of_the_others() -> None:
@@ -119,7 +119,7 @@ def test_a_few_constants_share_the_noise_of_the_others() -> None:
     y[:, :, 3] = 0.01
     a = int8(y)
     assert np.abs(a[:, :, 3] - 0.01).max() > 2 / 127 * 0.01
-    assert judged(INT8, evidence(y), a).reason is None
+    assert judged(INT8, made_references(y), a).reason is None
 
 
 def test_interleaved_keypoints_keep_their_confidence() -> None:
@@ -127,7 +127,7 @@ def test_interleaved_keypoints_keep_their_confidence() -> None:
     random = np.random.default_rng(2)
     y = random.uniform(0, 500, (32, 1, 51))
     y[..., 2::3] = random.uniform(size=(32, 1, 17))
-    verdict = judged(INT8, evidence(y), int8(y))
+    verdict = judged(INT8, made_references(y), int8(y))
     assert verdict.worst_channel is not None
     assert int(verdict.worst_channel.channel[10:-1]) % 3 == 2
 
@@ -136,7 +136,7 @@ def test_interleaved_keypoints_keep_their_confidence() -> None:
 def test_a_large_offset_hides_nothing(spread: float) -> None:
     """A pressure around 101,325 in steps of 397 says nothing, with 50 dB against its square."""
     y = 101_325 + np.random.default_rng(3).normal(scale=spread, size=(64, 1, 1))
-    verdict = judged(INT8, evidence(y, names=["pressure"]), int8(y))
+    verdict = judged(INT8, made_references(y, names=["pressure"]), int8(y))
     assert verdict.comparison is not None
     assert verdict.comparison.sqnr_db > 50
     assert "pressure" in str(verdict.reason)
@@ -146,7 +146,7 @@ def test_a_large_offset_hides_nothing(spread: float) -> None:
 def test_a_right_pressure_passes() -> None:
     """The same in float32: a step of 0.008 beside a variation of 300."""
     y = 101_325 + np.random.default_rng(3).normal(scale=300, size=(64, 1, 1))
-    assert judged(FP32, evidence(y), y.astype(np.float32)).reason is None
+    assert judged(FP32, made_references(y), y.astype(np.float32)).reason is None
 
 
 def classifier(samples: int = 48, classes: int = 200, seed: int = 4) -> Array:
@@ -167,9 +167,9 @@ def test_one_dead_class_fails_by_its_label(variant: Variant, decibels: float) ->
     """One of 200 is half a percent of the classes: no overall figure sees it."""
     y = classifier()
     a = noisy(y, decibels)
-    assert judged(variant, evidence(y), a).reason is None
+    assert judged(variant, made_references(y), a).reason is None
     a[:, :, 17] = a[:, :, 17].mean()
-    reason = judged(variant, evidence(y), a, labels=[f"animal {i}" for i in range(200)]).reason
+    reason = judged(variant, made_references(y), a, labels=[f"animal {i}" for i in range(200)]).reason
     assert "out0[..., 17], class 'animal 17', is dead" in str(reason)
 
 
@@ -180,7 +180,7 @@ def test_many_dead_classes_do_not_excuse_each_other(variant: Variant) -> None:
     quiet = np.argsort(y.std(axis=(0, 1)))[:160]
     a = noisy(y, 45)
     a[:, :, quiet] = a[:, :, quiet].mean(axis=0)
-    assert "(160 of 200 such channels are wrong)" in str(judged(variant, evidence(y), a).reason)
+    assert "(160 of 200 such channels are wrong)" in str(judged(variant, made_references(y), a).reason)
 
 
 @pytest.mark.parametrize(("variant", "decibels"), [(FP16, 45), (INT8, 24)])
@@ -190,7 +190,7 @@ def test_two_rare_classes_exchanged_are_named(variant: Variant, decibels: float)
     first, second = np.argsort(y.std(axis=(0, 1)))[20:22]
     a = noisy(y, decibels)
     a[:, :, [first, second]] = a[:, :, [second, first]]
-    worst = judged(variant, evidence(y), a).worst_channel
+    worst = judged(variant, made_references(y), a).worst_channel
     assert worst is not None
     assert worst.fault
     assert worst.channel in {f"out0[..., {first}]", f"out0[..., {second}]"}
@@ -202,7 +202,7 @@ def test_noise_alone_condemns_no_channel(samples: int, classes: int) -> None:
     """Right artifacts of 21 dB, thirty times over: few samples and many classes make unlucky channels."""
     for seed in range(30):
         y = classifier(samples, classes, seed)
-        worst = judged(INT8, evidence(y), noisy(y, 21, seed)).worst_channel
+        worst = judged(INT8, made_references(y), noisy(y, 21, seed)).worst_channel
         assert worst is not None
         assert worst.fault == "", (seed, worst)
 
@@ -221,7 +221,7 @@ def test_the_margin_grows_with_channels_and_shrinks_with_samples() -> None:
 def test_half_precision_may_round_an_offset_but_not_drown_the_rest(offset: float, status: str) -> None:
     """Around 8,000 float16 has steps of 4: a variation of 5 is gone, whatever the decibels say."""
     y = offset + 5 * np.random.default_rng(10).normal(size=(64, 1, 1))
-    verdict = judged(FP16, evidence(y), fp16(y))
+    verdict = judged(FP16, made_references(y), fp16(y))
     assert verdict.status == status
 
 
@@ -231,7 +231,7 @@ def test_rare_probabilities_below_a_step_are_no_fault_of_int8() -> None:
     logits = random.normal(size=(48, 1, 100))
     logits[np.arange(48), 0, random.integers(0, 5, 48)] += 9
     y = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
-    assert judged(INT8, evidence(y), int8(y)).reason is None
+    assert judged(INT8, made_references(y), int8(y)).reason is None
 
 
 def test_only_an_activation_excuses_a_unit_that_hardly_moves() -> None:
@@ -239,8 +239,8 @@ def test_only_an_activation_excuses_a_unit_that_hardly_moves() -> None:
     random = np.random.default_rng(7)
     y = np.maximum(random.normal(size=(64, 1, 64)), 0)
     y[:, :, 5] *= 1e-3
-    assert judged(INT8, evidence(y, resting=True), int8(y)).reason is None
-    assert "out0[..., 5] is dead" in str(judged(INT8, evidence(y), int8(y)).reason)
+    assert judged(INT8, made_references(y, resting=True), int8(y)).reason is None
+    assert "out0[..., 5] is dead" in str(judged(INT8, made_references(y), int8(y)).reason)
 
 
 def test_a_clipped_class_does_not_loosen_its_own_limit() -> None:
@@ -249,7 +249,7 @@ def test_a_clipped_class_does_not_loosen_its_own_limit() -> None:
     y[:, :, 2] = 4 * y[:, :, 2] - 12
     a = noisy(y, 60)
     a[:, :, 2] = np.minimum(a[:, :, 2], -13)
-    verdict = judged(INT8, evidence(y), a)
+    verdict = judged(INT8, made_references(y), a)
     assert verdict.comparison is not None
     assert verdict.comparison.agreement == 1.0
     assert "out0[..., 2] is clipped" in str(verdict.reason)
@@ -261,7 +261,7 @@ def test_units_that_hardly_fire_are_no_fault_of_int8() -> None:
     y = np.maximum(random.normal(size=(64, 1, 256)) * random.lognormal(sigma=1.5, size=256), 0)
     y[:, :, 5:9] = np.maximum(y[:, :, 5:9] - 1, 0) * 1e-3
     y[:, :, 9] = 0
-    assert judged(INT8, evidence(y, resting=True), int8(y)).reason is None
+    assert judged(INT8, made_references(y, resting=True), int8(y)).reason is None
 
 
 def test_a_clipped_channel_is_called_so() -> None:
@@ -269,7 +269,7 @@ def test_a_clipped_channel_is_called_so() -> None:
     y = classifier()
     a = noisy(y, 30)
     a[:, :, 3] = np.minimum(a[:, :, 3], y[:, :, 3].mean())
-    assert "out0[..., 3] is clipped" in str(judged(INT8, evidence(y), a).reason)
+    assert "out0[..., 3] is clipped" in str(judged(INT8, made_references(y), a).reason)
 
 
 @pytest.mark.parametrize("variant", [FP32, FP16, INT8])
@@ -277,15 +277,15 @@ def test_a_wrong_imaginary_part_is_found(variant: Variant) -> None:
     """A complex output is compared whole: its real parts are right to the last bit."""
     random = np.random.default_rng(8)
     y = random.normal(size=(16, 1, 33)) + 1j * random.normal(size=(16, 1, 33))
-    assert judged(variant, evidence(y), y.astype(np.complex64)).reason is None
-    assert judged(variant, evidence(y), y.conj()).status == "failed"
+    assert judged(variant, made_references(y), y.astype(np.complex64)).reason is None
+    assert judged(variant, made_references(y), y.conj()).status == "failed"
 
 
 def test_a_small_imaginary_part_is_a_channel_of_its_own() -> None:
     """Beside real parts a thousand times larger it is 60 dB down, and may not be dropped for that."""
     random = np.random.default_rng(8)
     y = random.normal(size=(16, 1, 33)) * 1000 + 1j * random.normal(size=(16, 1, 33))
-    assert "out0.imag is dead" in str(judged(FP16, evidence(y), y.real + 0j).reason)
+    assert "out0.imag is dead" in str(judged(FP16, made_references(y), y.real + 0j).reason)
 
 
 def test_constant_channels_are_compared_as_constants() -> None:
@@ -293,10 +293,10 @@ def test_constant_channels_are_compared_as_constants() -> None:
     y = classifier(classes=10)
     y[:, :, 7] = 0.25
     a = fp16(y)
-    assert judged(FP16, evidence(y), a).reason is None
+    assert judged(FP16, made_references(y), a).reason is None
     a[:, :, 7] *= 1.02
     assert "out0[..., 7] is a constant in the model and is off by 0.005" in str(
-        judged(FP16, evidence(y), a).reason
+        judged(FP16, made_references(y), a).reason
     )
 
 
@@ -306,7 +306,7 @@ def test_a_dead_border_of_an_image_is_found(axis: int) -> None:
     y = np.random.default_rng(9).uniform(size=(16, 1, 3, 24, 24)) * 200
     a = y.copy()
     np.moveaxis(a, axis, 0)[-1] = 100
-    reason = str(judged(INT8, evidence(y), a).reason)
+    reason = str(judged(INT8, made_references(y), a).reason)
     assert ("out0[:, :, 23, :]" if axis == 3 else "out0[..., 23]") in reason
 
 
@@ -330,7 +330,7 @@ def test_ranges_that_lead_up_to_another_do_not_join_it() -> None:
 def test_a_verdict_shows_its_worst_channel_also_when_it_passes() -> None:
     """The worst channel is shown with its figure and limit, as the room that is left."""
     y = classifier()
-    worst = judged(FP16, evidence(y), fp16(y)).worst_channel
+    worst = judged(FP16, made_references(y), fp16(y)).worst_channel
     assert worst is not None
     assert worst.sqnr_db > worst.limit_db > 20
     assert worst.fault == ""

@@ -16,7 +16,9 @@ RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(32, 1, 10))
 
 
-def evidence(reference: np.ndarray = LOGITS, floor: float = 5e-7, edge_floor: float = 5e-7) -> ReferenceIO:
+def made_references(
+    reference: np.ndarray = LOGITS, floor: float = 5e-7, edge_floor: float = 5e-7
+) -> ReferenceIO:
     edges = RNG.normal(size=(3, *reference.shape[1:]))
     return ReferenceIO(
         inputs=(np.zeros((len(reference), 1, 4), np.float32),),
@@ -38,7 +40,7 @@ def judged(
     lowering: Lowering | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, str]:
-    references = references or evidence()
+    references = references or made_references()
     edge_outputs = references.edge_reference[0] if edges is None else edges
     verdict = judge_artifact(
         variant, "rt 1", references, (outputs,), (edge_outputs,), lowering, limits or Limits()
@@ -150,7 +152,7 @@ def test_the_fp32_limit_follows_the_eager_floor_and_says_so() -> None:
     """Where eager float32 itself is off by 4e-6, ten times that is the limit."""
     outputs = LOGITS.copy()
     outputs[0, 0, 0] += 3e-5 * np.abs(LOGITS).max()
-    references = evidence(floor=4e-6)
+    references = made_references(floor=4e-6)
     verdict = judge_artifact(FP32, "rt", references, (outputs,), references.edge_reference, None, Limits())
     assert verdict.status == "passed"
     assert verdict.limits["max_error"] == verdict.limits["max_error_from_eager_floor"] == pytest.approx(4e-5)
@@ -175,7 +177,7 @@ def test_the_sqnr_limits(variant: Variant, decibels: float, status: str) -> None
 def test_int8_may_pass_on_agreement_alone() -> None:
     """Outputs scaled by 0.8 are 14 dB off, but every class is right: 64 scenes prove it, 32 do not."""
     many = np.tile(LOGITS, (2, 1, 1))
-    assert judged(INT8, many * 0.8, evidence(many)) == ("passed", "")
+    assert judged(INT8, many * 0.8, made_references(many)) == ("passed", "")
     status, reason = judged(INT8, LOGITS * 0.8)
     assert status == "inconclusive"
     assert "100.0% agreement (91.1 to 100.0)" in reason
@@ -197,7 +199,7 @@ def test_fp16_may_not_pass_on_agreement_alone() -> None:
 def test_int8_without_classes_must_reach_the_sqnr() -> None:
     """The SQNR alone decides where there is no agreement."""
     plain = RNG.normal(size=(16, 4))
-    references = evidence(plain)
+    references = made_references(plain)
     assert judged(INT8, plain * 0.8, references)[0] == "failed"
 
 
@@ -224,7 +226,7 @@ def test_a_program_that_amplifies_rounding_ties_allows_as_much() -> None:
 )
 def test_a_meaningless_reference_passes_nothing(reference: np.ndarray, words: str) -> None:
     """Random, constant or broken originals make every comparison pass: so it fails, with that reason."""
-    references = replace(evidence(reference.copy()), edge_reference=(reference[:3].copy(),))
+    references = replace(made_references(reference.copy()), edge_reference=(reference[:3].copy(),))
     status, reason = judged(FP32, reference.copy(), references)
     assert status == "failed"
     assert words in reason
@@ -232,7 +234,7 @@ def test_a_meaningless_reference_passes_nothing(reference: np.ndarray, words: st
 
 def test_edge_inputs_count_each_on_its_own_scale() -> None:
     """An error on zeros does not hide behind the large outputs of saturated inputs."""
-    references = evidence()
+    references = made_references()
     edges = references.edge_reference[0].copy()
     edges[1] *= 1e6
     references = replace(references, edge_reference=(edges,))
@@ -245,7 +247,7 @@ def test_edge_inputs_count_each_on_its_own_scale() -> None:
 
 def test_nan_on_an_edge_input_fails_every_precision() -> None:
     """fp16 that overflows on a saturated photo is not shippable."""
-    references = evidence()
+    references = made_references()
     wrong = references.edge_reference[0].copy()
     wrong[1, 0, 0] = np.nan
     assert judged(FP16, LOGITS, references, wrong)[0] == "failed"

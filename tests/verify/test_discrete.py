@@ -13,7 +13,7 @@ from exporter.verify.compare_outputs import compare_outputs
 from exporter.verify.discrete import compare_discrete
 from exporter.verify.reference_io import Lowering
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, judged
+from tests.verify.observed import judged, made_references
 
 RANDOM = np.random.default_rng(0)
 
@@ -27,7 +27,7 @@ def class_map(samples: int = 8) -> Array:
 def test_equal_classes_pass(variant: Variant) -> None:
     """A model without any float output is judged by its values alone."""
     y = class_map()
-    assert judged(variant, evidence(y), y.copy()).reason is None
+    assert judged(variant, made_references(y), y.copy()).reason is None
 
 
 def test_one_wrong_class_fails_in_float32() -> None:
@@ -35,7 +35,7 @@ def test_one_wrong_class_fails_in_float32() -> None:
     y = class_map()
     a = y.copy()
     a[2, 0, 5, 5] = (a[2, 0, 5, 5] + 1) % 4
-    reason = str(judged(FP32, evidence(y, names=["classes"]), a).reason)
+    reason = str(judged(FP32, made_references(y, names=["classes"]), a).reason)
     assert "Its output classes differs in 1 of 2048 values (input 2: " in reason
     assert "dB" not in reason
 
@@ -53,9 +53,9 @@ def test_one_wrong_class_fails_in_float32() -> None:
 def test_a_reason_names_an_output_once(names: list[str] | None, words: str) -> None:
     """An output without a name of its own is called by its number; no word is doubled."""
     y = class_map()
-    references = replace(evidence(y), output_names=tuple(names or ()))
+    references = replace(made_references(y), output_names=tuple(names or ()))
     assert words in str(judged(FP32, references, (y + 1) % 4).reason)
-    references = replace(evidence(y.astype(float)), output_names=tuple(names or ()))
+    references = replace(made_references(y.astype(float)), output_names=tuple(names or ()))
     a = y.astype(float)
     a[..., 1] += 1
     reason = str(judged(FP32, references, a).reason)
@@ -69,20 +69,20 @@ def test_a_lossy_precision_may_turn_a_few_values(variant: Variant) -> None:
     y = class_map(16)
     for share, status in ((0.02, "passed"), (0.1, "failed")):
         turned = np.random.default_rng(2).random(y.shape) < share
-        assert judged(variant, evidence(y), np.where(turned, (y + 1) % 4, y)).status == status
+        assert judged(variant, made_references(y), np.where(turned, (y + 1) % 4, y)).status == status
 
 
 def test_a_lost_rare_class_is_named() -> None:
     """All of class 3 is called 0: that is three percent of the pixels."""
     y = class_map()
-    reason = str(judged(INT8, evidence(y, names=["classes"]), np.where(y == 3, 0, y)).reason)
+    reason = str(judged(INT8, made_references(y, names=["classes"]), np.where(y == 3, 0, y)).reason)
     assert "Its output classes loses a class: 3 is kept in 0 of" in reason
 
 
 def test_an_empty_mask_fails_though_hardly_any_pixel_differs() -> None:
     """A boolean mask that is true for one pixel of fifty."""
     y = np.random.default_rng(3).random((8, 1, 32, 32)) < 0.02
-    reason = str(judged(INT8, evidence(y, names=["mask"]), np.zeros_like(y)).reason)
+    reason = str(judged(INT8, made_references(y, names=["mask"]), np.zeros_like(y)).reason)
     assert "mask loses a class: True" in reason
 
 
@@ -91,7 +91,7 @@ def test_values_that_rounding_decides_are_not_compared() -> None:
     y = class_map()
     unstable = np.zeros(y.shape, bool)
     unstable[0, 0, 0, :4] = True
-    references = evidence(y, eager_errors=[unstable])
+    references = made_references(y, eager_errors=[unstable])
     a = y.copy()
     a[0, 0, 0, :4] = (y[0, 0, 0, :4] + 1) % 4
     assert judged(FP32, references, a).reason is None
@@ -115,7 +115,7 @@ def test_another_number_of_the_same_score_is_right() -> None:
     scores, number = scores_with_a_tie()
     last = 19 - scores[:, :, ::-1].argmax(axis=2)
     assert (last != number).any()
-    assert judged(FP32, evidence(scores, number), scores, last).reason is None
+    assert judged(FP32, made_references(scores, number), scores, last).reason is None
 
 
 def test_another_number_of_another_score_is_wrong() -> None:
@@ -123,7 +123,9 @@ def test_another_number_of_another_score_is_wrong() -> None:
     scores, number = scores_with_a_tie()
     wrong = number.copy()
     wrong[1] = np.argsort(-scores, axis=2)[1, :, 1]
-    assert "differs in 1 of 12 values" in str(judged(FP32, evidence(scores, number), scores, wrong).reason)
+    assert "differs in 1 of 12 values" in str(
+        judged(FP32, made_references(scores, number), scores, wrong).reason
+    )
 
 
 def test_the_same_index_twice_is_wrong() -> None:
@@ -133,7 +135,7 @@ def test_the_same_index_twice_is_wrong() -> None:
     values = np.take_along_axis(scores, top, 2)
     swapped = top.copy()
     swapped[::3, :, :2] = top[::3, :, 1::-1]
-    references = evidence(scores, top, values)
+    references = made_references(scores, top, values)
     assert judged(FP32, references, scores, swapped, values).reason is None
     doubled = top.copy()
     doubled[::3, :, 1] = top[::3, :, 0]
@@ -154,10 +156,10 @@ def test_rows_of_equal_scores_may_come_in_any_order(variant: Variant) -> None:
     """Boxes and classes move with their rows; another row's box at an untied score is wrong."""
     order = [0, 1, 2, 5, 3, 4, 6, 7]
     boxes, scores, classes = detections(equal=True)
-    references = evidence(boxes, scores, classes)
+    references = made_references(boxes, scores, classes)
     assert judged(variant, references, boxes[:, :, order], scores, classes[:, :, order]).reason is None
     boxes, scores, classes = detections(equal=False)
-    references = evidence(boxes, scores, classes)
+    references = made_references(boxes, scores, classes)
     assert judged(variant, references, boxes[:, :, order], scores, classes[:, :, order]).status == "failed"
 
 
@@ -166,7 +168,8 @@ def test_a_box_without_its_class_is_wrong_among_equal_scores_too() -> None:
     order = [0, 1, 2, 5, 3, 4, 6, 7]
     boxes, scores, classes = detections(equal=True)
     assert (
-        judged(FP32, evidence(boxes, scores, classes), boxes, scores, classes[:, :, order]).status == "failed"
+        judged(FP32, made_references(boxes, scores, classes), boxes, scores, classes[:, :, order]).status
+        == "failed"
     )
 
 
@@ -175,7 +178,7 @@ def test_dead_scores_agree_with_nobody() -> None:
     y = np.zeros((16, 1, 10))
     y[:, 0, 0] = 5
     y += RANDOM.normal(scale=0.1, size=y.shape)
-    verdict = judged(INT8, evidence(y), np.zeros_like(y))
+    verdict = judged(INT8, made_references(y), np.zeros_like(y))
     assert verdict.comparison is not None
     assert verdict.comparison.agreement == pytest.approx(0.1)
 
@@ -183,7 +186,7 @@ def test_dead_scores_agree_with_nobody() -> None:
 def test_another_kind_of_output_is_refused() -> None:
     """A mask that comes back as numbers is another output."""
     y = class_map() > 1
-    assert "is int64, the model's is bool" in str(judged(FP32, evidence(y), y.astype(np.int64)).reason)
+    assert "is int64, the model's is bool" in str(judged(FP32, made_references(y), y.astype(np.int64)).reason)
 
 
 def test_only_values_that_rounding_does_not_decide_make_an_error() -> None:
@@ -213,12 +216,12 @@ def indices(*wrong: int) -> np.ndarray:
 def test_a_program_that_turns_other_ties_is_no_fault_of_the_lowering() -> None:
     """An artifact whose indices are the model's passes, though its quantised program gives others."""
     program = Lowering((indices(1, 5, 9),), 60.0)
-    assert judged(INT8, evidence(indices()), indices(), program=program).reason is None
+    assert judged(INT8, made_references(indices()), indices(), program=program).reason is None
 
 
 def test_what_has_no_floats_is_told_without_decibels() -> None:
     """The reason of an output of indices gives the share that is right, and the limit of shares alone."""
-    verdict = judged(INT8, evidence(indices()), indices(1, 2), program=Lowering((indices(1),), 60.0))
+    verdict = judged(INT8, made_references(indices()), indices(1, 2), program=Lowering((indices(1),), 60.0))
     assert verdict.status == "inconclusive"
     assert "97.5% agreement" in str(verdict.reason)
     assert "; 95% is the limit" in str(verdict.reason)

@@ -10,7 +10,7 @@ import pytest
 from exporter.records import Array, Variant, Verdict
 from exporter.verify.reference_io import Lowering, ReferenceIO
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, judged
+from tests.verify.observed import judged, made_references
 
 RANDOM = np.random.default_rng(0)
 REAL = RANDOM.normal(size=(16, 1, 10))
@@ -31,7 +31,7 @@ def check(variant: Variant, edges: Array) -> Verdict:
 
 
 def edge_evidence(edges: Array = EDGES) -> ReferenceIO:
-    return evidence(REAL, edges=[edges], edge_names=NAMES, names=["logits"])
+    return made_references(REAL, edges=[edges], edge_names=NAMES, names=["logits"])
 
 
 @pytest.mark.parametrize("variant", PRECISIONS)
@@ -86,7 +86,7 @@ def test_equal_scores_on_an_edge_may_come_in_any_order(variant: Variant) -> None
     scores = scores + RANDOM.normal(size=(16, 1, 1))
     numbers = np.argsort(RANDOM.random((16, 1, 30)), axis=2)[..., :4]
     boxes = RANDOM.uniform(1, 9, (16, 1, 4, 4))
-    references = evidence(
+    references = made_references(
         scores, numbers, boxes, edge_names=NAMES, edge_unstable=[np.zeros((4, 1, 4), bool)] * 3
     )
     for order, status in (([0, 2, 1, 3], "passed"), ([1, 0, 2, 3], "failed")):
@@ -100,7 +100,7 @@ def test_a_tied_class_number_on_a_flat_input_is_no_fault() -> None:
     numbers = RANDOM.integers(0, 9, (16, 1))
     edge = RANDOM.integers(0, 9, (4, 1))
     unstable = np.array([[True], [False], [False], [False]])
-    references = evidence(
+    references = made_references(
         REAL, numbers, edges=[EDGES, edge], edge_names=NAMES, edge_unstable=[np.zeros((1, 10)), unstable]
     )
     for index, status in ((0, "passed"), (1, "failed")):

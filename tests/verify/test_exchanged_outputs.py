@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exporter.records import Array, Variant
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, fp16, int8, judged
+from tests.verify.observed import fp16, int8, judged, made_references
 
 NAMES = ("a", "b", "c")
 
@@ -38,7 +38,7 @@ def test_exchanged_outputs_are_named(order: tuple[int, ...], apart: float, varia
     """Two or all three are in other places, of one distribution or nearly equal."""
     reference = alike(apart)
     outputs = stored(variant, reference)
-    verdict = judged(variant, evidence(*reference, names=NAMES), *(outputs[i] for i in order))
+    verdict = judged(variant, made_references(*reference, names=NAMES), *(outputs[i] for i in order))
     assert verdict.status == "failed"
     assert str(verdict.reason).startswith("Its outputs are exchanged: ")
     for at, of in enumerate(order):
@@ -59,17 +59,17 @@ def test_outputs_in_their_places_pass(
 ) -> None:
     """Right artifacts are never taken for exchanged ones, however near to each other their outputs are."""
     reference = alike(apart, count, seed, size)
-    verdict = judged(variant, evidence(*reference), *stored(variant, reference))
+    verdict = judged(variant, made_references(*reference), *stored(variant, reference))
     assert "exchanged" not in str(verdict.reason)
 
 
 def test_equal_outputs_have_no_places() -> None:
     """Nothing is lost where two outputs always have the same values."""
     (one,) = alike(1.0, 1)
-    assert judged(FP16, evidence(one, one), fp16(one), fp16(one)).status == "passed"
+    assert judged(FP16, made_references(one, one), fp16(one), fp16(one)).status == "passed"
 
 
 def test_a_rounded_copy_is_no_exchange() -> None:
     """One output is the other in half precision: in a half-precision artifact both are."""
     (one,) = alike(1.0, 1)
-    assert judged(FP16, evidence(one, fp16(one)), fp16(one), fp16(one)).status == "passed"
+    assert judged(FP16, made_references(one, fp16(one)), fp16(one), fp16(one)).status == "passed"

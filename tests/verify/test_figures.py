@@ -320,18 +320,18 @@ def test_what_a_precision_may_cost_a_channel(
     )
 
 
-def evidence(**more: object) -> ReferenceIO:
+def made_references(**more: object) -> ReferenceIO:
     y = np.array([[[4.0, -8.0]], [[2.0, 1.0]]])
-    return replace(observed.evidence(y, np.array([[[1, 5]], [[2, 3]]])), **more)  # type: ignore[arg-type]
+    return replace(observed.made_references(y, np.array([[[1, 5]], [[2, 3]]])), **more)  # type: ignore[arg-type]
 
 
 def test_values_next_to_each_other_may_change_places_in_float16() -> None:
     """Ten times eager's own error; in float16 a thousandth of the largest float."""
-    own = evidence(eager_errors=(np.array([[1e-6, 3e-6]]), np.zeros((2, 1, 2), bool)))
+    own = made_references(eager_errors=(np.array([[1e-6, 3e-6]]), np.zeros((2, 1, 2), bool)))
     limits = replace(Limits(), fp32_floor_factor=10.0)
     assert judge.tie_widths_to_judge_by(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
     assert judge.tie_widths_to_judge_by(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
-    unknown = evidence(eager_errors=(), floor=1e-3)
+    unknown = made_references(eager_errors=(), floor=1e-3)
     assert judge.tie_widths_to_judge_by(unknown, limits, "int8") == pytest.approx(
         (10 * 1e-3 * 8, 10 * 1e-3 * 5)
     )
@@ -350,22 +350,23 @@ def test_edges_are_put_into_order_each_on_its_own() -> None:
     scores = np.array([[[0.5, 0.5]], [[0.9, 0.1]]])
     numbers = np.array([[[1, 2]], [[3, 4]]])
     own = replace(
-        observed.evidence(scores, numbers, edge_names=("flat", "bright")), edge_reference=(scores, numbers)
+        observed.made_references(scores, numbers, edge_names=("flat", "bright")),
+        edge_reference=(scores, numbers),
     )
     turned = (scores[..., ::-1].copy(), numbers[..., ::-1].copy())
     ordered = judge._undo_edge_ties_to_judge(own, turned, (0.0, 0.0))
     assert ordered[1].tolist() == [[[1, 2]], [[4, 3]]]
     assert ordered[0].tolist() == [[[0.5, 0.5]], [[0.1, 0.9]]]
-    nothing = observed.evidence(scores, numbers)
+    nothing = observed.made_references(scores, numbers)
     assert judge._undo_edge_ties_to_judge(nothing, turned, (0.0, 0.0)) is turned
 
 
 def test_each_edge_input_has_a_limit_of_its_own() -> None:
     """Ten times eager's error there, that of real inputs, or the fixed one: the largest."""
     limits = replace(Limits(), fp32_max_error=1e-4, fp32_floor_factor=10.0)
-    own = evidence(edge_names=("a", "b"), edge_floors=(3e-5, 1e-9), floor=1e-7)
+    own = made_references(edge_names=("a", "b"), edge_floors=(3e-5, 1e-9), floor=1e-7)
     assert edges_gate.edges_gate_limits(own, limits) == pytest.approx({"a": 3e-4, "b": 1e-4})
-    old = evidence(edge_names=("a", "b"), edge_floors=(), edge_floor=2e-4, floor=1e-3)
+    old = made_references(edge_names=("a", "b"), edge_floors=(), edge_floor=2e-4, floor=1e-3)
     assert edges_gate.edges_gate_limits(old, limits) == pytest.approx({"a": 1e-2, "b": 1e-2})
 
 
@@ -384,7 +385,7 @@ class _Whole:
 
     def __init__(self, precision: str, sqnr_db: float, agree: float | None, error: float = 0.0) -> None:
         self.precision = precision
-        self.evidence = observed.evidence(np.ones((2, 1, 3)))
+        self.references = observed.made_references(np.ones((2, 1, 3)))
         self.comparison = Comparison(2, error, sqnr_db, agree)
         self.limits = {"min_sqnr_db": 20.0, "min_agreement": 0.9, "max_error": 1e-4}
         self.worst_channel: WorstChannel | None = None
@@ -475,7 +476,7 @@ def test_evidence_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """Every field of every kind, with state and without."""
     y = np.random.default_rng(0).normal(size=(3, 1, 4))
     own = replace(
-        observed.evidence(
+        observed.made_references(
             y, y.astype(np.float32), edge_names=("zeros", "ones"), names=("a", "b"), resting=True
         ),
         state=("cache", "count"),
@@ -682,7 +683,7 @@ def test_the_first_samples_come_with_all_that_belongs_to_them(count: int | None)
     """Stacks of samples are cut; edge inputs, and errors that are shaped as one output, stay whole."""
     y, wrong, error = np.arange(6.0).reshape(3, 1, 2), np.eye(3, dtype=bool)[:, None], np.ones((4, 2))
     whole = replace(
-        observed.evidence(y, edge_names=("flat", "bright")),
+        observed.made_references(y, edge_names=("flat", "bright")),
         scenes=(np.array([5, 5, 7]),),
         shapes=(np.array([[2], [1], [2]]),),
         eager_errors=(error, wrong),

@@ -33,7 +33,7 @@ from exporter.verify.reference_io import Lowering
 from exporter.verify.several_sizes import SizedCall, SizesIO
 from exporter.verify.simulation_io import Simulation
 from exporter.verify.tolerance import UNLIKE
-from tests.verify.observed import evidence
+from tests.verify.observed import made_references
 
 
 def channels(error: list[float], variation: list[float], **others: Any) -> Channels:
@@ -128,7 +128,7 @@ def observation(program: Any, actual: Any, floor_db: float = 60.0, names: Any = 
     return SimpleNamespace(
         lowering=Lowering(program, floor_db),
         outputs=actual,
-        evidence=SimpleNamespace(
+        references=SimpleNamespace(
             eager_errors=tuple(np.zeros(p.shape[1:]) for p in program),
             output_names=names,
             reference=reference,
@@ -188,7 +188,7 @@ def test_a_level_is_what_all_steps_share(values: np.ndarray, level: float) -> No
 )
 def test_a_quantity_has_many_levels(values: np.ndarray, rounded: bool, expected: bool) -> None:
     """Sixteen integers on a line are enough; the graph must say that they were rounded."""
-    given = replace(evidence(values.reshape(-1, 1)), rounded=(rounded,))
+    given = replace(made_references(values.reshape(-1, 1)), rounded=(rounded,))
     assert rounded_quantities.are_rounded_quantities(given) == (expected,)
     assert rounded_quantities.are_rounded_quantities(replace(given, rounded=())) == (False,)
 
@@ -246,9 +246,11 @@ def test_only_rounded_integers_become_floats() -> None:
 def test_a_rounded_quantity_may_be_off_by_its_level() -> None:
     """The factor of float32's own error makes a level of what the evidence then says."""
     rows = np.arange(32).reshape(32, 1) * 4
-    given = evidence(rows, rows + 0.5, edge_names=("zeros",), edge_unstable=[np.zeros((1, 1), bool)] * 2)
+    given = made_references(
+        rows, rows + 0.5, edge_names=("zeros",), edge_unstable=[np.zeros((1, 1), bool)] * 2
+    )
     limits = Limits(fp32_floor_factor=8.0)
-    wide = rounded_quantities.evidence_of_rounded_quantities(given, (True, False), limits)
+    wide = rounded_quantities.references_of_rounded_quantities(given, (True, False), limits)
     assert wide.reference[0].dtype == np.float64
     assert wide.edge_reference[0].dtype == np.float64
     assert (wide.eager_errors[0].tolist(), wide.edge_unstable[0].tolist()) == ([0.5], [0.5])
@@ -369,7 +371,7 @@ def test_parts_that_hardly_move_prove_nothing() -> None:
 def exchange(outputs: Any, reference: Any) -> str:
     names = [f"o{i}" for i in range(len(reference))]
     given: Any = SimpleNamespace(
-        evidence=SimpleNamespace(reference=reference), outputs=outputs, output_name=lambda i: names[i]
+        references=SimpleNamespace(reference=reference), outputs=outputs, output_name=lambda i: names[i]
     )
     return exchanged_outputs.exchanged_outputs_gate(given)
 

@@ -17,12 +17,12 @@ from exporter.verify.reference_io import Lowering
 from exporter.verify.simulation_io import Simulation
 from tests import proof
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, fp16, int8, judged
+from tests.verify.observed import fp16, int8, judged, made_references
 
 SCORES = np.random.default_rng(0).normal(size=(32, 1, 6))
 MASK = np.random.default_rng(1).random((32, 1, 6)) < 0.3
 MASKED = np.where(MASK, -np.inf, SCORES)
-REFERENCE = replace(evidence(np.where(MASK, 0.0, SCORES)), reference=(MASKED,))
+REFERENCE = replace(made_references(np.where(MASK, 0.0, SCORES)), reference=(MASKED,))
 
 
 def put(value: float) -> Array:

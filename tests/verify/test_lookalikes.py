@@ -12,7 +12,7 @@ from exporter.verify import simulation_io
 from exporter.verify.gates.lookalikes_gate import lookalikes_gate_projection
 from exporter.verify.simulation_io import Simulation
 from tests.variants import FP16, W4
-from tests.verify.observed import evidence, judged
+from tests.verify.observed import judged, made_references
 
 RANDOM = np.random.default_rng(0)
 WHAT = "GELU in its other form"
@@ -31,7 +31,7 @@ def reason(share: float, seed: int, samples: int = 64, variant: Variant = FP16, 
     difference = apart * NOISE * np.random.default_rng(2).normal(size=y.shape)
     simulation = Simulation((y + rounding(3, samples),), {}, lookalikes={WHAT: (difference,)})
     actual = y + rounding(seed, samples) + share * difference
-    return judged(variant, evidence(y), actual, simulation=simulation).reason or ""
+    return judged(variant, made_references(y), actual, simulation=simulation).reason or ""
 
 
 @pytest.mark.parametrize("share", [-2, -1, 1, 2])
@@ -75,7 +75,7 @@ def test_what_cannot_be_compared_is_not(damage: str) -> None:
         "nan": np.full(y.shape, np.nan),
     }[damage]
     simulation = Simulation((y + rounding(3, 32),), {}, lookalikes={WHAT: (difference,)})
-    assert judged(FP16, evidence(y), y + rounding(4, 32), simulation=simulation).reason is None
+    assert judged(FP16, made_references(y), y + rounding(4, 32), simulation=simulation).reason is None
 
 
 def test_differences_come_back_as_they_were_written(tmp_path: Path) -> None:

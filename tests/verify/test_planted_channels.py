@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.records import Array, Variant
 from tests.variants import FP16, INT8
-from tests.verify.observed import evidence, fp16, int8, judged
+from tests.verify.observed import fp16, int8, judged, made_references
 
 Sizes = tuple[int, int, int, float, bool, int]
 """Samples, channels, positions, the decimal logarithm of the scale, whether channels are last, and a seed."""
@@ -80,7 +80,7 @@ def verdict_of(sizes: Sizes, variant: Variant, y: Array, a: Array) -> str:
     """Judge outputs in the layout of the sizes: channels last, or first."""
     if sizes[4]:
         y, a = y.swapaxes(2, 3), a.swapaxes(2, 3)
-    return judged(variant, evidence(y), a).reason or ""
+    return judged(variant, made_references(y), a).reason or ""
 
 
 @pytest.mark.parametrize("rounding", ROUNDED)

@@ -10,7 +10,7 @@ import pytest
 from exporter.records import Array, Verdict
 from exporter.verify.reference_io import Lowering
 from tests.variants import FP32, INT8
-from tests.verify.observed import evidence, int8, judged
+from tests.verify.observed import int8, judged, made_references
 
 RANDOM = np.random.default_rng(7)
 
@@ -52,7 +52,7 @@ def program_of(y: Array) -> Array:
 
 
 def verdict_of(y: Array, program: Array, actual: Array, floor_db: float) -> Verdict:
-    references = evidence(y, names=["answer"])
+    references = made_references(y, names=["answer"])
     return judged(INT8, references, actual, program=Lowering((program,), floor_db))
 
 
@@ -112,13 +112,13 @@ def test_a_step_of_a_constant_channel_is_no_fault() -> None:
     program = int8(y)
     actual = program.copy()
     actual[4, 0, 3] += 0.02
-    assert judged(INT8, evidence(y), actual, program=Lowering((program,), 40.0)).reason is None
+    assert judged(INT8, made_references(y), actual, program=Lowering((program,), 40.0)).reason is None
 
 
 def test_an_output_of_constants_has_no_steps() -> None:
     """Priors beside scores are those of the program, whatever int8 rounds elsewhere."""
     y, priors = scores(32), np.broadcast_to(np.arange(12.0).reshape(1, 3, 4), (32, 1, 3, 4)).copy()
-    references, program = evidence(y, priors, names=["scores", "priors"]), int8(y)
+    references, program = made_references(y, priors, names=["scores", "priors"]), int8(y)
     given = Lowering((program, priors.astype(np.float32)), 40.0)
     assert judged(INT8, references, program, priors.astype(np.float32), program=given).reason is None
     reason = str(judged(INT8, references, program, priors + 0.01, program=given).reason)
@@ -129,4 +129,4 @@ def test_an_output_of_constants_has_no_steps() -> None:
 def test_what_has_no_program_is_not_judged_by_one() -> None:
     """A float artifact has none."""
     y = scores(16)
-    assert judged(FP32, evidence(y), y.astype(np.float32)).reason is None
+    assert judged(FP32, made_references(y), y.astype(np.float32)).reason is None

@@ -17,7 +17,7 @@ from exporter.records import Array
 from exporter.verify.reference_io import ReferenceIO
 from tests import proof
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, judged
+from tests.verify.observed import judged, made_references
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 QUANTITIES: dict[str, Forward] = {
@@ -67,7 +67,7 @@ PICTURES = RANDOM.integers(0, 256, (16, 1, 3, 8, 8)).astype(np.uint8)
 
 def pictures(reference: Array = PICTURES, unstable: Array | None = None) -> ReferenceIO:
     errors = np.zeros(reference.shape, bool) if unstable is None else unstable
-    return replace(evidence(reference, eager_errors=[errors], names=["picture"]), rounded=(True,))
+    return replace(made_references(reference, eager_errors=[errors], names=["picture"]), rounded=(True,))
 
 
 def shifted(where: Array, levels: int = 1) -> Array:

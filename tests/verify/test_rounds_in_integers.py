@@ -11,7 +11,7 @@ from exporter.formats import VARIANTS
 from exporter.records import Array, Variant, Verdict
 from exporter.verify.reference_io import Lowering
 from tests.variants import INT8
-from tests.verify.observed import evidence, judged
+from tests.verify.observed import judged, made_references
 
 RANDOM = np.random.default_rng(3)
 REAL = RANDOM.normal(size=(64, 1, 10))
@@ -32,7 +32,7 @@ def check(variant: Variant, whole_db: float, edge_db: float) -> Verdict:
     program = Lowering((noisy(REAL, 26.0),), 33.0, {"flat": (noisy(edge, 3.0)[0],)})
     outputs = noisy(program.outputs[0], whole_db)
     on_edge = noisy(program.edges["flat"][0][None], edge_db)
-    references = evidence(REAL, edges=[edge], edge_names=EDGE)
+    references = made_references(REAL, edges=[edge], edge_names=EDGE)
     return judged(variant, references, outputs, edges=[on_edge], program=program)
 
 
@@ -66,7 +66,7 @@ def test_where_a_place_is_always_rounded_alike_it_is_an_offset(times: float, wor
     program = Lowering((noisy(REAL, 40.0),), 47.0, {})
     level = np.sqrt(((program.outputs[0] - REAL) ** 2).mean())
     signs = np.where(np.arange(REAL.shape[-1]) % 2, 1.0, -1.0)
-    verdict = judged(NPU, evidence(REAL), program.outputs[0] + times * level * signs, program=program)
+    verdict = judged(NPU, made_references(REAL), program.outputs[0] + times * level * signs, program=program)
     assert (words in str(verdict.reason)) if words else (verdict.reason is None), verdict.reason
 
 

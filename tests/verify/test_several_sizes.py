@@ -47,7 +47,7 @@ def network(sample: Sample) -> Sample:
     return (picture.sum(axis=1) + columns, np.array([picture.shape[1]]))
 
 
-def evidence() -> SizesIO:
+def made_references() -> SizesIO:
     calls = []
     for point in several_size_points(SIZES):
         inputs = sample_of_several_sizes(EXAMPLE, SIZES, point)
@@ -67,7 +67,7 @@ def guarded(run: Runner, heights: frozenset[int] = frozenset({4, 8, 12}), width:
 
 
 def judged(run: Runner, variant: str = "onnx-fp32") -> Verdict:
-    return judge_several_sizes(run, evidence(), EXAMPLE, VARIANTS[variant], PASSED, Limits())
+    return judge_several_sizes(run, made_references(), EXAMPLE, VARIANTS[variant], PASSED, Limits())
 
 
 def test_points_are_the_ends_the_middle_and_across() -> None:
@@ -171,10 +171,10 @@ def test_int8_is_judged_by_what_it_reaches_on_the_verification_inputs(noise: flo
 
 def test_evidence_is_read_back(tmp_path: Path) -> None:
     """Ranges, places, points, inputs, outputs and floors survive the file."""
-    save_several_sizes(evidence(), tmp_path / "sizes.npz")
+    save_several_sizes(made_references(), tmp_path / "sizes.npz")
     read = load_several_sizes(tmp_path / "sizes.npz")
     assert (read.sizes, read.varying) == (SIZES, ((1,), ()))
-    for mine, theirs in zip(evidence().calls, read.calls, strict=True):
+    for mine, theirs in zip(made_references().calls, read.calls, strict=True):
         assert (mine.point, mine.floor) == (theirs.point, theirs.floor)
         for a, b in zip((*mine.inputs, *mine.reference), (*theirs.inputs, *theirs.reference), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -193,7 +193,7 @@ def test_a_file_may_leave_a_range_open_or_have_its_largest_size(
     outputs = (TensorSpec("sum", (1, -1)), TensorSpec("rows", (1,), "int64"))
     structure = Structure(inputs, outputs, {}, 0, {})
     model_outputs = (TensorSpec("sum", (1, 6)), TensorSpec("rows", (1,), "int64"))
-    at_example = several_sizes_structure_at_example(structure, evidence(), given, model_outputs)
+    at_example = several_sizes_structure_at_example(structure, made_references(), given, model_outputs)
     assert at_example.inputs[0].shape == settled
     assert at_example.inputs[1].shape == (6,)
     assert at_example.outputs == model_outputs

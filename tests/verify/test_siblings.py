@@ -117,7 +117,7 @@ def test_crops_of_two_photos_prove_nothing(variant: Variant, noise: float, scene
     generator = np.random.default_rng(1)
     logits = generator.normal(size=(64, 1, 10))
     outputs = logits + noise * generator.normal(size=logits.shape)
-    independent = observed.evidence(logits)
+    independent = observed.made_references(logits)
     assert observed.judged(variant, independent, outputs).status == "passed"
     siblings = replace(independent, scenes=(np.array(scene_of),))
     verdict = observed.judged(variant, siblings, outputs)

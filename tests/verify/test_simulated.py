@@ -33,7 +33,7 @@ SIMULATED = Simulation(
 )
 
 
-def evidence(reference: np.ndarray = REFERENCE, edges: np.ndarray = EDGES) -> ReferenceIO:
+def made_references(reference: np.ndarray = REFERENCE, edges: np.ndarray = EDGES) -> ReferenceIO:
     inputs = (np.zeros((len(reference), 1, 4), np.float32),)
     return ReferenceIO(inputs, (reference,), (inputs[0][:2],), (edges,), NAMES, 5e-7, 5e-7, "float64")
 
@@ -44,7 +44,9 @@ def reason(
     variant: Variant = FP16,
     simulation: Simulation | None = SIMULATED,
 ) -> str:
-    verdict = judge_artifact(variant, "rt", evidence(), (outputs,), (edges,), None, Limits(), (), simulation)
+    verdict = judge_artifact(
+        variant, "rt", made_references(), (outputs,), (edges,), None, Limits(), (), simulation
+    )
     return verdict.reason or ""
 
 
@@ -114,7 +116,10 @@ def test_a_quantised_artifact_is_judged_by_what_its_program_costs() -> None:
     program = Lowering((REFERENCE + noise(1, level),), 60.0)
 
     def judged(outputs: np.ndarray) -> str:
-        return judge_artifact(INT8, "rt", evidence(), (outputs,), (EDGES,), program, Limits()).reason or ""
+        return (
+            judge_artifact(INT8, "rt", made_references(), (outputs,), (EDGES,), program, Limits()).reason
+            or ""
+        )
 
     assert judged(program.outputs[0] + noise(2, level / 4)) == ""
     assert "a simulation puts at" in judged(REFERENCE + noise(2, 10 ** (-35 / 20)))
@@ -122,7 +127,9 @@ def test_a_quantised_artifact_is_judged_by_what_its_program_costs() -> None:
 
 def test_the_derived_limit_is_shown() -> None:
     """In decibels, beside the fixed one."""
-    verdict = judge_artifact(FP16, "rt", evidence(), (right(),), (EDGES,), None, Limits(), (), SIMULATED)
+    verdict = judge_artifact(
+        FP16, "rt", made_references(), (right(),), (EDGES,), None, Limits(), (), SIMULATED
+    )
     assert verdict.limits["simulated_sqnr_db"] == pytest.approx(60, abs=1)
     assert verdict.limits["min_sqnr_db_from_simulation"] == pytest.approx(54, abs=1)
 
@@ -147,7 +154,7 @@ def test_a_simulation_without_an_error_still_allows_half_a_unit(times: float, pa
     simulation = Simulation((loud,), {})
     level = times * 2.0**-13 * float(np.sqrt((loud**2).mean()))
     verdict = judge_artifact(
-        FP16, "rt", evidence(loud), (loud + noise(3, level),), (EDGES,), None, Limits(), (), simulation
+        FP16, "rt", made_references(loud), (loud + noise(3, level),), (EDGES,), None, Limits(), (), simulation
     )
     assert (verdict.status == "passed") == passes
 
@@ -160,7 +167,7 @@ def test_chance_condemns_no_small_output(samples: int, values: int) -> None:
         shape = (samples, 1, values)
         random = np.random.default_rng(seed)
         reference, edges = random.uniform(0.3, 0.9, shape), random.uniform(0.3, 0.9, (2, 1, values))
-        given = evidence(reference, edges)
+        given = made_references(reference, edges)
 
         def rounded(y: np.ndarray, random: np.random.Generator = random) -> np.ndarray:
             values: np.ndarray = y + random.uniform(-(2.0**-11), 2.0**-11, y.shape)
@@ -179,7 +186,7 @@ def test_core_ml_may_round_a_reciprocal(scale: float) -> None:
 
     def interpreted(outputs: np.ndarray) -> str:
         coreml = replace(W4, precision="fp16")
-        given = (evidence(), (outputs,), (EDGES,), None, Limits(), (), SIMULATED)
+        given = (made_references(), (outputs,), (EDGES,), None, Limits(), (), SIMULATED)
         return judge_artifact(coreml, "rt", *given, executor="reference interpreter").reason or ""
 
     assert "gain" in reason(right() * scale)

@@ -128,7 +128,7 @@ def observation(y: Array, s: Array, a: Array, backend: str = "cpu", executor: Ex
         on_device=False,
         variant=replace(FP16, backend=backend),
         precision="fp16",
-        evidence=SimpleNamespace(reference=(y,), edge_reference=(y[:0],)),
+        references=SimpleNamespace(reference=(y,), edge_reference=(y[:0],)),
         simulation=SimpleNamespace(outputs=(s,), rounding_floor_db=math.inf, edges={}),
         outputs=(a,),
         edges={},

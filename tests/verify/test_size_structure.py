@@ -10,7 +10,7 @@ import pytest
 from exporter.records import Array, Variant
 from exporter.verify import reference_io
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence, judged, rounding
+from tests.verify.observed import judged, made_references, rounding
 
 LOGITS = np.random.default_rng(0).normal(size=(16, 1, 4))
 ODD: dict[str, Array] = {
@@ -30,7 +30,7 @@ def test_an_odd_output_beside_another_is_compared(kind: str, variant: Variant, t
     """Right outputs pass and wrong logits fail, also after the evidence was written and read."""
     stacks = (LOGITS, ODD[kind])
     shaky = [rounding(stack[:2]) for stack in stacks]
-    references = evidence(*stacks, edge_names=("zeros", "noise"), edge_unstable=shaky)
+    references = made_references(*stacks, edge_names=("zeros", "noise"), edge_unstable=shaky)
     reference_io.save_reference_io(references, tmp_path / "evidence.npz")
     for given in (references, reference_io.load_reference_io(tmp_path / "evidence.npz")):
         assert judged(variant, given, *(y.copy() for y in stacks)).status == "passed"
@@ -45,4 +45,4 @@ def test_another_number_fails(kind: str) -> None:
     """An output without dimensions is no less compared than others."""
     stacks = (LOGITS, ODD[kind])
     other = ~ODD[kind] if kind == "a flag" else ODD[kind] + 1
-    assert judged(FP32, evidence(*stacks), LOGITS, other).status == "failed"
+    assert judged(FP32, made_references(*stacks), LOGITS, other).status == "failed"

@@ -16,12 +16,12 @@ from exporter.verify.reference_io import Lowering, save_reference_io_lowering
 from exporter.verify.simulation_io import Simulation
 from exporter.verify.standard import Standard
 from tests.variants import FP16, FP32, INT8
-from tests.verify.observed import evidence
+from tests.verify.observed import made_references
 
 RANDOM = np.random.default_rng(0)
 Y = RANDOM.normal(size=(16, 1, 10))
 EDGES = RANDOM.normal(size=(2, 1, 10))
-EVIDENCE = evidence(Y, edges=[EDGES], edge_names=("zeros", "bright"), names=["logits"])
+EVIDENCE = made_references(Y, edges=[EDGES], edge_names=("zeros", "bright"), names=["logits"])
 OUTPUTS = (TensorSpec("logits", (1, 10)),)
 STANDARD = Standard(EVIDENCE, OUTPUTS, Limits())
 
@@ -143,7 +143,7 @@ def test_a_lowering_may_differ_as_its_program_rounds(
 ) -> None:
     """The fixed limit holds unless rounding is louder: the program's own, or that of an NPU's integers."""
     program = Lowering((Y * (1 + noise), np.ones((16, 1), np.int64)), floor)
-    both = evidence(Y, np.ones((16, 1), np.int64))
+    both = made_references(Y, np.ones((16, 1), np.int64))
     limits = Limits(lowering_min_sqnr_db=30.0)
     variant = replace(INT8, backend=backend)
     assert lowering_gate_limit(program, limits, variant, both) == pytest.approx(limit, abs=1e-3)

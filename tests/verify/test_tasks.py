@@ -182,13 +182,15 @@ def test_a_named_task_decides_and_a_recognised_one_is_shown() -> None:
     """Regression: 2 % of the spread is small against the numbers and large against what they say."""
     y = EXAMPLES["regression"].reference[0]
     edge = y[:1]
-    evidence = ReferenceIO(
+    references = ReferenceIO(
         (np.zeros((SAMPLES, 1, 4), np.float32),), (y,), (), (edge[:0],), (), 1e-7, 1e-7, "float64"
     )
     noisy = y + 0.02 * y.std() * np.where(np.arange(SAMPLES) % 2, 1, -1)[:, None, None]
 
     def reason(task: str, actual: np.ndarray) -> tuple[str, TaskMeasure | None]:
-        verdict = judge_artifact(FP16, "rt", evidence, (actual,), (edge[:0],), None, Limits(), (), None, task)
+        verdict = judge_artifact(
+            FP16, "rt", references, (actual,), (edge[:0],), None, Limits(), (), None, task
+        )
         return verdict.reason or "", verdict.task
 
     shown, measurement = reason("", noisy)

@@ -60,21 +60,21 @@ def test_right_files_pass(variant: str, how: str, tmp_path: Path) -> None:
 def test_another_number_of_rows_fails_by_name(tmp_path: Path) -> None:
     """A file that selects at another threshold."""
     captured = proof.capture(Selects("values"), samples(), tmp_path)
-    evidence = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
-    sizes = [int(size) for (size,) in evidence.shapes[0]]
+    references = reference_io.load_reference_io(tmp_path / proof.EVIDENCE)
+    sizes = [int(size) for (size,) in references.shapes[0]]
     assert len(set(sizes)) > 1
     given = [(np.zeros(size), np.zeros(12)) for size in sizes]
-    stacked, problem = stack_like_reference_io(given, evidence.reference, evidence.shapes, ["kept", "y"])
+    stacked, problem = stack_like_reference_io(given, references.reference, references.shapes, ["kept", "y"])
     assert problem == ""
-    assert [array.shape for array in stacked] == [array.shape for array in evidence.reference]
+    assert [array.shape for array in stacked] == [array.shape for array in references.reference]
     given[3] = (np.zeros(sizes[3] + 1), np.zeros(12))
-    stacked, problem = stack_like_reference_io(given, evidence.reference, evidence.shapes, ["kept", "y"])
+    stacked, problem = stack_like_reference_io(given, references.reference, references.shapes, ["kept", "y"])
     assert stacked == ()
     assert problem == (
         f"Its output kept has shape [{sizes[3] + 1}] on sample 3, the model's has [{sizes[3]}]."
     )
     names = [f"edge{index}" for index in range(len(given))]
-    _, problem = stack_like_reference_io(given, evidence.reference, evidence.shapes, ["kept", "y"], names)
+    _, problem = stack_like_reference_io(given, references.reference, references.shapes, ["kept", "y"], names)
     assert f"has shape [{sizes[3] + 1}] on the edge input 'edge3', " in problem
     assert captured.outputs[1].shape == (12,)
 
@@ -110,9 +110,9 @@ def test_sizes_that_rounding_decides_are_left_out(how: str, tmp_path: Path) -> N
     x = torch.from_numpy(close[0])
     assert net(x).shape == copy.deepcopy(net).double()(x.double()).shape
     captured = proof.capture(net, clear, tmp_path)
-    evidence, notes = run_float64_reference(captured, [*clear, close], {"clear": clear[0], "close": close})
-    assert evidence.edge_names == ("clear",)
-    assert len(evidence.inputs[0]) == len(clear)
+    references, notes = run_float64_reference(captured, [*clear, close], {"clear": clear[0], "close": close})
+    assert references.edge_names == ("clear",)
+    assert len(references.inputs[0]) == len(clear)
     assert "The edge input 'close' is left out: rounding alone decides the size of an output there." in notes
     assert any(note.startswith("1 verification sample(s) are left out") for note in notes), notes
 

@@ -21,9 +21,9 @@ def _choices_gate_reason(observation: Observation, choices: DiscreteOutput) -> s
     name = observation.output_name(choices.output)
     right = choices.values - choices.different
     if observation.precision == "fp32" and observation.is_rounded(choices.output):
-        evidence, index = observation.evidence, choices.output
-        y, a = evidence.reference[index], observation.outputs[index]
-        unstable = evidence.eager_errors[index] if evidence.eager_errors else np.zeros(y.shape, bool)
+        references, index = observation.references, choices.output
+        y, a = references.reference[index], observation.outputs[index]
+        unstable = references.eager_errors[index] if references.eager_errors else np.zeros(y.shape, bool)
         fault = rounded_quantity_fault(y, a, unstable, observation.given_limits)
         return f"Its {name} {fault} ({choices.first})." if fault else ""
     if observation.precision == "fp32":
@@ -33,8 +33,8 @@ def _choices_gate_reason(observation: Observation, choices: DiscreteOutput) -> s
     limit = observation.limits["min_agreement"]
     bounds = intervals.agreement_interval(
         choices.shares,
-        observation.evidence.reference[choices.output][0].size,
-        observation.evidence.scene_of,
+        observation.references.reference[choices.output][0].size,
+        observation.references.scene_of,
     )
     if side_of_whole_output_figure(bounds, choices.share, limit) == "missed":
         return f"Its {name} is right in {right} of {choices.values} values; the limit is {limit:.0%}."

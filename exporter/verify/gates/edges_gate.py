@@ -27,23 +27,23 @@ NOISE_FACTOR = 4.0
 """An error's energy on a single input, against what the limit allows on average over the real ones."""
 
 
-def edges_gate_limits(evidence: ReferenceIO, limits: Limits) -> dict[str, float]:
+def edges_gate_limits(references: ReferenceIO, limits: Limits) -> dict[str, float]:
     """Return float32's largest error on each edge input, by name: the fixed one, or ten times eager's own."""
-    floors = evidence.edge_floors or (evidence.edge_floor,) * len(evidence.edge_names)
+    floors = references.edge_floors or (references.edge_floor,) * len(references.edge_names)
     return {
-        name: max(limits.fp32_max_error, limits.fp32_floor_factor * max(floor, evidence.floor))
-        for name, floor in zip(evidence.edge_names, floors, strict=True)
+        name: max(limits.fp32_max_error, limits.fp32_floor_factor * max(floor, references.floor))
+        for name, floor in zip(references.edge_names, floors, strict=True)
     }
 
 
-def edges_gate_unstable_rows(evidence: ReferenceIO, index: int) -> Stacks:
+def edges_gate_unstable_rows(references: ReferenceIO, index: int) -> Stacks:
     """Return which values of one edge input rounding decides.
 
     The errors of floats are those of all edge inputs together: they have no row, a number's not even an axis.
     """
     return tuple(
         stack[index : index + 1] if is_discrete(y) else stack
-        for y, stack in zip(evidence.edge_reference, evidence.edge_unstable, strict=False)
+        for y, stack in zip(references.edge_reference, references.edge_unstable, strict=False)
     )
 
 
@@ -56,7 +56,7 @@ def edges_gate(observation: Observation) -> str:
 def _edges_gate_reason(observation: Observation, index: int, name: str) -> str:
     comparison = observation.edges[name]
     if comparison.problem:
-        broken = not all(_edges_gate_finite(y[index]) for y in observation.evidence.edge_reference)
+        broken = not all(_edges_gate_finite(y[index]) for y in observation.references.edge_reference)
         return "" if broken else f"On the edge input '{name}': {comparison.problem}"
     if observation.precision == "fp32":
         return _edges_gate_fp32_reason(
@@ -76,12 +76,12 @@ def _edges_gate_fp32_reason(name: str, error: float, limit: float) -> str:
 
 def _edges_gate_choice_reason(observation: Observation, index: int, name: str) -> str:
     """Return a reason when a class number, mask or index differs that rounding does not decide."""
-    evidence = observation.evidence
+    references = observation.references
     reference, outputs = (
         tuple(stack[index : index + 1] for stack in stacks)
-        for stacks in (evidence.edge_reference, observation.edge_ordered)
+        for stacks in (references.edge_reference, observation.edge_ordered)
     )
-    unstable = edges_gate_unstable_rows(evidence, index)
+    unstable = edges_gate_unstable_rows(references, index)
     for choices in compare_discrete(reference, outputs, unstable, observation.tied_within):
         output = observation.output_name(choices.output)
         if observation.is_rounded(choices.output):
@@ -99,11 +99,11 @@ def _edges_gate_choice_reason(observation: Observation, index: int, name: str) -
 
 def _edges_gate_lossy_reason(observation: Observation, index: int, name: str) -> str:
     """Compare float16 with the model, and a quantised artifact with its program, which clips as it must."""
-    evidence, program = observation.evidence, observation.lowering
+    references, program = observation.references, observation.lowering
     if observation.precision == "fp16":
-        expected: Sequence[Array] = [y[index] for y in evidence.edge_reference]
+        expected: Sequence[Array] = [y[index] for y in references.edge_reference]
         outputs = observation.edge_ordered
-        real, least, usual = evidence.reference, HALF_MIN_DB, observation.limits["min_sqnr_db"]
+        real, least, usual = references.reference, HALF_MIN_DB, observation.limits["min_sqnr_db"]
     elif program and name in program.edges:
         usual, outputs = observation.limits["lowering_min_sqnr_db"], observation.edge_outputs
         expected, real, least = program.edges[name], program.outputs, usual - SINGLE_DB
@@ -116,7 +116,7 @@ def _edges_gate_lossy_reason(observation: Observation, index: int, name: str) ->
             continue
         signal, noise = _edges_gate_energy(edge), _edges_gate_energy(stack[index] - edge)
         # On a flat input every place is rounded alike, and nothing averages out.
-        own = _edges_gate_energy(edge - evidence.edge_reference[position][index]) if otherwise else 0.0
+        own = _edges_gate_energy(edge - references.edge_reference[position][index]) if otherwise else 0.0
         if noise > max(signal * 10 ** (-least / 10), share * _edges_gate_energy(whole), INDEPENDENT * own):
             decibels = 10 * math.log10(signal / noise) if signal else -math.inf
             whose = "the model" if observation.precision == "fp16" else "its own quantised program"

@@ -19,7 +19,7 @@ MOST = 64
 def exchanged_outputs_gate(observation: Observation) -> str:
     """Fail outputs that are much nearer to the model's in another order, and say which stands for which."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, y in enumerate(observation.evidence.reference):
+    for index, y in enumerate(observation.references.reference):
         if y.dtype.kind == "f" and y.size >= FEWEST:
             by_shape.setdefault(y.shape, []).append(index)
     for indices in by_shape.values():
@@ -50,7 +50,7 @@ def _exchanged_places(observation: Observation, indices: list[int]) -> dict[int,
 
 def _exchanged_error(observation: Observation, at: int, of: int) -> float:
     """Return the error's energy of one output of the artifact as one of the model's, as a share of it."""
-    actual, expected = _exchanged_wide(observation.outputs[at]), observation.evidence.reference[of]
+    actual, expected = _exchanged_wide(observation.outputs[at]), observation.references.reference[of]
     energy = float((expected**2).sum())
     return float(((actual - expected) ** 2).sum()) / energy if energy else 0.0
 

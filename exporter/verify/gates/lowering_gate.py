@@ -24,7 +24,9 @@ INDEPENDENT = 2.0
 LOWERING_FAULT = "a fault of the lowering, not of the quantisation."
 
 
-def lowering_gate_limit(lowering: Lowering, limits: Limits, variant: Variant, evidence: ReferenceIO) -> float:
+def lowering_gate_limit(
+    lowering: Lowering, limits: Limits, variant: Variant, references: ReferenceIO
+) -> float:
     """Return the fixed limit, or the program's own rounding noise less a margin where that is louder.
 
     A backend that rounds otherwise may be as far from its program as two independent roundings of the model
@@ -33,7 +35,7 @@ def lowering_gate_limit(lowering: Lowering, limits: Limits, variant: Variant, ev
     least = min(limits.lowering_min_sqnr_db, lowering.rounding_floor_db - ROUNDING_MARGIN_DB)
     if not lowering_gate_rounds_in_integers(variant):
         return least
-    pairs = zip(evidence.reference, lowering.outputs, strict=True)
+    pairs = zip(references.reference, lowering.outputs, strict=True)
     independent = [compare_sqnr_db(y, program) for y, program in pairs if y.dtype.kind == "f"]
     return min([least, *(decibels - 10 * math.log10(INDEPENDENT) for decibels in independent)])
 
@@ -52,7 +54,7 @@ def lowering_gate(observation: Observation) -> str:
     if comparison is None:
         return ""
     # A program turns ties in its own way and does not say what was equal: the model's outputs decide.
-    if not comparison.problem and are_all_discrete(observation.evidence.reference):
+    if not comparison.problem and are_all_discrete(observation.references.reference):
         return ""
     if comparison.problem:
         return comparison.problem

@@ -18,16 +18,17 @@ def reference_gate(observation: Observation) -> str:
     is small, or hardly moves, is judged against its own scale and variation. An untrained network moves
     nowhere, or its signal fades from layer to layer.
     """
-    evidence = observation.evidence
-    if problem := compare_not_finite("The original model", evidence.reference):
+    references = observation.references
+    if problem := compare_not_finite("The original model", references.reference):
         return problem
-    if evidence.untrained_norm:
+    if references.untrained_norm:
+        largest = _largest_in_reference_gate(references)
         return (
-            f"The original model's outputs are never larger than {_largest_in_reference_gate(evidence):.1e}, "
-            f"and what reaches its batch norm {evidence.untrained_norm!r} is a thousand times smaller than "
+            f"The original model's outputs are never larger than {largest:.1e}, "
+            f"and what reaches its batch norm {references.untrained_norm!r} is a thousand times smaller than "
             "the statistics there: it looks randomly initialised, and equality would mean nothing."
         )
-    pairs = zip(evidence.reference, evidence.edge_reference, strict=True)
+    pairs = zip(references.reference, references.edge_reference, strict=True)
     if any(_reference_gate_moves(real, edge) for real, edge in pairs):
         return ""
     return (
@@ -36,8 +37,8 @@ def reference_gate(observation: Observation) -> str:
     )
 
 
-def _largest_in_reference_gate(evidence: ReferenceIO) -> float:
-    return max((_reference_gate_scale(real) for real in evidence.reference), default=0.0)
+def _largest_in_reference_gate(references: ReferenceIO) -> float:
+    return max((_reference_gate_scale(real) for real in references.reference), default=0.0)
 
 
 def _reference_gate_moves(real: Array, edge: Array) -> bool:

@@ -152,7 +152,7 @@ def simulated_limit_db(observation: Observation) -> dict[str, float]:
 def simulated_figures(observation: Observation) -> dict[int, SimulatedFigures]:
     """Return the figures of every float output that can be judged by the simulation, by its index."""
     assert observation.simulation is not None
-    stacks = (observation.evidence.reference, observation.simulation.outputs, observation.outputs)
+    stacks = (observation.references.reference, observation.simulation.outputs, observation.outputs)
     ties = 10 ** (-observation.simulation.rounding_floor_db / 20)
     # What never moves is compared as a constant: the offset of one is its rounding.
     moving = (item for item in _simulated_comparable(*stacks) if (item[1] != item[1][:1]).any())
@@ -237,9 +237,9 @@ def _simulated_reason(
 def _simulated_edge_reason(observation: Observation, margin: float) -> str:
     simulation = observation.simulation
     assert simulation is not None
-    for index, name in enumerate(observation.evidence.edge_names):
+    for index, name in enumerate(observation.references.edge_names):
         row = slice(index, index + 1)
-        expected = tuple(y[row] for y in observation.evidence.edge_reference)
+        expected = tuple(y[row] for y in observation.references.edge_reference)
         actual = tuple(a[row] for a in observation.edge_ordered)
         for output, y, s, a in _simulated_comparable(expected, simulation.edges.get(name, ()), actual):
             # A few values may be rounded by next to nothing in the simulation.

@@ -21,7 +21,7 @@ Side = Literal["met", "open", "missed"]
 
 def whole_output_gate(observation: Observation) -> str:
     """Fail a float output that is further from the reference than its precision allows."""
-    if are_all_discrete(observation.evidence.reference):
+    if are_all_discrete(observation.references.reference):
         return ""
     if observation.precision == "fp32":
         reason = _whole_output_fp32_reason(observation.comparison, observation.limits["max_error"])
@@ -62,7 +62,7 @@ def _whole_output_lossy_reason(observation: Observation) -> str:
 def _side_of_whole_output(observation: Observation) -> Side:
     """Tell on which side of the limits an artifact that is not float32 is."""
     sqnr, agreement = sides_of_whole_output(observation)
-    if are_all_discrete(observation.evidence.reference):
+    if are_all_discrete(observation.references.reference):
         return agreement
     if observation.precision == "fp16":
         if "missed" in (sqnr, agreement):
@@ -103,7 +103,7 @@ def _whole_output_agrees(observation: Observation) -> bool:
 
 def _whole_output_limit(observation: Observation) -> str:
     sqnr_db, agreement = (observation.limits[name] for name in ("min_sqnr_db", "min_agreement"))
-    if are_all_discrete(observation.evidence.reference):
+    if are_all_discrete(observation.references.reference):
         return f"{agreement:.0%}"
     return f"{sqnr_db:g} dB {'and' if observation.precision == 'fp16' else 'or'} {agreement:.0%}"
 
@@ -111,7 +111,7 @@ def _whole_output_limit(observation: Observation) -> str:
 def _whole_output_figures(observation: Observation) -> str:
     comparison = observation.comparison
     figures = [f"{comparison.sqnr_db:.1f} dB SQNR{_whole_output_bounds_text(comparison.sqnr_bounds_db, 1)}"]
-    if are_all_discrete(observation.evidence.reference):
+    if are_all_discrete(observation.references.reference):
         figures = []
     if comparison.agreement is not None:
         figures.append(
