@@ -17,6 +17,11 @@ from android_harness.records import HOST, Completed
 
 MAX_OUTPUT = 8 << 20
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+LIMITS_OF_THREADS = frozenset({"OMP_NUM_THREADS", "OMP_THREAD_LIMIT"})
+"""Variables of the user's shell that `nproc` and runtimes obey; a launch's threads are its configuration's.
+
+They do not reach a device's programs.
+"""
 
 
 class HostDevice:
@@ -67,7 +72,10 @@ class HostDevice:
 
 
 def _wait_on_host(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: float) -> int:
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+    environment = {name: value for name, value in os.environ.items() if name not in LIMITS_OF_THREADS}
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, start_new_session=True
+    )
     try:
         code = process.wait(timeout_s)
     except subprocess.TimeoutExpired as error:

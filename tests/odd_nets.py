@@ -24,14 +24,15 @@ class Branching(nn.Module):
 
 
 class Single(nn.Module):
-    """The network cannot run in float64: it converts its input to float32."""
+    """The network cannot run in float64: it counts on 32 bits in each value of its input."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.to(torch.float32))  # type: ignore[no-any-return]
+        bits = x.view(torch.int32).reshape(1, 8)
+        return self.layer(bits.view(torch.float32))  # type: ignore[no-any-return]
 
 
 class Determinant(nn.Module):

@@ -126,7 +126,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 
 
 @pytest.fixture
-def made_references(tmp_path: Path) -> Evidence:
+def references(tmp_path: Path) -> Evidence:
     """Write what an export of it would leave."""
     reference_io.save_reference_io(reference(), tmp_path / "verification.npz")
     return Evidence(tmp_path, SPEC, None, 16)

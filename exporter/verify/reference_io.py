@@ -260,7 +260,7 @@ def load_reference_io(path: Path) -> ReferenceIO:
             untrained_norm=str(contents.get("untrained_norm", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise VerificationError(f"{path.name} is not the references of an export: {error!r}.") from None
+        raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ def reference(net: nn.Module, samples: Sequence[Sample], edges: Mapping[str, Sam
 
 
 @pytest.fixture(scope="module")
-def made_references() -> ReferenceIO:
+def references() -> ReferenceIO:
     random = np.random.default_rng(0)
     samples = [(random.normal(size=(1, 1, 8, 8)).astype(np.float32),) for _ in range(8)]
     edges = {"flat": (np.full((1, 1, 8, 8), 0.3, np.float32),), "random": samples[3]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -240,7 +241,8 @@ class TestLearning:
         if not learned:
             assert after == before
             return
-        assert after.p50_ms == pytest.approx(8.0, rel=0.02)
+        way = math.log(after.p50_ms / before.p50_ms) / math.log(8.0 / before.p50_ms)
+        assert 0.5 < way < 1  # one measurement may be off by the network's own error
         assert after.high_ms / after.low_ms < before.high_ms / before.low_ms
         assert after.evidence == "estimated"
         run(tmp_path / "estimated", monkeypatch, {"R58N": answer}, "--threads", threads, "--learn")

@@ -32,7 +32,7 @@ VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in coreai
 
 
 @pytest.fixture(scope="module")
-def made_references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the inputs and the float64 outputs that artifacts of "cnn" are judged by."""
     path = tmp_path_factory.mktemp("evidence") / "verification.npz"
     given, _ = run_float64_reference(captured("cnn"), samples("cnn", 1400, 16), {})
