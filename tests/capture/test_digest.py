@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.capture.digest import digest_program
+from exporter.capture.digest import _Digest, digest_program
 
 
 class Everything(nn.Module):
@@ -403,3 +403,13 @@ def test_an_operator_of_the_users_own_has_no_digest() -> None:
             return torch.cond(x.sum() > 0, scaled, lambda t: t + 1, (x,))  # type: ignore[no-any-return]
 
     assert digest_program(exported_network(Calls())) == ""
+
+
+def test_a_module_of_another_class_counts() -> None:
+    """Modules whose attributes are alike differ by what they compute."""
+    digests = []
+    for module in (nn.Tanh(), nn.Sigmoid(), nn.Tanh()):
+        digest = _Digest()
+        digest.add(module)
+        digests.append(digest.hexdigest())
+    assert digests[0] == digests[2] != digests[1]

@@ -358,3 +358,14 @@ def test_whole_numbers_are_not_nudged_and_buffers_are() -> None:
     assert scales[2:] == [1.0, 1.0]
     assert len({1.0, *scales[:2]}) == 3
     assert net.scale.item() == 1.0
+
+
+def test_facts_of_the_graph_come_along() -> None:
+    """The references know which outputs rest at the end of an activation, from the program."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
+    program = torch.export.export(net, (torch.ones(1, 4),))
+    specs = (TensorSpec("x", (1, 4)),), (TensorSpec("y", (1, 3)),)
+    network = Captured(net, program, "", (torch.ones(1, 4),), *specs)
+    samples = [(np.full((1, 4), value, np.float32),) for value in (1, 2, 3)]
+    references, _ = float64_reference.run_float64_reference(network, samples, {})
+    assert references.resting == (True,)
