@@ -9,6 +9,7 @@ import pytest
 
 from android_harness.errors import DeviceError
 from android_harness.host import HostDevice
+from tests.waiting import wait_until
 
 
 def test_arguments_arrive_as_given() -> None:
@@ -44,7 +45,7 @@ def test_a_deadline_ends_the_program_and_its_children() -> None:
     with pytest.raises(DeviceError, match=r"'sh' did not end within 0.3 s"):
         HostDevice().run("sh", "-c", "sleep 4321 & sleep 4321", timeout_s=0.3)
     assert time.monotonic() - start < 60
-    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4321"]]
+    wait_until(lambda: ["sleep", "4321"] not in [p.info["cmdline"] for p in psutil.process_iter(["cmdline"])])
 
 
 @pytest.mark.parametrize("argv", [(), ("a\0b",)])
