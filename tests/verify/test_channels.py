@@ -264,11 +264,12 @@ def test_units_that_hardly_fire_are_no_fault_of_int8() -> None:
     assert judged(INT8, made_references(y, resting=True), int8(y)).reason is None
 
 
-def test_a_clipped_channel_is_called_so() -> None:
+@pytest.mark.parametrize("clip", [np.minimum, np.maximum], ids=["above", "below"])
+def test_a_clipped_channel_is_called_so(clip: np.ufunc) -> None:
     """A class whose scores go on where the calibrated range ends."""
     y = classifier()
     a = noisy(y, 30)
-    a[:, :, 3] = np.minimum(a[:, :, 3], y[:, :, 3].mean())
+    a[:, :, 3] = clip(a[:, :, 3], y[:, :, 3].mean())
     assert "out0[..., 3] is clipped" in str(judged(INT8, made_references(y), a).reason)
 
 
