@@ -32,6 +32,19 @@ TOOLCHAIN_SETS: tuple[ToolchainSet, ...] = (
             "coremltools": "9.0",
         },
     ),
+    ToolchainSet(
+        "2026.11b",
+        {
+            "torch": "2.14.1",
+            "torchvision": "0.29.1",
+            "executorch": "1.5.1",
+            "torchao": "0.18.0",
+            "onnx": "1.23.2",
+            "onnxruntime": "1.32.0",
+            "onnxscript": "0.7.2",
+            "coremltools": "9.0",
+        },
+    ),
 )
 
 

@@ -91,6 +91,8 @@ def _patched() -> list[Any]:
 
 def test_internals_are_restored_after_a_failure() -> None:
     """Everything replaced is put back, also when lowering raises."""
+    if not skipped_compiler_work._is_compiler_work_proven_skippable():
+        pytest.skip("nothing is replaced in these versions")
     before = _patched()
 
     def fail() -> None:
