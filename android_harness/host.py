@@ -18,10 +18,12 @@ from android_harness.records import HOST, Completed
 MAX_OUTPUT = 8 << 20
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 LIMITS_OF_THREADS = frozenset({"OMP_NUM_THREADS", "OMP_THREAD_LIMIT"})
-"""Variables of the user's shell that `nproc` and runtimes obey; a launch's threads are its configuration's.
+"""Variables of the user's shell that `nproc` and runtimes obey."""
 
-They do not reach a device's programs.
-"""
+
+def host_environment_of_programs() -> dict[str, str]:
+    """Return this process's environment without limits of threads: a launch's configuration has its own."""
+    return {name: value for name, value in os.environ.items() if name not in LIMITS_OF_THREADS}
 
 
 class HostDevice:
@@ -72,9 +74,13 @@ class HostDevice:
 
 
 def _wait_on_host(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: float) -> int:
-    environment = {name: value for name, value in os.environ.items() if name not in LIMITS_OF_THREADS}
     process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, start_new_session=True
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        env=host_environment_of_programs(),
+        start_new_session=True,
     )
     try:
         code = process.wait(timeout_s)

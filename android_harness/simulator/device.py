@@ -20,7 +20,7 @@ from typing import Any
 
 import android_harness
 from android_harness.errors import DeviceError, SetupError
-from android_harness.host import LIMITS_OF_THREADS
+from android_harness.host import host_environment_of_programs
 from android_harness.simulator import base
 from android_harness.simulator.soc import Arch, Soc, soc_files
 
@@ -176,8 +176,9 @@ def _python_paths_of_simulated_device() -> list[str]:
 
 
 def _start_keeper_of_device(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    own = {name: value for name, value in os.environ.items() if name not in LIMITS_OF_THREADS}
-    environment = own | {"PYTHONPATH": str(Path(android_harness.__file__).parent.parent)}
+    environment = host_environment_of_programs() | {
+        "PYTHONPATH": str(Path(android_harness.__file__).parent.parent)
+    }
     with (folder / "keeper.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "android_harness.simulator.keeper", *arguments],
