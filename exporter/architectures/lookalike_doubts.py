@@ -120,8 +120,8 @@ def _other_entries_for_lookalike_doubt(
     """
     entries = packaged_index.entries_with_tensors(shapes)
     same = {entry.structure for entry in entries if packaged_index.packaged_title(entry) == name}
-    others = {entry.structure: entry for entry in reversed(entries) if entry.structure not in same}
-    return sorted(others.values(), key=packaged_index.packaged_title)
+    others = packaged_index.entries_of_other_structures(entries, same)
+    return sorted(others, key=packaged_index.packaged_title)
 
 
 def _no_trace_for_lookalike_doubt(name: str) -> str:

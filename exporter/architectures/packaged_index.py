@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
@@ -146,6 +146,14 @@ def _packaged_entries_by_names() -> Mapping[str, tuple[PackagedEntry, ...]]:
     for entry in packaged_entries():
         table.setdefault(entry.names, []).append(entry)
     return {names: tuple(entries) for names, entries in table.items()}
+
+
+def entries_of_other_structures(
+    entries: Sequence[PackagedEntry], structures: Container[str]
+) -> list[PackagedEntry]:
+    """Return the first entry of each structure that is not among `structures`: other computations."""
+    others = {entry.structure: entry for entry in reversed(entries) if entry.structure not in structures}
+    return [*others.values()]
 
 
 def entries_with_tensors(shapes: Mapping[str, Shape]) -> tuple[PackagedEntry, ...]:

@@ -24,6 +24,7 @@ from exporter.architectures import (
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.packaged_index import (
     PackagedEntry,
+    entries_of_other_structures,
     entries_with_tensors,
     indexed_packages,
     packaged_title,
@@ -122,11 +123,8 @@ def _built_packaged_network(
 def described_packaged_entry(entry: PackagedEntry) -> str:
     """Say which function of which package makes the network."""
     given = ", ".join(f"{key}={value!r}" for key, value in entry.arguments.items())
-    return (
-        f"{entry.architecture}({given}) of {entry.distribution}"
-        if given
-        else (f"{entry.architecture} of {entry.distribution}")
-    )
+    call = f"({given})" if given else ""
+    return f"{entry.architecture}{call} of {entry.distribution}"
 
 
 def _require_package(entry: PackagedEntry) -> None:
@@ -186,8 +184,8 @@ def _doubts(
     """Name what else the network may be, unless the file is a published one or says it."""
     if checkpoint.sha256 in entry.published or _is_stated(entry, checkpoint):
         return ()
-    others = {other.structure: other for other in reversed(entries) if other.structure != entry.structure}
-    names = [lookalike_doubts.described_lookalike(other) for other in others.values()]
+    others = entries_of_other_structures(entries, {entry.structure})
+    names = [lookalike_doubts.described_lookalike(other) for other in others]
     title = described_packaged_entry(entry)
     return (
         lookalike_doubts.lookalike_doubt(
