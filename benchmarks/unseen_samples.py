@@ -33,9 +33,13 @@ def photo_samples(folder: Path) -> list[Sample]:
 
 def sign_samples(folder: Path) -> list[Sample]:
     """Return each photo with words on it, as a text detector reads it."""
+    return [(_planes(sign, IMAGENET),) for sign in sign_pictures(folder)]
+
+
+def sign_pictures(folder: Path) -> Iterator[Image]:
+    """Yield each photo with words on it."""
     from PIL import ImageDraw
 
-    samples: list[Sample] = []
     for number, picture in enumerate(_pictures(folder)):
         chance = random.Random(number)
         sign = picture.resize(SIGN_SIZE)
@@ -46,8 +50,7 @@ def sign_samples(folder: Path) -> list[Sample]:
             pen.text(
                 place, chance.choice(_words()), fill=colour, font=_font(chance, chance.randrange(13, 22))
             )
-        samples.append((_planes(sign, IMAGENET),))
-    return samples
+        yield sign
 
 
 def word_samples(folder: Path) -> list[Sample]:
@@ -76,21 +79,27 @@ def text_samples(folder: Path) -> list[Sample]:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS)
-    encoded = [tokenizer.encode(text) for text in _pages()]
+    encoded = [tokenizer.encode(text) for text in text_pages()]
     return [(np.array([e.ids], np.int64), np.array([e.attention_mask], np.int64)) for e in encoded]
 
 
 def face_samples() -> list[Sample]:
     """Return 100 faces and 100 other pictures of scikit-image, in turns, as O-Net reads them: 48 x 48."""
+    samples: list[Sample] = []
+    for picture in face_pictures():
+        grey = np.asarray(picture.resize((48, 48)), np.float32) / 127.5 - 1
+        samples.append((np.ascontiguousarray(np.broadcast_to(grey, (1, 3, 48, 48))),))
+    return samples
+
+
+def face_pictures() -> Iterator[Image]:
+    """Yield 100 faces and 100 other pictures of scikit-image, in turns."""
     from skimage import data
 
     pictures = np.load(Path(data.__file__).parent / "lfw_subset.npy")
     turns = np.arange(len(pictures)).reshape(2, -1).T.flatten()
-    samples: list[Sample] = []
     for picture in pictures[turns]:
-        grey = np.asarray(_as_picture(picture * 255).resize((48, 48)), np.float32) / 127.5 - 1
-        samples.append((np.ascontiguousarray(np.broadcast_to(grey, (1, 3, 48, 48))),))
-    return samples
+        yield _as_picture(picture * 255)
 
 
 def _pictures(folder: Path) -> Iterator[Image]:
@@ -122,7 +131,8 @@ def _font(chance: random.Random, size: int) -> FreeTypeFont:
     return ImageFont.truetype(str(chance.choice(faces)), size)
 
 
-def _pages() -> list[str]:
+def text_pages() -> list[str]:
+    """Return the pages of Python's reference, each on one line."""
     from pydoc_data import topics
 
     return [" ".join(text.split("\n\n", 1)[1].split()) for _, text in sorted(topics.topics.items())]
@@ -130,5 +140,5 @@ def _pages() -> list[str]:
 
 @functools.cache
 def _words() -> tuple[str, ...]:
-    text = " ".join(_pages()[:20])
+    text = " ".join(text_pages()[:20])
     return tuple(sorted(set(re.findall(r"[A-Za-z]{3,10}", text))))

@@ -14,11 +14,11 @@ from benchmarks.families.made import TRANSFORMERS, pretrained_folder
 from benchmarks.families.packages import PACKAGED
 from benchmarks.families.table import FAMILIES, TRAINED, Family
 
-SHOWN = ("export-mobile net.pth --target snapdragon865", "onnx-fp32")
+SHOWN = "export-mobile net.pth --target snapdragon865 --calibration photos/ --samples 16"
 
 
 def family_of(path: Path) -> Family:
-    return Family("A network, classifier", TRAINED, "a package", lambda _: path)
+    return Family("A network, classifier", TRAINED, "a package", lambda _: path, calibration="photos")
 
 
 def write_manifest(out: Path, status: str, reason: str | None) -> None:
@@ -51,11 +51,30 @@ def test_a_row_says_what_the_manifest_says(
     monkeypatch.setattr("subprocess.run", export)
     row = program.run_family("net", tmp_path, tmp_path)
     assert (row.passed, row.others) == expected
-    assert row.command == SHOWN[0]
+    assert row.command == SHOWN
     page = program.markdown_of_families([row])
-    assert SHOWN[0] in page
+    assert SHOWN in page
     assert (reason or "Passed: onnx-fp32") in page
     assert str(tmp_path) not in page
+
+
+def test_parts_that_differ_together_are_in_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variant that passed in each part, and not one after the other, is counted and has its reason."""
+    monkeypatch.setitem(FAMILIES, "net", family_of(tmp_path / "net.pth"))
+
+    def export(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        out = Path(command[command.index("-o") + 1])
+        write_manifest(out / "text", "passed", None)
+        words = {"name": "onnx-fp32", "status": "failed", "measure": "tokens: 3 of 64", "reason": "It stops."}
+        (out / "parts.json").write_text(json.dumps({"together": [words]}))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("subprocess.run", export)
+    row = program.run_family("net", tmp_path, tmp_path)
+    assert (row.passed, row.together) == (("text/onnx-fp32",), ())
+    page = program.markdown_of_families([row])
+    assert "| 1 | 1 |" in page
+    assert "- together, onnx-fp32: failed. tokens: 3 of 64. It stops." in page
 
 
 def test_a_refusal_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,22 +21,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.families import packages
-from benchmarks.families.table import FAMILIES, PHOTOS, Family
+from benchmarks.families import inputs, packages
+from benchmarks.families.table import FAMILIES, Family
 
 TARGET = "snapdragon865"
 INTRODUCTION = """# Families of networks
 
 Each network below went from its authors' own file or folder through one command.
 `python -m benchmarks.families` did it and wrote this page; nothing here is written by hand. Every export
-made ExecuTorch and ONNX files in float32 and int8 from 8 calibration and 8 verification inputs:
-`--formats executorch,onnx --precisions fp32,int8 --samples 8` goes with each command. Inputs are photos
-where a command has them, and synthetic otherwise. Trained weights come from packages; random ones show that
-a network of this kind is built and verified, and nothing about what int8 costs a trained one.
-A row is as old as its export, whose day it says: a network that has a result is not exported again. Rows
-without a day are from earlier code, and may say what is no longer true.
+made ExecuTorch and ONNX files in float32 and int8: `--formats executorch,onnx --precisions fp32,int8` goes
+with each command. `photos/` is the demo's; `signs/` are these with words on them, `faces/` scikit-image's
+faces, `lines.npz` and `words.npz` rendered words, `texts.txt` Python's reference, `pairs/` photos with their
+titles, and `mels.npz` sentences of espeak-ng. Where a command names none, inputs are synthetic. Trained
+weights come from packages; those that this program trained for seconds know a small task (textures, the next
+token, photos by their titles); random ones show that a network of this kind is built and verified, and
+nothing about what int8 costs a trained one. A row is as old as its export, whose day it says.
 """
-VARIANTS = ("--formats", "executorch,onnx", "--precisions", "fp32,int8", "--samples", "8")
+VARIANTS = ("--formats", "executorch,onnx", "--precisions", "fp32,int8")
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,6 +58,8 @@ class Row:
     refusal: str
     """The message that ended the export before anything was built; empty otherwise."""
     seconds: float
+    apart: tuple[tuple[str, str], ...] = ()
+    """(variant and its status, measure and reason) of what passed in each part, and not together."""
     date: str = ""
     """The day of the export."""
 
@@ -67,12 +70,14 @@ def run_family(name: str, work: Path, photos: Path) -> Row:
     started = time.monotonic()
     try:
         checkpoint = family.checkpoint(work / "files")
+        data = inputs.calibration_inputs(family.calibration, work / "inputs", photos)
     except Exception as error:  # whatever a package raises: the row says it
-        refusal = f"The checkpoint cannot be made: {type(error).__name__}: {error}"
+        refusal = f"The checkpoint or its inputs cannot be made: {type(error).__name__}: {error}"
         return Row(name, family.title, family.weights, family.source, "", (), (), (), refusal[:300], 0.0)
     out = work / "out" / name
-    options = [str(photos) if option == PHOTOS else option for option in family.options]
-    command = [str(checkpoint), "--target", TARGET, *options, *VARIANTS, "-o", str(out), "--force"]
+    options = [*family.options, *VARIANTS, "--samples", str(family.samples)]
+    options += ["--calibration", str(data)] if data else []
+    command = [str(checkpoint), "--target", TARGET, *options, "-o", str(out), "--force"]
     files = work.resolve() / "files"
     places = [str(ROOT), str(files / packages.PLACE), os.environ.get("PYTHONPATH", "")]
     finished = subprocess.run(
@@ -83,6 +88,7 @@ def run_family(name: str, work: Path, photos: Path) -> Row:
         check=False,
     )
     manifests = sorted(out.glob("manifest.json")) + sorted(out.glob("*/manifest.json"))
+    together = _together(out)
     artifacts = [entry for path in manifests for entry in _artifacts(path, out)]
     return Row(
         name=name,
@@ -91,9 +97,14 @@ def run_family(name: str, work: Path, photos: Path) -> Row:
         source=family.source,
         command=_shown(family, checkpoint),
         passed=tuple(a["name"] for a in artifacts if a["status"] == "passed"),
-        together=_together(out),
+        together=tuple(f"{v['name']} ({v['measure']})" for v in together if v["status"] == "passed"),
         others=tuple(
             (f"{a['name']}: {a['status']}", a["reason"] or "") for a in artifacts if a["status"] != "passed"
+        ),
+        apart=tuple(
+            (f"{v['name']}: {v['status']}", f"{v['measure']}. {v['reason'] or ''}".strip())
+            for v in together
+            if v["status"] != "passed"
         ),
         refusal="" if artifacts else _last_words(finished.stderr),
         seconds=round(time.monotonic() - started, 1),
@@ -107,11 +118,12 @@ def _artifacts(manifest: Path, out: Path) -> list[dict[str, Any]]:
     return [{**entry, "name": part + entry["name"]} for entry in listed]
 
 
-def _together(out: Path) -> tuple[str, ...]:
+def _together(out: Path) -> list[dict[str, Any]]:
+    """Return the verdicts on variants whose parts ran one after the other."""
     if not (out / "parts.json").exists():
-        return ()
-    verdicts = json.loads((out / "parts.json").read_text())["together"]
-    return tuple(f"{v['name']} ({v['measure']})" for v in verdicts if v["status"] == "passed")
+        return []
+    verdicts: list[dict[str, Any]] = json.loads((out / "parts.json").read_text())["together"]
+    return verdicts
 
 
 def _last_words(text: str) -> str:
@@ -121,8 +133,10 @@ def _last_words(text: str) -> str:
 
 def _shown(family: Family, checkpoint: Path) -> str:
     name = checkpoint.name + ("/" if checkpoint.is_dir() else "")
-    words = [*("photos/" if option == PHOTOS else option for option in family.options)]
-    return " ".join(["export-mobile", name, "--target", TARGET, *words])
+    words = [*family.options]
+    if family.calibration:
+        words += ["--calibration", family.calibration + ("" if "." in family.calibration else "/")]
+    return " ".join(["export-mobile", name, "--target", TARGET, *words, "--samples", str(family.samples)])
 
 
 def markdown_of_families(rows: Sequence[Row]) -> str:
@@ -131,7 +145,7 @@ def markdown_of_families(rows: Sequence[Row]) -> str:
     for row in rows:
         lines.append(
             f"| {row.title} | {row.weights} ({row.source}) | {len(row.passed) or '-'} | "
-            f"{len(row.others) or ('refused' if row.refusal else '-')} |"
+            f"{len(row.others) + len(row.apart) or ('refused' if row.refusal else '-')} |"
         )
     for row in rows:
         lines += ["", f"### {row.title}", "", "```text", row.command, "```", ""]
@@ -139,11 +153,11 @@ def markdown_of_families(rows: Sequence[Row]) -> str:
             lines.append(f"Passed: {', '.join(row.passed)} ({row.seconds:.0f} s{_day(row)}).")
         if row.together:
             lines.append(f"Together: {', '.join(row.together)}.")
-        if row.others:
-            lines.append("")
         by_reason: dict[str, list[str]] = {}
-        for artifact, reason in row.others:
+        for artifact, reason in [*row.others, *((f"together, {name}", why) for name, why in row.apart)]:
             by_reason.setdefault(_plain(reason), []).append(artifact)
+        if by_reason:
+            lines.append("")
         lines += [f"- {', '.join(artifacts)}. {reason}" for reason, artifacts in by_reason.items()]
         if row.refusal:
             lines.append(f"Refused: {_plain(row.refusal)}")
@@ -180,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row = Row(**json.loads(place.read_text()))
         rows.append(row)
         print(f"{row.seconds:6.1f} s  {row.name}: {len(row.passed)} passed", flush=True)
-        for artifact, reason in row.others:
+        for artifact, reason in [*row.others, *row.apart]:
             print(f"          {artifact}: {reason[:160]}", flush=True)
         if row.refusal:
             print(f"          refused: {row.refusal[:300]}", flush=True)

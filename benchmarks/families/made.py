@@ -1,4 +1,4 @@
-"""Networks in their authors' own files, untrained: no package has their trained weights."""
+"""Networks in their authors' own files whose trained weights are in no package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "in
 TEXT |= {"vocab_size": 400, "max_position_embeddings": 64}
 PHOTO = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 PHOTO |= {"image_size": 64, "patch_size": 16}
-CLIP = {"text_config": TEXT | {"eos_token_id": 399, "bos_token_id": 398}, "vision_config": PHOTO}
+CLIP = {"text_config": TEXT | {"eos_token_id": 3, "bos_token_id": 2}, "vision_config": PHOTO}
 WHISPER = {"vocab_size": 400, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "num_mel_bins": 80}
 WHISPER |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 128}
 WHISPER |= {"decoder_ffn_dim": 128, "max_source_positions": 100, "max_target_positions": 64}
@@ -28,6 +28,7 @@ DETR = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_di
 DETR |= {"decoder_ffn_dim": 128, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
 LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA |= {"intermediate_size": 128, "vocab_size": 400, "max_position_embeddings": 128}
+LLAMA |= {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
 GPT2 = {"vocab_size": 400, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
 GPT2 |= {"bos_token_id": 398, "eos_token_id": 399}
 T5 = {"vocab_size": 400, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
@@ -56,9 +57,10 @@ TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
 
 
 def pretrained_folder(name: str, folder: Path) -> Path:
-    """Save a network of transformers with random weights, as `save_pretrained` does."""
+    """Save a network of transformers as its users do, trained for seconds where there is a task for it."""
     import torch
 
+    from benchmarks.families import training
     from exporter.architectures import families
 
     if (folder / "config.json").exists():
@@ -77,6 +79,7 @@ def pretrained_folder(name: str, folder: Path) -> Path:
         )
         config.use_timm_backbone = False
     network = kind(config).eval()
+    training.train_for_seconds(name, network, folder)
     network.save_pretrained(folder)
     return folder
 
@@ -97,7 +100,7 @@ def ultralytics_file(name: str, folder: Path) -> Path:
 
 
 def torchvision_file(name: str, folder: Path) -> Path:
-    """Save the state_dict of a torchvision detector."""
+    """Save the state_dict of a torchvision detector or segmenter."""
     import torch
 
     from exporter.capture.torchvision_ops import prepare_torchvision_ops
@@ -110,10 +113,36 @@ def torchvision_file(name: str, folder: Path) -> Path:
         torch.manual_seed(0)
         folder.mkdir(parents=True, exist_ok=True)
         network = torchvision.models.get_model(name, weights=None, weights_backbone=None)
-        if hasattr(network, "head"):
-            trunk = torch.nn.ModuleDict({"backbone": network.backbone, "head": network.head})
-            trunk.forward = lambda x: network.head(list(network.backbone(x).values()))
-            settle_batch_norms(trunk, 160, 2.0)
+        settle_batch_norms(_trunk_of_torchvision(network), 160, 2.0)
+        torch.save(network.state_dict(), path)
+    return path
+
+
+def _trunk_of_torchvision(network: Any) -> Any:
+    """Return the layers that a picture goes through first, as a network of their own."""
+    import torch
+
+    if not hasattr(network, "rpn") and not hasattr(network, "head"):
+        return network
+    trunk = torch.nn.ModuleDict({"backbone": network.backbone})
+    trunk.forward = network.backbone.forward
+    if hasattr(network, "head"):
+        trunk["head"] = network.head
+        trunk.forward = lambda x: network.head(list(network.backbone(x).values()))
+    return trunk
+
+
+def facenet_file(folder: Path) -> Path:
+    """Save the state_dict of facenet-pytorch's embedding of faces, whose weights its package downloads."""
+    import torch
+    from facenet_pytorch.models.inception_resnet_v1 import InceptionResnetV1
+
+    path = folder / "inception_resnet_v1.pt"
+    if not path.exists():
+        torch.manual_seed(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        network = InceptionResnetV1()
+        settle_batch_norms(network, 160, 2.0)
         torch.save(network.state_dict(), path)
     return path
 

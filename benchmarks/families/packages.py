@@ -21,6 +21,8 @@ EMPTY = (
     "easyocr/model/__init__.py",
     "legere/__init__.py",
     "facenet_pytorch/__init__.py",
+    "resemblyzer/__init__.py",
+    "resemblyzer/audio.py",
 )
 """Modules that import more than the networks need; an empty file takes their place."""
 

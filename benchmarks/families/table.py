@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.families import made, packages
+from benchmarks.families import made, packages, training
 
-PHOTOS = "PHOTOS"
-"""Stands in a command for the folder of calibration photos."""
 TRAINED = "trained"
+BRIEFLY = "trained for seconds"
 RANDOM = "random"
 
 
@@ -20,15 +19,19 @@ class Family:
 
     title: str
     weights: str
-    """Whether the weights are trained, or random."""
+    """Whether the weights are trained, trained for seconds by this program, or random."""
     source: str
     """The package of the weights, or of the network."""
     checkpoint: Callable[[Path], Path]
     """Writes the checkpoint below a folder, unless it is there, and returns its path."""
     options: tuple[str, ...] = ()
+    calibration: str = ""
+    """The inputs' name in `benchmarks.families.inputs`; empty for synthetic ones."""
+    samples: int = 16
+    """The number of calibration inputs, and of verification inputs."""
 
 
-def _trained(title: str, name: str, *options: str) -> Family:
+def _trained(title: str, name: str, *options: str, calibration: str = "", samples: int = 16) -> Family:
     source = packages.PACKAGED[name].requirement
     return Family(
         title,
@@ -36,73 +39,103 @@ def _trained(title: str, name: str, *options: str) -> Family:
         source,
         lambda folder: packages.packaged_checkpoint(name, folder / packages.PLACE),
         options,
+        calibration,
+        samples,
     )
 
 
-def _pretrained(title: str, name: str, *options: str) -> Family:
+def _pretrained(title: str, name: str, *options: str, calibration: str = "", samples: int = 16) -> Family:
     return Family(
-        title, RANDOM, "transformers", lambda folder: made.pretrained_folder(name, folder / name), options
+        title,
+        BRIEFLY if name in training.TASKS else RANDOM,
+        "transformers",
+        lambda folder: made.pretrained_folder(name, folder / name),
+        options,
+        calibration,
+        samples,
     )
 
 
 def _ultralytics(title: str, name: str) -> Family:
-    options = ("--input-shape", "1x3x320x320", "--calibration", PHOTOS)
-    return Family(title, RANDOM, "ultralytics", lambda folder: made.ultralytics_file(name, folder), options)
+    return Family(
+        title,
+        RANDOM,
+        "ultralytics",
+        lambda folder: made.ultralytics_file(name, folder),
+        ("--input-shape", "1x3x320x320"),
+        "photos",
+    )
 
 
 def _torchvision(title: str, name: str, *options: str) -> Family:
-    return Family(title, RANDOM, "torchvision", lambda folder: made.torchvision_file(name, folder), options)
+    return Family(
+        title, RANDOM, "torchvision", lambda folder: made.torchvision_file(name, folder), options, "photos"
+    )
 
 
 FAMILIES: dict[str, Family] = {
-    "mobilenet_v2": _trained("MobileNetV2, classifier", "mobilenet_v2", "--calibration", PHOTOS),
-    "efficientnet_lite0": _trained(
-        "EfficientNet-Lite0, classifier", "efficientnet_lite0", "--calibration", PHOTOS,
+    "mobilenet_v2": _trained(
+        "MobileNetV2, classifier", "mobilenet_v2", calibration="photos", samples=60
     ),
-    "minilm": _trained("all-MiniLM-L6-v2, sentence embeddings", "minilm"),
+    "efficientnet_lite0": _trained(
+        "EfficientNet-Lite0, classifier", "efficientnet_lite0", calibration="photos", samples=60
+    ),
+    "minilm": _trained("all-MiniLM-L6-v2, sentence embeddings", "minilm", calibration="texts.txt"),
     "silero_vad": _trained(
         "Silero VAD, TorchScript with control flow and state", "silero_vad",
         "--input-shape", "x=1x512", "--input-value", "sr=16000", "--state", "explicit",
     ),
     "resemblyzer": _trained(
-        "Resemblyzer, LSTM speaker embedding", "resemblyzer",
-        "--arch", "benchmarks.families.networks:VoiceEncoder", "--input-shape", "1x160x40",
-        "--ignore-key", "similarity_*",
+        "Resemblyzer, speaker embedding with LSTMs", "resemblyzer", calibration="mels.npz"
     ),
     "mtcnn": _trained(
-        "MTCNN's O-Net, faces and landmarks", "mtcnn", "--calibration", PHOTOS,
+        "MTCNN's O-Net, faces and landmarks", "mtcnn", calibration="faces", samples=60
+    ),
+    "facenet": Family(
+        "InceptionResnetV1, face embedding", RANDOM, "facenet-pytorch", made.facenet_file,
+        calibration="faces",
     ),
     "craft": _trained(
-        "CRAFT, text detector", "craft", "--input-shape", "1x3x160x320", "--calibration", PHOTOS,
+        "CRAFT, text detector", "craft", "--input-shape", "1x3x112x224", calibration="signs"
     ),
-    "crnn": _trained("CRNN with LSTM and CTC, text recognition", "crnn"),
+    "crnn": _trained(
+        "EasyOCR's CRNN with LSTMs and CTC, text recognition", "crnn", calibration="words.npz", samples=32
+    ),
     "compact_crnn": _trained(
         "Compact CRNN with GRU and CTC, text recognition", "compact_crnn",
-        "--input-shape", "1x1x32x64",
+        "--input-shape", "1x1x32x128", calibration="lines.npz",
     ),
     "yolov8n": _ultralytics("YOLOv8n, detector", "yolov8n"),
-    "yolo11n": _ultralytics("YOLO11n, detector", "yolo11n"),
-    "yolo26n": _ultralytics("YOLO26n, detector without NMS", "yolo26n"),
+    "yolov8n-pose": _ultralytics("YOLOv8n-pose, keypoints", "yolov8n-pose"),
     "yolov8n-seg": _ultralytics("YOLOv8n-seg, masks", "yolov8n-seg"),
     "ssdlite": _torchvision("SSDLite320 MobileNetV3, detector", "ssdlite320_mobilenet_v3_large"),
     "fasterrcnn": _torchvision(
-        "Faster R-CNN MobileNetV3, detector", "fasterrcnn_mobilenet_v3_large_320_fpn"
+        "Faster R-CNN MobileNetV3, detector", "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "--input-shape", "1x3x320x320",
     ),
     "keypointrcnn": _torchvision("Keypoint R-CNN, keypoints", "keypointrcnn_resnet50_fpn"),
-    "clip": _pretrained("CLIP, two towers", "CLIPModel"),
-    "whisper": _pretrained("Whisper, speech encoder and decoder", "WhisperForConditionalGeneration"),
-    "wav2vec2": _pretrained("wav2vec 2.0 with CTC, speech", "Wav2Vec2ForCTC"),
+    "lraspp": _torchvision(
+        "LR-ASPP MobileNetV3, segmentation", "lraspp_mobilenet_v3_large", "--input-shape", "1x3x224x224"
+    ),
     "segformer": _pretrained(
-        "SegFormer, segmentation", "SegformerForSemanticSegmentation",
-        "--input-shape", "pixel_values=1x3x128x128",
+        "SegFormer, segmentation", "SegformerForSemanticSegmentation", calibration="photos"
     ),
     "detr": _pretrained(
         "DETR, transformer detector", "DetrForObjectDetection", "--input-shape", "pixel_values=1x3x128x128"
     ),
-    "token": _pretrained("BERT, token classifier", "BertForTokenClassification"),
+    "swin2sr": _pretrained(
+        "Swin2SR, super-resolution", "Swin2SRForImageSuperResolution",
+        "--input-shape", "1x3x32x32", "--preprocess", "resize=32,crop=32", "--mean", "0", "--std", "1",
+        calibration="photos",
+    ),
+    "clip": _pretrained("CLIP, two towers", "CLIPModel", calibration="pairs", samples=60),
+    "whisper": _pretrained("Whisper, speech encoder and decoder", "WhisperForConditionalGeneration"),
+    "wav2vec2": _pretrained("wav2vec 2.0 with CTC, speech", "Wav2Vec2ForCTC"),
+    "token": _pretrained(
+        "BERT, token classifier", "BertForTokenClassification", calibration="texts.txt"
+    ),
     "gpt2": _pretrained("GPT-2, language model without a cache", "GPT2LMHeadModel"),
     "llama": _pretrained(
         "Llama, language model with a cache", "LlamaForCausalLM", "--part", "prefill,decode"
     ),
-    "swin2sr": _pretrained("Swin2SR, super-resolution", "Swin2SRForImageSuperResolution"),
 }  # fmt: skip
