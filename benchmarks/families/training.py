@@ -97,6 +97,7 @@ def train_for_seconds(name: str, network: Any, folder: Path) -> bool:
     task = TASKS.get(name)
     if task is None:
         return False
+    folder.mkdir(parents=True, exist_ok=True)
     data = Data(demo.PHOTOS)
     chance = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.rate)
