@@ -330,7 +330,8 @@ def _build_stage_key_of_artifact(context: Context, source: Source, variant: Vari
     facts, request = source.facts, context.request
     if not facts.digest or (variant.format == "torchscript" and not source.key):
         return ""  # TorchScript is made from the user's code, which the digest does not cover
-    data = int8_stage.int8_stage_data_digest(context, source) if variant.precision in QUANTIZED else ""
+    quantized = variant.precision in QUANTIZED
+    data = int8_stage.int8_stage_data_digest(context, source) if quantized else ""
     return cache.cache_key(
         cache.cache_toolchain_key(),
         facts.digest,
@@ -341,4 +342,5 @@ def _build_stage_key_of_artifact(context: Context, source: Source, variant: Vari
         request.dynamic,
         (request.about, facts.labels, facts.preprocessing, facts.image),
         data,
+        request.limits.min_quantized_weights if quantized else None,
     )

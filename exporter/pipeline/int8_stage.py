@@ -89,6 +89,7 @@ def int8_stage_key(context: Context, source: Source) -> str:
             cache.cache_toolchain_key(),
             facts.digest,
             context.request.dynamic,
+            context.request.limits.min_quantized_weights,
             int8_stage_data_digest(context, source),
         )
         if facts.digest
@@ -129,6 +130,7 @@ def quantize_in_int8_stage(work: Path, least: float) -> None:
     from exporter.capture.control_flow import control_flow_of_program
     from exporter.capture.dynamic_shapes import torch_dynamic_shapes
     from exporter.capture.lowering_errors import lowering_error
+    from exporter.capture.matmul_weights import count_matmul_weights
     from exporter.quantize import int8_recipe
 
     captured = load_captured_program(work)
@@ -142,7 +144,10 @@ def quantize_in_int8_stage(work: Path, least: float) -> None:
     try:
         data = stage_results.load_stage_data(work)
         quantized = int8_recipe.quantize_by_int8_recipe(
-            captured.program, data.calibration, data.scene_of.get("calibration", ())
+            captured.program,
+            data.calibration,
+            data.scene_of.get("calibration", ()),
+            math.ceil(least * count_matmul_weights(captured.program)),
         )
     except OSError:
         raise  # a full disk is not the model's fault

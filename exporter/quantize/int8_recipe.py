@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,18 +43,23 @@ class Int8Program:
 
 
 def quantize_by_int8_recipe(
-    program: torch.export.ExportedProgram, calibration: Sequence[Sample], scenes: Sequence[int] = ()
+    program: torch.export.ExportedProgram,
+    calibration: Sequence[Sample],
+    scenes: Sequence[int] = (),
+    least_stored: int = 0,
 ) -> Int8Program:
     """Quantise weights (int8 per output channel) and activations (int8 per tensor).
 
     Where most work is in linear layers and static ranges lose, ranges are chosen at run time
-    (`dynamic`); where that loses, too, activations stay in float (`weights_only`).
+    (`dynamic`); where that loses, too, activations stay in float (`weights_only`). Both leave convolutions
+    as they are, so static ranges stay where these hold too many of the weights.
 
     Args:
         program: A float program; it is not changed.
         calibration: Samples of one call each, with batch 1 as the program was captured. They run one by one:
             a larger batch would need a program with a dynamic batch.
         scenes: The scene of each sample; empty where each is a scene of its own.
+        least_stored: The number of the weights' elements that must be stored in 8 bits.
 
     Raises:
         ValueError: There are no calibration samples.
@@ -69,6 +74,9 @@ def quantize_by_int8_recipe(
         return fixed
     module, weights = dynamic_int8.quantize_dynamic_int8(copy.deepcopy(program.module()), samples)
     ways: dict[int8_scheme.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
+    stored = {way: stored_weights_of_int8_recipe(candidate) for way, candidate in ways.items()}
+    if note := int8_scheme.note_on_too_few_int8_weights(stored, least_stored):
+        return replace(fixed, note=note)
     calls = int8_scheme.samples_for_int8_scheme(samples)
     judge = partial(
         int8_scheme.sqnr_of_int8_scheme,

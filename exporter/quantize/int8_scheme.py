@@ -38,6 +38,21 @@ class ChosenScheme(NamedTuple):
     note: str
 
 
+def note_on_too_few_int8_weights(stored: Mapping[Way, int], least_stored: int) -> str:
+    """Return why static ranges are taken without a comparison; empty where both ways are to be compared.
+
+    Args:
+        stored: The number of the weights' elements that "static" and "dynamic" store in 8 bits.
+        least_stored: The number that must be.
+    """
+    if not stored["dynamic"] < least_stored <= stored["static"]:
+        return ""
+    return (
+        f"int8: static, because {ACTIVATIONS['dynamic']} would store {stored['dynamic']:,} weights in 8 "
+        f"bits, and {least_stored:,} must be"
+    )
+
+
 def samples_for_int8_scheme(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
     """Return the calibration samples to compare on: those not used for ranges and weights, if any exist."""
     return other_graph_samples(samples, activation_ranges.MOST_SAMPLES)

@@ -12,7 +12,7 @@ import pytest
 from exporter.config.request import Request
 from exporter.formats import VARIANTS
 from exporter.pipeline import build_stage, int8_stage
-from exporter.records import About, DynamicShape, ImageInput, Preprocessing, SizeRange, TensorSpec
+from exporter.records import About, DynamicShape, ImageInput, Limits, Preprocessing, SizeRange, TensorSpec
 
 FACTS: dict[str, Any] = {
     "digest": "abc",
@@ -37,6 +37,7 @@ def key(name: str, source_key: str, facts: dict[str, Any], data: str = "", **ask
     return build_stage._build_stage_key_of_artifact(context, source, VARIANTS[name])
 
 
+QUANTIZED = {"limits": Limits(min_quantized_weights=0.5)}
 EVERY: list[dict[str, Any]] = [{"digest": "abd"}, {"dynamic": (NAMED,)}, {"dynamic": ()}]
 ARTIFACT = [
     *EVERY,
@@ -58,9 +59,9 @@ DATA: list[dict[str, Any]] = [{"data": "photos"}, {"samples": 65}, {"search": Tr
         ("onnx-fp32", "", ARTIFACT),
         ("onnx-fp32", "read", ARTIFACT),
         ("torchscript-lite-fp32", "read", ARTIFACT),
-        ("onnx-int8", "", [*ARTIFACT, *DATA]),
-        ("program", "", [*EVERY, *DATA, {"inputs": FACTS["outputs"]}, {"preprocessing": PHOTO}]),
-        ("program", "read", EVERY),
+        ("onnx-int8", "", [*ARTIFACT, *DATA, QUANTIZED]),
+        ("program", "", [*EVERY, *DATA, QUANTIZED, {"inputs": FACTS["outputs"]}, {"preprocessing": PHOTO}]),
+        ("program", "read", [*EVERY, QUANTIZED]),
     ],
 )
 def test_every_change_changes_the_key(name: str, source_key: str, changes: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import fx
 
-from exporter.quantize import int8_scheme, sensitivity
+from exporter.quantize import int8_recipe, int8_scheme, sensitivity
 from exporter.quantize.int8_scheme import Way, choose_int8_scheme
 
 
@@ -61,6 +61,58 @@ def test_the_note_says_what_each_way_reached() -> None:
         "int8: weights only, because static activation ranges reached 12.0 dB and dynamic activation ranges "
         "reached 10.0 dB and float activations reached 55.0 dB on calibration inputs"
     )
+
+
+class Patches(torch.nn.Module):
+    """A convolution cuts a picture into tokens, as a vision transformer does: two fifths of the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 16, 4, stride=4)
+        self.wide, self.narrow = torch.nn.Linear(16, 32), torch.nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = self.narrow(self.wide(self.patches(x).flatten(2).mT).relu())
+        return tokens
+
+
+@pytest.mark.parametrize(
+    ("least", "note"),
+    [
+        (1024, "int8: static, because static activation ranges reached "),
+        (
+            1025,
+            "int8: static, because dynamic activation ranges would store 1,024 weights in 8 bits, and 1,025",
+        ),
+    ],
+)
+def test_a_way_that_leaves_too_many_weights_in_float_is_no_choice(least: int, note: str) -> None:
+    """Convolutions stay in float in the dynamic way, which is left out where they are too large a share."""
+    torch.manual_seed(0)
+    rows = torch.rand(4, 1, 3, 8, 8)
+    program = torch.export.export(Patches().eval(), (rows[0],))
+    calibration = [(row.numpy(),) for row in rows]
+    made = int8_recipe.quantize_by_int8_recipe(program, calibration, least_stored=least)
+    assert made.note.startswith(note)
+    assert int8_recipe.stored_weights_of_int8_recipe(made.module) == 1024 + 16 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("static", "dynamic", "least", "left_out"),
+    [
+        (100, 80, 90, True),
+        (100, 95, 90, False),
+        (80, 70, 90, False),
+        (90, 89, 90, True),
+        (100, 90, 90, False),
+    ],
+)
+def test_the_number_that_must_be_stored_decides(
+    static: int, dynamic: int, least: int, left_out: bool
+) -> None:
+    """The dynamic way is left out only where static ranges store enough, and it does not."""
+    note = int8_scheme.note_on_too_few_int8_weights({"static": static, "dynamic": dynamic}, least)
+    assert bool(note) is left_out
 
 
 def test_a_tenth_of_the_output_is_20_db() -> None:
