@@ -63,6 +63,8 @@ class PackagedEntry:
     """Inputs of `forward` that are no tensors, and their values."""
     published: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file with trained weights that was compared -> "distribution:path" of the file."""
+    leftovers: tuple[str, ...] = ()
+    """Tensors of the package's files that its own loading leaves out; the digests have them."""
 
     def sizes(self, shapes: Mapping[str, Shape]) -> dict[OpenSize, int]:
         """Return the user's sizes in these weights."""
@@ -137,6 +139,7 @@ def _packaged_entry(record: Mapping[str, Any]) -> PackagedEntry:
         inputs={name: tuple(shape) for name, shape in record.get("inputs", {}).items()},
         constants=record.get("constants", {}),
         published=record.get("published", {}),
+        leftovers=tuple(record.get("leftovers", ())),
     )
 
 

@@ -103,7 +103,8 @@ def _built_packaged_network(
         **arguments,
     }
     note = f"{len(weights.tensors)} tensors are exactly those of {described_packaged_entry(entry)}"
-    read = weights.noted(weights.tensors, note, *_version_notes(entry))
+    tensors = {key: tensor for key, tensor in weights.tensors.items() if key not in entry.leftovers}
+    read = weights.noted(tensors, note, *_leftover_notes(entry), *_version_notes(entry))
     if entry.architecture.startswith(timm_networks.PREFIX):
         name = entry.architecture.removeprefix(timm_networks.PREFIX)
         return timm_networks.timm_network_by_name(name, (read,), checkpoint, made_with)
@@ -118,6 +119,12 @@ def _built_packaged_network(
         photo=_packaged_photo(entry),
         usual_inputs=tuple(TensorSpec(name, shape) for name, shape in entry.inputs.items()),
     )
+
+
+def _leftover_notes(entry: PackagedEntry) -> tuple[str, ...]:
+    if not entry.leftovers:
+        return ()
+    return (f"{', '.join(entry.leftovers)} are left out, as {entry.distribution}'s own loading does",)
 
 
 def described_packaged_entry(entry: PackagedEntry) -> str:

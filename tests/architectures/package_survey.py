@@ -33,6 +33,7 @@ INERT = {
 INSTALL: Mapping[str, str] = {
     "timm": "pip install 'export-mobile[timm]'",
     "facenet-pytorch": "pip install --no-deps facenet-pytorch",
+    "Resemblyzer": "pip install resemblyzer",
 }
 """Packages that a plain `pip install` does not bring, or not beside today's torch."""
 
@@ -52,6 +53,8 @@ class PackagedNetwork:
     """Inputs of `forward` that are no tensors, and their values."""
     weights: tuple[str, ...] = ()
     """Trained weights that packages bring, as "distribution:path"."""
+    leftovers: Mapping[str, Shape] = field(default_factory=dict)
+    """Tensors of these weights that the package's own loading leaves out, as training alone needs them."""
 
 
 def _photo(side: int, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> dict[str, Any]:
@@ -152,6 +155,14 @@ NETWORKS: tuple[PackagedNetwork, ...] = (
         inputs={"input": (1, 1, 64, 256)},
         constants={"text": None},
     ),
+    PackagedNetwork(
+        "Resemblyzer",
+        "resemblyzer.voice_encoder:VoiceEncoder",
+        {"device": "cpu", "verbose": False},
+        inputs={"mels": (1, 160, 40)},
+        weights=("Resemblyzer:resemblyzer/pretrained.pt",),
+        leftovers={"similarity_weight": (1,), "similarity_bias": (1,)},
+    ),
     *(
         PackagedNetwork(
             "segmentation-models-pytorch",
@@ -209,10 +220,13 @@ def records_of_network(network: PackagedNetwork) -> Iterator[dict[str, Any]]:
             "inputs": {name: list(shape) for name, shape in network.inputs.items()},
             "constants": dict(network.constants),
             "published": {hash_of_weights(place): place for place in network.weights},
+            "leftovers": sorted(network.leftovers),
         }
         built = _built(factory, {**network.arguments, **classes})
         parameters = {"classes": network.classes}
-        yield _record(network.distribution, network.architecture, built, parameters, more)
+        yield _record(
+            network.distribution, network.architecture, built, parameters, more, leftovers=network.leftovers
+        )
     except (TypeError, ValueError, KeyError) as error:  # an encoder that a decoder does not take
         sys.stderr.write(f"left out: {network.architecture} {dict(network.arguments)}: {error}\n")
 
@@ -241,8 +255,12 @@ def records_of_timm_network(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _built(factory: Any, arguments: Mapping[str, Any]) -> torch.nn.Module:
-    with skeleton.skeleton_weights_on_meta():
-        network: torch.nn.Module = factory(**arguments)
+    network: torch.nn.Module
+    try:
+        with skeleton.skeleton_weights_on_meta():
+            network = factory(**arguments)
+    except NotImplementedError:  # it moves itself to a device, which needs weights
+        network = factory(**arguments)
     return network.eval()
 
 
@@ -253,9 +271,10 @@ def _record(
     parameters: Mapping[str, str],
     more: Mapping[str, Any],
     stems: list[str] | None = None,
+    leftovers: Mapping[str, Shape] | None = None,
 ) -> dict[str, Any]:
     """Describe a network: which sizes are the user's, and the digests of the rest."""
-    shapes = tensor_shapes(network)
+    shapes = {**tensor_shapes(network), **(leftovers or {})}
     open_sizes: dict[str, dict[int, str]] = {}
     for key, shape in shapes.items():
         for axis in (axis for axis, size in enumerate(shape) if size == CLASSES):
@@ -277,7 +296,7 @@ def _record(
         },
         **more,
     }
-    return {key: value for key, value in record.items() if value not in ({}, None)}
+    return {key: value for key, value in record.items() if value not in ({}, [], None)}
 
 
 def tensor_shapes(network: torch.nn.Module) -> dict[str, Shape]:

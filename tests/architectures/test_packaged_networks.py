@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
@@ -112,15 +113,42 @@ def test_prefixes_and_leftovers_do_not_hide_a_network(tmp_path: Path) -> None:
             "efficientnet_lite_pytorch:EfficientNet.from_name",
             (1, 3, 224, 224),
         ),
+        ("resemblyzer/pretrained.pt", "resemblyzer.voice_encoder:VoiceEncoder", (1, 160, 40)),
     ],
 )
-def test_a_packages_own_file_is_not_doubted(inside: str, architecture: str, shape: tuple[int, ...]) -> None:
+def test_a_packages_own_file_is_not_doubted(
+    monkeypatch: pytest.MonkeyPatch, inside: str, architecture: str, shape: tuple[int, ...]
+) -> None:
     """Its hash is indexed; the input and the preprocessing are those of the package's code."""
+    without_resemblyzers_audio(monkeypatch)
     model = read(weights_file(inside))
     assert model.architecture == architecture
     assert model.inputs[0].shape == shape
     assert (model.preprocessing is not None) == (shape[1] == 3)
     assert model.warnings == ()
+
+
+def without_resemblyzers_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for the module that reads sounds: it needs packages that the network does not."""
+    audio = types.ModuleType("resemblyzer.audio")
+    names = ("preprocess_wav", "wav_to_mel_spectrogram", "trim_long_silences", "normalize_volume")
+    vars(audio).update(dict.fromkeys(names))
+    monkeypatch.setitem(sys.modules, "resemblyzer.audio", audio)
+
+
+def test_what_a_package_leaves_out_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tensors that training alone needs are said; other tensors beside the network's are no such network."""
+    without_resemblyzers_audio(monkeypatch)
+    path = weights_file("resemblyzer/pretrained.pt")
+    state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
+    torch.save(state, tmp_path / "voice.pt")
+    model = read(tmp_path / "voice.pt")
+    assert any("similarity_bias, similarity_weight are left out" in note for note in model.notes)
+    assert set(model.module.state_dict()) == set(state) - {"similarity_bias", "similarity_weight"}
+    torch.testing.assert_close(model.module.state_dict()["linear.bias"], state["linear.bias"])
+    torch.save({**state, "other_bias": torch.zeros(1)}, tmp_path / "voice.pt")
+    with pytest.raises(ArchitectureError):
+        read(tmp_path / "voice.pt")
 
 
 def test_other_weights_of_a_package_are_doubted(tmp_path: Path) -> None:
