@@ -117,23 +117,60 @@ def call_array(tensor: Tensor) -> Any:
 
 
 def copy_module_for_calls(module: nn.Module) -> nn.Module:
-    """Copy a module with all its tensors; a module that cannot be copied is returned itself."""
+    """Copy a module with all its tensors; a module that cannot be copied is returned itself.
+
+    Copy and original share the memory of a tensor until one of them writes to it.
+    """
     if isinstance(module, torch.jit.ScriptModule):
         buffer = io.BytesIO()
         torch.jit.save(module, buffer)
         buffer.seek(0)
         return torch.jit.load(buffer)  # type: ignore[no-any-return, no-untyped-call]
     try:
-        return copy.deepcopy(module)
+        return _copy_module_lazily_for_calls(module)
     except Exception:
         return module
+
+
+def _copy_module_lazily_for_calls(module: nn.Module) -> nn.Module:
+    """Copy a module as `copy.deepcopy`, which clones each parameter on its own and keeps views of buffers."""
+    parameters = [p for p in module.parameters() if type(p) is nn.Parameter]  # alive: the copies go by id
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(copy_tensor_for_calls(p), p.requires_grad) for p in parameters
+    }
+    return copy.deepcopy(module, memo)
+
+
+def copy_tensor_for_calls(tensor: Tensor) -> Tensor:
+    """Copy a tensor's values; the memory is shared until either is written to, where PyTorch can do that."""
+    lazy = _lazy_copy_for_calls(tensor)
+    return tensor.detach().clone() if lazy is None else lazy
+
+
+def _lazy_copy_for_calls(tensor: Tensor) -> Tensor | None:
+    """Copy a tensor's values at the first write; return None where PyTorch cannot, or would copy more.
+
+    It cannot where it did not allocate the memory, which then has no size to change: that of a file, of an
+    array. For what was read from a TorchScript file it tries, and crashes at the write (PyTorch 2.13).
+    """
+    plain = tensor.detach()
+    if plain.layout != torch.strided or plain.device.type != "cpu" or not hasattr(torch, "_lazy_clone"):
+        return None
+    memory = plain.untyped_storage()
+    if not memory.resizable() or memory.nbytes() != plain.nbytes:
+        return None
+    try:
+        return torch._lazy_clone(plain)
+    except RuntimeError:  # memory that processes share
+        return None
 
 
 def settle_for_calls(module: nn.Module) -> None:
     """Make every parameter, buffer and tensor attribute a contiguous leaf, in place.
 
     A compiler bakes the layout of a weight into its file: a network kept in channels_last lowers silently
-    and then fails at run time. A tensor with a history (old weight_norm's) cannot be copied.
+    and then fails at run time. A tensor with a history (old weight_norm's) cannot be copied. A parameter in
+    memory that is not PyTorch's own moves to such memory, which `copy_module_for_calls` shares.
     """
     for holder, name, tensor in tensors_for_calls(module):
         if not tensor.is_leaf:
@@ -142,6 +179,8 @@ def settle_for_calls(module: nn.Module) -> None:
         # Strides and not is_contiguous(), which calls one-channel images contiguous in any layout.
         if tensor.layout == torch.strided and tensor.stride() != plain_call_strides(tensor):
             tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+        elif type(tensor) is nn.Parameter and _lazy_copy_for_calls(tensor) is None:
+            tensor.data = tensor.data.clone()
 
 
 def plain_call_strides(tensor: Tensor) -> tuple[int, ...]:

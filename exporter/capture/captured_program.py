@@ -233,33 +233,42 @@ def save_captured_program(captured: Captured, directory: Path) -> None:
     torch.save(replace(captured, module=None, program=None), directory / FACTS)  # type: ignore[arg-type]
 
 
-def load_captured_program(directory: Path) -> Captured:
+def load_captured_program(directory: Path, mapped: bool = True) -> Captured:
     """Read what `save_captured_program` wrote in this run's own work folder.
 
     Weights are mapped from the files: what is not used takes no memory, and processes that only read them
     share one copy.
+
+    Args:
+        directory: The work folder.
+        mapped: False reads the network's own weights into memory, which copies of the network share.
     """
     captured: Captured = torch.load(directory / FACTS, weights_only=False)
     program = load_saved_program(directory / GRAPH) if (directory / GRAPH).exists() else None
     if program is not None:
         program.state_dict.update(torch.load(directory / WEIGHTS, weights_only=False, mmap=True))
-    return replace(captured, module=_load_captured_program_module(directory, program), program=program)
+    return replace(
+        captured, module=_load_captured_program_module(directory, program, mapped), program=program
+    )
 
 
 def _load_captured_program_module(
-    directory: Path, program: torch.export.ExportedProgram | None
+    directory: Path, program: torch.export.ExportedProgram | None, mapped: bool
 ) -> torch.nn.Module:
     if (directory / SCRIPT).exists():
         return torch.jit.load(directory / SCRIPT)  # type: ignore[no-any-return, no-untyped-call]
     try:
-        return torch.load(directory / MODULE, weights_only=False, mmap=True)  # type: ignore[no-any-return]
+        module: torch.nn.Module = torch.load(directory / MODULE, weights_only=False, mmap=mapped)
     except Exception as error:
         if program is None:
             raise CaptureError(
                 "The network can be neither exported as a graph nor pickled for the worker processes.",
                 "Define its class at the top of a module, not inside a function.",
             ) from error
-        return program.module()
+        module = program.module()
+    if not mapped:
+        settle_for_calls(module)
+    return module
 
 
 def _captured_program_without_weights(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

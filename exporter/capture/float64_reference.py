@@ -155,28 +155,40 @@ def _float64_reference_on_edges(
     left = dict(edges)
     notes: list[str] = []
     while True:
-        expected, actual, refused = {}, [], ""
-        run, run_single, runs = exact.start(), single.start(), [trial.start() for trial in trials]
-        for name, sample in left.items():
-            try:
-                expected[name] = run(sample)
-                actual.append(run_single(sample))
-                reason = _unusable_float64_reference(expected[name], actual[-1])
-                if not _same_float64_reference_sizes(
-                    expected[name], actual[-1], *_float64_reference_outputs(runs, sample)
-                ):
-                    reason = "rounding alone decides the size of an output there"
-            except CaptureError as error:
-                cause = first_line_of_call_error(error.__cause__ or error)
-                reason = f"on it the model itself fails (it raises {cause})"
-            if reason:
-                refused = name
-                break
+        # In a function, whose networks end with it: to start again would hold them twice.
+        expected, actual, refused, reason = _try_float64_reference_edges(exact, single, left, trials)
         if not refused:
             return expected, actual, tuple(notes)
         # From the start again: a call that failed may have changed a network's state.
         notes.append(f"The edge input {refused!r} is left out: {reason}.")
         del left[refused]
+
+
+def _try_float64_reference_edges(
+    exact: ReferenceNetwork,
+    single: ReferenceNetwork,
+    edges: Mapping[str, Sample],
+    trials: Sequence[ReferenceNetwork],
+) -> tuple[dict[str, Sample], list[Sample], str, str]:
+    """Return the outputs in float64 and float32 up to an edge input that fails, its name and the reason."""
+    expected: dict[str, Sample] = {}
+    actual: list[Sample] = []
+    run, run_single, runs = exact.start(), single.start(), [trial.start() for trial in trials]
+    for name, sample in edges.items():
+        try:
+            expected[name] = run(sample)
+            actual.append(run_single(sample))
+            reason = _unusable_float64_reference(expected[name], actual[-1])
+            if not _same_float64_reference_sizes(
+                expected[name], actual[-1], *_float64_reference_outputs(runs, sample)
+            ):
+                reason = "rounding alone decides the size of an output there"
+        except CaptureError as error:
+            cause = first_line_of_call_error(error.__cause__ or error)
+            reason = f"on it the model itself fails (it raises {cause})"
+        if reason:
+            return expected, actual, name, reason
+    return expected, actual, "", ""
 
 
 def _float64_reference_floors_of_rounding(

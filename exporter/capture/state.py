@@ -19,6 +19,7 @@ from exporter.capture.calls import (
     call_leaves,
     call_network,
     copy_module_for_calls,
+    copy_tensor_for_calls,
     unwrapped_call,
 )
 from exporter.errors import CaptureError
@@ -108,7 +109,7 @@ def state_tensors(module: nn.Module) -> dict[str, Tensor]:
             for name, value in _state_attributes(part):
                 for suffix, leaf in _list_nested_state(value):
                     if isinstance(leaf, Tensor):
-                        tensors[".".join(filter(None, (path, name, suffix)))] = leaf.detach().clone()
+                        tensors[".".join(filter(None, (path, name, suffix)))] = copy_tensor_for_calls(leaf)
     return tensors
 
 

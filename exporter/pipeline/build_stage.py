@@ -45,7 +45,8 @@ def run_reference_in_build_stage(
     from exporter.verify import reference_io
     from exporter.verify.several_sizes import save_several_sizes
 
-    captured, samples = captured_program.load_captured_program(work), load_stage_data(work)
+    captured = captured_program.load_captured_program(work, mapped=False)
+    samples = load_stage_data(work)
     edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
     inputs = samples.choice if purpose == "choice" else samples.verification
     references, notes = run_float64_reference(captured, inputs, edges, samples.scene_of.get(purpose, ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -236,3 +237,54 @@ def test_tensors_are_found_beside_a_part_in_torchscript() -> None:
     net = nn.Sequential(scripted, nn.Linear(2, 3))
     shapes = sorted(tuple(tensor.shape) for _, _, tensor in calls.tensors_for_calls(net))
     assert shapes == [(2,), (2, 2), (3,), (3, 2)]
+
+
+def network_of_memory(memory: str) -> nn.Linear:
+    """Return a network whose weight lies in memory of PyTorch's own, of an array, or of a larger tensor."""
+    net = nn.Linear(300, 300)
+    values = {
+        "own": torch.ones(300, 300),
+        "an array": torch.from_numpy(np.ones((300, 300), np.float32)),
+        "a larger tensor": torch.ones(2, 300, 300)[1],
+    }
+    net.weight = nn.Parameter(values[memory])
+    calls.settle_for_calls(net)
+    return net
+
+
+def weight_of_copy(net: nn.Linear) -> Tensor:
+    copied = calls.copy_module_for_calls(net)
+    assert isinstance(copied, nn.Linear)
+    return copied.weight
+
+
+MEMORIES = ("own", "an array", "a larger tensor")
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("write", [lambda p: p.data.add_(1), lambda p: p.detach().numpy().fill(2)])
+def test_writes_to_a_copy_leave_the_network(memory: str, write: Callable[[Tensor], object]) -> None:
+    """A write to a copy's weight, however it is made, changes neither the network nor another copy."""
+    net = network_of_memory(memory)
+    first, second = weight_of_copy(net), weight_of_copy(net)
+    write(first)
+    with torch.no_grad():
+        net.weight.mul_(3)
+    assert [set(weight.flatten().tolist()) for weight in (first, second, net.weight)] == [{2}, {1}, {3}]
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_copies_share_memory_until_a_write(memory: str) -> None:
+    """Copies of a settled network take no memory for its weights, wherever these came from."""
+    copied = calls.copy_module_for_calls(network_of_memory(memory))
+    copied(torch.zeros(1, 300))
+    assert torch._C._is_cow_tensor(copied.weight)  # type: ignore[attr-defined]
+
+
+def test_copies_of_tied_weights_stay_tied() -> None:
+    """A weight that two layers share is one weight in a copy too, and not the network's."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    first, second = calls.copy_module_for_calls(net).children()
+    assert first.weight is second.weight
+    assert first.weight is not net[0].weight
