@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def count_flops(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> int:
     """Count the floating-point operations of one call, by running it once.
 
-    Only convolutions, matrix products and attention are counted, as is usual: everything else is negligible.
+    Only convolutions, matrix products, recurrent layers and attention are counted, as is usual: everything
+    else is negligible.
 
     Args:
         module: In eval mode.
@@ -25,11 +26,14 @@ def count_flops(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> i
     from torch.utils.flop_counter import FlopCounterMode
 
     # Fused attention is one opaque operator that the counter does not know; unfused it is matrix products.
-    fused = torch.backends.mha.get_fastpath_enabled()
+    # So is oneDNN's LSTM.
+    fused, onednn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
     torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             module(*example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mkldnn.enabled = onednn
     return int(counter.get_total_flops())

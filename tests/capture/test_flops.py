@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -36,6 +38,14 @@ def test_fused_attention_is_counted() -> None:
             return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
 
     assert flops.count_flops(Attention(), (torch.rand(1, 2, 5, 4),)) == 2 * 2 * (2 * 5 * 5 * 4)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_are_counted(kind: Any, gates: int) -> None:
+    """Each step multiplies the input and the state once for each gate, though CPUs fuse them."""
+    layer = kind(5, 6).eval()
+    assert flops.count_flops(layer, (torch.rand(7, 2, 5),)) == 2 * 7 * 2 * gates * 6 * (5 + 6)
+    assert torch.backends.mkldnn.enabled
 
 
 def test_counting_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
