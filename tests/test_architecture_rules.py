@@ -49,6 +49,8 @@ MAX_TIERS = 9
 
 TORCH_AT_THE_TOP = {
     "exporter.architectures.detector_heads",
+    "exporter.architectures.instance_heads",
+    "exporter.architectures.region_crops",
     "exporter.architectures.region_heads",
     "exporter.architectures.dictionary_inputs",
     "exporter.architectures.huggingface.key_value_cache",

@@ -72,7 +72,7 @@ def build_architecture(
         ignore_keys: Patterns of tensors in the file to leave out, such as `head.*`.
         input_values: Values of inputs that are no tensors, as text, parsed as Python literals where possible.
         weights_from_arch: Keep the weights that `arch`'s function creates where the file has none.
-        part: The part of a network of several to export: encoder, decoder, text or vision.
+        part: The part of a network of several to export: encoder, decoder, text, vision, detector, masks, …
         trust: Whether code in the checkpoint's folder may run.
         rows: A `.npz` of calibration rows, which have the inputs' shapes where nothing else says them.
 
@@ -93,12 +93,12 @@ def build_architecture(
             raise UsageError(f"{option} has no effect: the file says how its network is made.")
         readings = _architecture_readings(checkpoint, ignore_keys)
         built = ultralytics_networks.build_ultralytics_network(checkpoint, readings, input_shapes)
-    elif part:
-        raise UsageError(f"--part {part} is for networks of transformers, from a folder with a config.json.")
     else:
+        size = _architecture_size(input_shapes)
         built = _network_of_architecture(
-            checkpoint, arch, arch_args, _architecture_size(input_shapes), ignore_keys, weights_from_arch
+            checkpoint, arch, arch_args, size, ignore_keys, weights_from_arch, part
         )
+    _check_asked_part(built, part, input_shapes)
     if input_values:
         module = input_values_of_network.with_input_values(
             built.module, literals_of_built_network(input_values)
@@ -115,19 +115,41 @@ def build_architecture(
         module, built.photo, checkpoint.example, shapes, rows
     )
     wishes = preprocessing.PreprocessingWishes(preprocess, mean, std, whole)
-    prepared, notes = preprocessing.resolve_preprocessing(built.photo, specs, wishes)
+    pictures = built.earlier.inputs if built.earlier else specs
+    prepared, notes = preprocessing.resolve_preprocessing(built.photo, pictures, wishes)
     return Model(
         module=module,
         architecture=built.architecture,
         inputs=specs,
-        preprocessing=prepared,
+        preprocessing=None if built.earlier else prepared,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         notes=built.notes + notes,
         labels=labels or built.labels,
         warnings=built.warnings,
         codes=built.codes,
         reader=built.reader,
+        earlier=replace(built.earlier, preprocessing=prepared) if built.earlier else None,
     )
+
+
+def _check_asked_part(built: Built, part: str, input_shapes: tuple[TensorSpec, ...]) -> None:
+    """Refuse a part of a network that has none, and other shapes than a photo's for what a detector gives.
+
+    Raises:
+        UsageError: An option cannot be used.
+    """
+    if part and not built.architecture.endswith(f":{part}"):
+        raise UsageError(
+            f"--part {part}: {built.architecture} is one network, without parts. Networks of transformers "
+            "have them, from a folder with a config.json, and torchvision's Mask and Keypoint R-CNN.",
+            "Leave --part out.",
+        )
+    if built.earlier and input_shapes and _architecture_size(input_shapes) is None:
+        raise UsageError(
+            f"--input-shape is the photo's for --part {part}: its inputs follow from that.",
+            "Give --input-shape 1x3x320x320; --arch-arg box_detections_per_img=20 sets the number of boxes.",
+            code="EM-INPUT-SHAPE",
+        )
 
 
 def _pretrained_architecture(
@@ -160,6 +182,7 @@ def _network_of_architecture(
     size: tuple[int, int] | None,
     ignore_keys: tuple[str, ...],
     weights_from_arch: bool,
+    part: str,
 ) -> Built:
     arguments = literals_of_built_network(arch_args)
     if weights_from_arch and (arch is None or arch.startswith((torchvision.PREFIX, timm_networks.PREFIX))):
@@ -182,7 +205,9 @@ def _network_of_architecture(
     is_named = arch is not None and arch.startswith(torchvision.PREFIX)
     if (arch is None or is_named) and torchvision_detectors.is_torchvision_detector(readings):
         name = (arch or "").removeprefix(torchvision.PREFIX)
-        built = torchvision_detectors.torchvision_detector(readings, checkpoint.sha256, size, name)
+        built = torchvision_detectors.torchvision_detector(
+            readings, checkpoint.sha256, size, name, arguments, part
+        )
         if built is not None:
             return built
     if arch is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exporter.records import Codes, Preprocessing, SampleReader, TensorSpec
+from exporter.records import Codes, EarlierPart, Preprocessing, SampleReader, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,8 @@ class Built:
     """Legal values of inputs of whole numbers, as in `Model`."""
     reader: SampleReader | None = None
     """Reads calibration data, as in `Model`."""
+    earlier: EarlierPart | None = None
+    """The part that makes this part's inputs, as in `Model`; `photo` is then that part's."""
 
 
 def literals_of_built_network(arguments: Mapping[str, str]) -> dict[str, Any]:

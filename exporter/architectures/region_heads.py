@@ -8,16 +8,16 @@ returns; docs/guides/detectors.md has that part in three languages.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-SAMPLES = 2
-"""Points in a bin's side that torchvision's RoIAlign averages."""
+from exporter.architectures.region_crops import RegionCrops
+
+FEATURES = "features"
+"""Outputs with the pyramid's levels are features0, features1, …"""
 
 
 class RegionHeads(nn.Module):
@@ -25,14 +25,16 @@ class RegionHeads(nn.Module):
 
     Boxes are [1, n, classes, 4] and scores [1, n, classes]; the background's are left out. Corners are in
     pixels of the input. The regions of a level of the pyramid are together, and `levels` has their numbers.
+    For a network with a third stage, which needs them, the pyramid's features are outputs too.
     """
 
-    def __init__(self, network: Any, size: tuple[int, int]) -> None:
+    def __init__(self, network: Any, size: tuple[int, int], with_features: bool = False) -> None:
         """Wrap a detector.
 
         Args:
-            network: A Faster R-CNN of torchvision.
+            network: A Faster R-CNN of torchvision, or a network with a third stage.
             size: (height, width) of the input.
+            with_features: Whether the features that regions are cut from are outputs.
         """
         from torchvision.models.detection.image_list import ImageList
 
@@ -47,20 +49,17 @@ class RegionHeads(nn.Module):
         network.eval()
         with torch.no_grad():
             features = self.backbone(photo)
-            pooled = [
-                features[name] for name in network.roi_heads.box_roi_pool.featmap_names if name in features
-            ]
             objectness = self.proposals(list(features.values()))[0]
             anchors = network.rpn.anchor_generator(ImageList(photo, [size]), list(features.values()))[0]
         self.register_buffer("anchors", anchors, persistent=False)
         self.anchor_counts = [level[0].numel() for level in objectness]
         most = network.rpn.pre_nms_top_n()
         self.levels = tuple(min(most, count) for count in self.anchor_counts)
-        self.pooled = [name for name in network.roi_heads.box_roi_pool.featmap_names if name in features]
-        self.scales = [2 ** round(math.log2(level.shape[-2] / size[0])) for level in pooled]
+        self.with_features = with_features
         pool = network.roi_heads.box_roi_pool
-        self.usual_side, self.usual_level = pool.canonical_scale, pool.canonical_level
-        self.bins = int(network.roi_heads.box_roi_pool.output_size[0])
+        self.pooled = [name for name in pool.featmap_names if name in features]
+        self.feature_shapes = [tuple(features[name].shape) for name in self.pooled]
+        self.crops = RegionCrops(pool, [shape[-2] for shape in self.feature_shapes], size[0])
 
     anchors: Tensor
 
@@ -68,16 +67,18 @@ class RegionHeads(nn.Module):
         """Return the regions of one photo, and what the second stage says of each."""
         features = self.backbone(image)
         regions, objectness = self._regions(list(features.values()))
-        crops = self._crops([features[name] for name in self.pooled], regions)
-        logits, deltas = self.box_predictor(self.box_head(crops))
+        pooled = [features[name] for name in self.pooled]
+        logits, deltas = self.box_predictor(self.box_head(self.crops(pooled, regions)))
         boxes = self._clipped(self.coders[1].decode(deltas, [regions]).flatten(0, 1))
         boxes = boxes.reshape(len(regions), -1, 4)[:, 1:]
-        return {
+        outputs = {
             "regions": regions[None],
             "objectness": objectness[None],
             "boxes": boxes[None],
             "scores": logits.softmax(-1)[None, :, 1:],
         }
+        levels = pooled if self.with_features else ()
+        return outputs | {f"{FEATURES}{place}": level for place, level in enumerate(levels)}
 
     def _regions(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the most likely regions of each level, in the anchors' order, and their objectness."""
@@ -102,42 +103,3 @@ class RegionHeads(nn.Module):
         height, width = self.size
         x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
         return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
-
-    def _crops(self, features: Sequence[Tensor], regions: Tensor) -> Tensor:
-        """Return each region's features [n, channels, bins, bins] from the level that suits its size."""
-        smallest = -math.log2(self.scales[0])
-        side = ((regions[:, 2] - regions[:, 0]) * (regions[:, 3] - regions[:, 1])).sqrt()
-        level = torch.floor(self.usual_level + torch.log2(side / self.usual_side) + 1e-6).clamp(
-            smallest, smallest + len(features) - 1
-        )
-        crops = None
-        for place, (feature, scale) in enumerate(zip(features, self.scales, strict=True)):
-            crop = self._aligned(feature, regions, scale)
-            chosen = (level == smallest + place)[:, None, None, None]
-            crops = crop if crops is None else torch.where(chosen, crop, crops)
-        assert crops is not None
-        return crops
-
-    def _aligned(self, feature: Tensor, regions: Tensor, scale: float) -> Tensor:
-        """Compute RoIAlign: the mean of bilinear samples in each bin of each region."""
-        channels, height, width = feature.shape[1:]
-        x = self._points(regions[:, 0] * scale, regions[:, 2] * scale)
-        y = self._points(regions[:, 1] * scale, regions[:, 3] * scale)
-        points = x.shape[1]
-        grid = torch.stack(
-            [
-                (x / max(width - 1, 1) * 2 - 1)[:, None, :].expand(-1, points, -1),
-                (y / max(height - 1, 1) * 2 - 1)[:, :, None].expand(-1, -1, points),
-            ],
-            dim=-1,
-        )
-        flat = grid.reshape(1, -1, points, 2)
-        sampled = functional.grid_sample(feature, flat, padding_mode="border", align_corners=True)
-        bins = sampled.reshape(channels, -1, self.bins, SAMPLES, self.bins, SAMPLES).mean((3, 5))
-        return bins.transpose(0, 1)
-
-    def _points(self, low: Tensor, high: Tensor) -> Tensor:
-        """Return the places of the samples along one side of each region, [n, bins * samples]."""
-        step = (high - low).clamp_min(1) / self.bins
-        places = (torch.arange(self.bins * SAMPLES, dtype=low.dtype) + 0.5) / SAMPLES
-        return low[:, None] + step[:, None] * places

@@ -7,19 +7,29 @@ format for phones expresses: it is left to the app, and docs/guides/detectors.md
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from exporter.architectures import lookalike_doubts, network_index, skeleton, weight_loading
+from exporter.architectures import (
+    detector_parts,
+    lookalike_doubts,
+    network_index,
+    skeleton,
+    weight_loading,
+)
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.weight_readings import Weights
-from exporter.errors import ArchitectureError, UsageError
-from exporter.records import Preprocessing
+from exporter.errors import UsageError
+from exporter.records import EarlierPart, Preprocessing, TensorSpec
 
 if TYPE_CHECKING:
     import torch
+
+    from exporter.architectures.region_heads import RegionHeads
 
 PREFIX = "torchvision/"
 SIGNS = (
@@ -33,8 +43,16 @@ SIGNS = (
 )
 """Beginning of the names of detectors -> of those of their tensors; the first that the file has counts."""
 TWO_STAGES = ("fasterrcnn",)
-THREE_STAGES = ("keypointrcnn", "maskrcnn")
-WITHOUT_EPSILON = ("retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn")
+THREE_STAGES: Mapping[str, str] = {"keypointrcnn": "keypoints", "maskrcnn": "masks"}
+"""Beginning of names of networks -> the part that their third stage is."""
+KEYPOINTS = "roi_heads.keypoint_predictor.kps_score_lowres.bias"
+"""The tensor that has a value for each keypoint."""
+WITHOUT_EPSILON = (
+    "retinanet_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn",
+    "keypointrcnn_resnet50_fpn",
+)
 """Networks whose first published weights were trained with batch norms that add nothing to variances."""
 CLASSES = 91
 """Classes of COCO's networks, with one for the background."""
@@ -51,6 +69,10 @@ class KnownDetector:
     classes: int
     full_tail: bool = False
     """Whether SSDLite's last layers have their full width, as with a backbone that was trained before."""
+    keypoints: int = 0
+    """Number of keypoints; 0 for a detector that has none."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the builder, which change no tensor."""
 
 
 def is_torchvision_detector(readings: Sequence[Weights]) -> bool:
@@ -64,23 +86,31 @@ def _torchvision_detector_kind(weights: Weights) -> str:
 
 
 def torchvision_detector(
-    readings: Sequence[Weights], sha256: str, size: tuple[int, int] | None, name: str = ""
+    readings: Sequence[Weights],
+    sha256: str,
+    size: tuple[int, int] | None,
+    name: str = "",
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    part: str = "",
 ) -> Built | None:
-    """Build the detector with exactly these tensors; None where torchvision has none.
+    """Build the detector, or a part of it, with exactly these tensors; None where torchvision has none.
 
     Args:
         readings: The file's tensors by the names to try.
         sha256: The file's hash, which tells torchvision's own files.
         size: (height, width) of the input, where the user gave it.
         name: The network that the user named; empty tries all.
+        arguments: The user's arguments of the builder, such as `min_size` or `box_detections_per_img`.
+        part: The part of a network with three stages: detector, masks or keypoints.
 
     Raises:
-        ArchitectureError: It has masks or keypoints, computed for as many boxes as stay.
-        UsageError: The input's size does not suit the network.
+        SeveralPartsError: It has masks or keypoints, and no part was named.
+        UsageError: The input's size does not suit the network, or the builder does not take the arguments.
     """
     for weights in readings:
         for known in _known_torchvision_detectors(weights, name):
-            built = _built_torchvision_detector(known, weights, sha256, size)
+            settled = replace(known, settings=arguments)
+            built = _built_torchvision_detector(settled, weights, sha256, size, part)
             published = find_published_torchvision_detector(known.name, sha256) is not None
             doubts = () if name or published else (lookalike_doubts.detector_doubt(built.architecture),)
             return replace(built, warnings=doubts)
@@ -97,11 +127,11 @@ def _known_torchvision_detectors(weights: Weights, wanted: str) -> Iterator[Know
         if wanted not in ("", name) or not kind or not name.startswith(kind):
             continue
         for full_tail in (False, True) if name.startswith("ssdlite") else (False,):
-            first = _torchvision_detector_shapes(KnownDetector(name, CLASSES, full_tail))
+            keypoints = shapes[KEYPOINTS][0] if shapes.get(KEYPOINTS) else 0
+            usual = KnownDetector(name, CLASSES, full_tail, keypoints)
+            first = _torchvision_detector_shapes(usual)
             if first.keys() == shapes.keys() and _differ_torchvision_detectors_in_heads_only(first, shapes):
-                known = KnownDetector(
-                    name, _torchvision_detector_classes(name, full_tail, first, shapes), full_tail
-                )
+                known = replace(usual, classes=_torchvision_detector_classes(usual, first, shapes))
                 if known.classes > 0 and _torchvision_detector_shapes(known) == shapes:
                     yield known
 
@@ -130,13 +160,10 @@ def _torchvision_detector_shapes(known: KnownDetector) -> dict[str, network_inde
 
 
 def _torchvision_detector_classes(
-    name: str,
-    full_tail: bool,
-    first: Mapping[str, network_index.Shape],
-    shapes: Mapping[str, network_index.Shape],
+    usual: KnownDetector, first: Mapping[str, network_index.Shape], shapes: Mapping[str, network_index.Shape]
 ) -> int:
     """Return the number of classes that the tensors' sizes follow from; 0 where they follow from none."""
-    second = _torchvision_detector_shapes(KnownDetector(name, CLASSES + 1, full_tail))
+    second = _torchvision_detector_shapes(replace(usual, classes=CLASSES + 1))
     for key, shape in first.items():
         step = second[key][0] - shape[0] if shape else 0
         if step:
@@ -163,21 +190,48 @@ def _construct_torchvision_detector(known: KnownDetector) -> Any:
         mock.patch.object(ssdlite, "mobilenet_v3_large", with_tail),
         mock.patch.object(_utils, "retrieve_out_channels", widths_on_meta),
     ):
-        return skeleton.construct_skeleton(known.name, {"num_classes": known.classes})
+        try:
+            network = skeleton.construct_skeleton(
+                known.name, {**known.settings, **_sizes_of_torchvision_detector(known)}
+            )
+            _check_torchvision_detector_settings(network, known.settings)
+        except (TypeError, ValueError) as error:
+            given = ", ".join(f"{key}={value!r}" for key, value in known.settings.items())
+            raise UsageError(
+                f"{PREFIX}{known.name} cannot be built with {given or 'no arguments'}: {error}",
+                "Its arguments are those of torchvision's builder and of the detector's class.",
+                code="EM-ARCH",
+            ) from error
+    return network
+
+
+def _check_torchvision_detector_settings(network: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse arguments that no class of the network takes: torchvision ignores them.
+
+    Raises:
+        TypeError: There are such arguments.
+    """
+    constructors = [vars(cls)["__init__"] for cls in type(network).__mro__ if "__init__" in vars(cls)]
+    taken = {name for construct in constructors for name in inspect.signature(construct).parameters}
+    if unknown := settings.keys() - taken - {"trainable_backbone_layers"}:
+        raise TypeError(f"{type(network).__name__} takes no {', '.join(sorted(unknown))}")
+
+
+def _sizes_of_torchvision_detector(known: KnownDetector) -> dict[str, int]:
+    """Return the arguments of the builder that follow from the tensors."""
+    sizes = {"num_classes": known.classes, "num_keypoints": known.keypoints}
+    return {key: size for key, size in sizes.items() if size}
 
 
 def _built_torchvision_detector(
-    known: KnownDetector, weights: Weights, sha256: str, size: tuple[int, int] | None
+    known: KnownDetector, weights: Weights, sha256: str, size: tuple[int, int] | None, part: str
 ) -> Built:
     title = PREFIX + known.name
-    if known.name.startswith(THREE_STAGES):
-        raise ArchitectureError(
-            f"The file holds {title}: its masks or keypoints are computed once for every box that stays, as "
-            "many as that may be, which no format for phones expresses.",
-            "Train a detector of one stage (Ultralytics' yolov8n-pose has keypoints, yolov8n-seg has masks), "
-            "or write the part that you need as a function: --arch mypkg.nets:make_net.",
-            code="EM-TWO-STAGES",
-        )
+    third = THREE_STAGES.get(known.name.partition("_")[0])
+    if third:
+        detector_parts.check_detector_part(title, third, part)
+    elif part:
+        raise UsageError(f"--part {part}: {title} is one network, without parts.", "Leave --part out.")
     network = _construct_torchvision_detector(known)
     notes = weight_loading.load_weights(network, (weights,), title, assign=True)
     published = find_published_torchvision_detector(known.name, sha256)
@@ -187,18 +241,26 @@ def _built_torchvision_detector(
     height, width = photo.preprocessing.crop
     if network.transform.fixed_size is None:
         _check_torchvision_detector_size(title, height, width)
+    exact = f"{len(weights.tensors)} tensors match {title} with {known.classes} classes exactly"
+    if third:
+        return _part_of_three_stages(network, title, photo, (exact, *notes), part)
     heads = _region_heads if known.name.startswith(TWO_STAGES) else _one_stage_heads
     module, outputs = heads(network, (height, width))
-    return Built(
-        module=module,
-        architecture=title,
-        notes=(
-            f"{len(weights.tensors)} tensors match {title} with {known.classes} classes exactly",
-            *notes,
-            *outputs,
-        ),
-        photo=photo,
-    )
+    return Built(module=module, architecture=title, notes=(exact, *notes, *outputs), photo=photo)
+
+
+def _part_of_three_stages(network: Any, title: str, photo: Photo, notes: tuple[str, ...], part: str) -> Built:
+    """Return the detector or the third stage of a Mask or Keypoint R-CNN."""
+    size = photo.preprocessing.crop
+    stages = detector_parts.three_stages_of_detector(network, size)
+    module = stages.detector if part == detector_parts.DETECTOR else stages.instances
+    built = Built(module=module, architecture=f"{title}:{part}", photo=photo)
+    if part == detector_parts.DETECTOR:
+        outputs = _notes_on_regions(network, stages.detector)
+        return replace(built, notes=(*notes, *outputs, "the pyramid's features are outputs, too"))
+    seen = EarlierPart((TensorSpec("image", (1, 3, *size)),), None, stages.inputs_from_photo())
+    given = detector_parts.notes_on_instances(stages)
+    return replace(built, notes=(*notes, *given), inputs=stages.inputs, earlier=seen)
 
 
 def _one_stage_heads(network: Any, size: tuple[int, int]) -> tuple[torch.nn.Module, tuple[str, ...]]:
@@ -222,6 +284,10 @@ def _region_heads(network: Any, size: tuple[int, int]) -> tuple[torch.nn.Module,
     from exporter.architectures.region_heads import RegionHeads
 
     module = RegionHeads(network, size)
+    return module, _notes_on_regions(network, module)
+
+
+def _notes_on_regions(network: Any, module: RegionHeads) -> tuple[str, ...]:
     regions, boxes = network.rpn, network.roi_heads
     settings = (
         f"levels={list(module.levels)}, region_threshold={regions.score_thresh:g}, "
@@ -229,7 +295,7 @@ def _region_heads(network: Any, size: tuple[int, int]) -> tuple[torch.nn.Module,
         f"score_threshold={boxes.score_thresh:g}, iou_threshold={boxes.nms_thresh:g}, "
         f"detections={boxes.detections_per_img}"
     )
-    return module, (
+    return (
         f"the outputs are the {sum(module.levels)} regions that the first stage may keep, and for each of "
         "them the second stage's boxes and scores by class, without the background's",
         f"the app does the rest, with {settings}: {IN_THE_APP}",

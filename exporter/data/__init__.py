@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,9 +16,12 @@ from exporter.data.npz_rows import npz_row_digest as npz_row_digest
 from exporter.data.photo_sets import photo_set_input
 from exporter.data.sample_sets import Data, Origin, scene_fields_of_sample_sets
 from exporter.errors import CalibrationError
-from exporter.records import Codes, Preprocessing, Purpose, SampleReader, TensorSpec
+from exporter.records import Codes, EarlierPart, Preprocessing, Purpose, SampleReader, TensorSpec
 
-__all__ = ["Data", "Origin", "edge_inputs", "load_data", "npz_row_digest", "photo_set_input"]
+__all__ = [
+    "Data", "Origin", "data_after_earlier_part", "edge_inputs", "load_data", "npz_row_digest",
+    "photo_set_input",
+]  # fmt: skip
 
 SYNTHETIC_WARNING = (
     "No --calibration given: int8 is calibrated on synthetic inputs, and is not selected unless asked for. "
@@ -69,6 +73,15 @@ def load_data(
     raise CalibrationError(
         f"Calibration data: {source} {seen}; expected a folder of photos or an .npz file of arrays."
     )
+
+
+def data_after_earlier_part(data: Data, earlier: EarlierPart) -> Data:
+    """Return the samples as the earlier part hands them on."""
+    calibration, verification, choice = (
+        tuple(earlier.run(sample) for sample in samples)
+        for samples in (data.calibration, data.verification, data.choice)
+    )
+    return replace(data, calibration=calibration, verification=verification, choice=choice)
 
 
 def check_data_unchanged(source: Path | None, digest: str) -> None:

@@ -39,7 +39,7 @@ from exporter.verify.parts_together import (
 )
 
 if TYPE_CHECKING:
-    from exporter.architectures.huggingface.part_chains import Call, Samples
+    from exporter.architectures.part_chains import Call, Samples
 
 PARTS = "parts.json"
 SAMPLES = 8
@@ -83,9 +83,12 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
         UsageError: An option works on one network only.
         ExportError: As an export of one part.
     """
+    from exporter.architectures.part_chains import CHAINS
+
+    chain = CHAINS.get(frozenset(names))
     options = {
         "--eval": request.evaluation,
-        "--input-shape": request.input_shapes,
+        "--input-shape": () if chain and chain.of_photos else request.input_shapes,
         "--dynamic": request.dynamic,
         "--embed-preprocessing": request.embed_preprocessing,
     }
@@ -182,9 +185,7 @@ def judge_parts(
     request: Request, places: Sequence[PartFiles], variants: Sequence[Variant]
 ) -> tuple[TogetherVerdict, ...]:
     """Run the whole network, and each variant's parts, on the inputs that the parts were verified on."""
-    from exporter.architectures.huggingface import whole_network_of_huggingface
-    from exporter.architectures.huggingface.part_chains import CHAINS
-    from exporter.pipeline.read_stage import read_checkpoint_in_stage
+    from exporter.architectures.part_chains import CHAINS
     from exporter.verify.reference_io import load_reference_io
 
     chain = CHAINS[frozenset(place.name for place in places)]
@@ -195,10 +196,7 @@ def judge_parts(
         ]
         for place in places
     }
-    whole = whole_network_of_huggingface(
-        read_checkpoint_in_stage(request), request.arch or "", request.ignore_keys, request.trust
-    )
-    expected = chain.expected(whole, samples)
+    expected = chain.expected(_whole_network_of_parts(request, tuple(samples), chain.of_photos), samples)
     verdicts = []
     for variant in variants:
         actual = chain.actual({place.name: _call_of_part(place, variant) for place in places}, samples)
@@ -210,6 +208,17 @@ def judge_parts(
             else _judge_stacked_parts(request, variant, chain.title, expected, actual)
         )
     return tuple(verdicts)
+
+
+def _whole_network_of_parts(request: Request, names: Sequence[str], of_photos: bool) -> Any:
+    """Return the network that the parts are of, as PyTorch has it; a detector as its parts' modules."""
+    from exporter.architectures.huggingface import whole_network_of_huggingface
+    from exporter.pipeline.read_stage import find_network_in_read_stage, read_checkpoint_in_stage
+
+    checkpoint = read_checkpoint_in_stage(request)
+    if of_photos:
+        return [find_network_in_read_stage(replace(request, part=name), checkpoint).module for name in names]
+    return whole_network_of_huggingface(checkpoint, request.arch or "", request.ignore_keys, request.trust)
 
 
 def _judge_stacked_parts(

@@ -109,13 +109,15 @@ def capture_in_read_stage(
         sizes = dynamic_shapes.dynamic_shapes_of_pixels(sizes)
     samples = data.load_data(
         request.calibration,
-        model.inputs,
-        model.preprocessing,
+        (model.earlier or model).inputs,
+        (model.earlier or model).preprocessing,
         request.samples,
         choosing=choosing,
         codes=model.codes,
         reader=model.reader,
     )
+    if model.earlier:
+        samples = data.data_after_earlier_part(samples, model.earlier)
     data.check_data_unchanged(request.calibration, calibration_digest)
     model = scripted.model_without_branches(model, samples.verification[0])
     if request.state == "explicit":

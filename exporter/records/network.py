@@ -190,6 +190,17 @@ None where it is of another kind."""
 
 
 @dataclass(frozen=True, eq=False)
+class EarlierPart:
+    """The part of a network whose outputs are another part's inputs: samples are made for it, and run."""
+
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    """How photos become its input; None where that is not known."""
+    run: Callable[[Sample], Sample]
+    """Makes the inputs of the part that follows."""
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """A network with its trained weights, in eval mode, float32, on the CPU."""
 
@@ -208,6 +219,8 @@ class Model:
     """Name of an input -> its legal values, for inputs of whole numbers where they are known."""
     reader: SampleReader | None = None
     """Reads calibration data through the checkpoint's own tokenizer or feature extractor."""
+    earlier: EarlierPart | None = None
+    """The part that calibration data is for, where this model takes that part's outputs."""
 
 
 @dataclass(frozen=True)

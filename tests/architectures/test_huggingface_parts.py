@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.architectures.huggingface import part_chains
-from exporter.architectures.huggingface.part_chains import CHAINS, Call, Samples
+from exporter.architectures import part_chains
+from exporter.architectures.part_chains import CHAINS, Call, Samples
 from exporter.errors import SeveralPartsError, UsageError
 from exporter.records import Array, Codes, Model
 from tests.architectures.test_huggingface import CLIP, GPT2, T5, calls, read, saved

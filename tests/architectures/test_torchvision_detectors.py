@@ -12,11 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.architectures import build_architecture, skeleton, torchvision_detectors, weight_loading
+from exporter.architectures import (
+    build_architecture,
+    detector_parts,
+    skeleton,
+    torchvision_detectors,
+    weight_loading,
+)
 from exporter.architectures.detector_heads import DetectorHeads
 from exporter.architectures.torchvision_detectors import KnownDetector, find_published_torchvision_detector
 from exporter.checkpoints import read_checkpoint
-from exporter.errors import ArchitectureError, UsageError
+from exporter.errors import SeveralPartsError, UsageError
 from exporter.records import Checkpoint, TensorSpec
 
 PAGE = Path(__file__).parents[2] / "docs/guides/detectors.md"
@@ -121,9 +127,26 @@ def test_regions_and_the_page_s_functions_are_torchvision_s_detections(
     suppression: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Faster R-CNN's exported outputs, through the page's functions, give the detections of torchvision."""
+    network = region_network("fasterrcnn", monkeypatch)
+    photo = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        (expected,) = network([photo[0]])
+        module, notes = torchvision_detectors._region_heads(network, SIZE)
+        actual = detections_by_the_page(module(photo), notes)
+
+    assert module.levels == (100, 96)  # the most, and all
+    assert len(actual) == len(expected["scores"]) > 10
+    assert np.allclose([score for score, _, _ in actual], expected["scores"], atol=1e-6)
+    assert [column + 1 for _, column, _ in actual] == expected["labels"].tolist()
+    assert np.allclose([box for _, _, box in actual], expected["boxes"], atol=1e-3)
+
+
+def region_network(kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make a small network of two or three stages, with weights that find something."""
     from importlib import import_module
 
-    from torchvision.models.detection import faster_rcnn
+    skeleton.skeleton_builders()
+    from torchvision.models.detection import faster_rcnn, keypoint_rcnn, mask_rcnn
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.ops import MultiScaleRoIAlign, poolers
 
@@ -134,7 +157,19 @@ def test_regions_and_the_page_s_functions_are_torchvision_s_detections(
 
     monkeypatch.setattr(poolers, "roi_align", align)
     torch.manual_seed(5)
-    network = faster_rcnn.FasterRCNN(
+    pools: dict[str, Any] = {
+        "maskrcnn": {"mask_roi_pool": MultiScaleRoIAlign(["0", "1"], 14, 2, canonical_scale=32)},
+        "keypointrcnn": {
+            "keypoint_roi_pool": MultiScaleRoIAlign(["0", "1"], 14, 2, canonical_scale=32),
+            "num_keypoints": 5,
+        },
+    }
+    classes: dict[str, Any] = {
+        "fasterrcnn": faster_rcnn.FasterRCNN,
+        "maskrcnn": mask_rcnn.MaskRCNN,
+        "keypointrcnn": keypoint_rcnn.KeypointRCNN,
+    }
+    network = classes[kind](
         Pyramid(),
         4,
         rpn_anchor_generator=AnchorGenerator(((16, 24), (32, 48)), ((0.5, 1.0),) * 2),
@@ -146,29 +181,57 @@ def test_regions_and_the_page_s_functions_are_torchvision_s_detections(
         image_std=[1.0] * 3,
         min_size=SIZE[0],
         max_size=max(SIZE),
+        box_detections_per_img=20,
+        **pools.get(kind, {}),
     ).eval()
-    for name, parameter in [*network.rpn.named_parameters(), *network.roi_heads.named_parameters()]:
-        torch.nn.init.normal_(parameter, std=0.08 if name.endswith("weight") else 0.3)
-    photo = torch.rand(1, 3, *SIZE)
-    with torch.no_grad():
-        (expected,) = network([photo[0]])
-        module, notes = torchvision_detectors._region_heads(network, SIZE)
-        outputs = {name: value[0].numpy() for name, value in module(photo).items()}
+    stages = [*network.rpn.named_parameters(), *network.roi_heads.named_parameters()]
+    for name, parameter in stages:
+        third = "mask" in name or "keypoint" in name
+        std = 1.5 * parameter[0].numel() ** -0.5 if third and parameter.ndim > 1 else 0.08
+        torch.nn.init.normal_(parameter, std=std if name.endswith("weight") else 0.3)
+    return network
 
+
+def detections_by_the_page(outputs: dict[str, torch.Tensor], notes: tuple[str, ...]) -> Any:
+    """Return the detections of the page's functions, with the settings that a note gives."""
     settings = dict(re.findall(r"(\w+)=(\[[\d, ]+\]|[\d.e-]+)", notes[1]))
-    actual = page_functions()["two_stage_detections"](
-        outputs["regions"],
-        outputs["objectness"],
-        outputs["boxes"],
-        outputs["scores"],
+    return page_functions()["two_stage_detections"](
+        *(outputs[name][0].numpy() for name in ("regions", "objectness", "boxes", "scores")),
         {name: ast.literal_eval(value) for name, value in settings.items()},
     )
 
-    assert module.levels == (100, 96)  # the most, and all
-    assert len(actual) == len(expected["scores"]) > 10
-    assert np.allclose([score for score, _, _ in actual], expected["scores"], atol=1e-6)
-    assert [column + 1 for _, column, _ in actual] == expected["labels"].tolist()
-    assert np.allclose([box for _, _, box in actual], expected["boxes"], atol=1e-3)
+
+@pytest.mark.parametrize("kind", ["maskrcnn", "keypointrcnn"])
+def test_the_parts_of_three_stages_are_torchvision_s_masks_and_keypoints(
+    kind: str, suppression: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both parts, with the page's functions between and after them, give what torchvision returns."""
+    network = region_network(kind, monkeypatch)
+    photo = torch.rand(1, 3, *SIZE)
+    functions = page_functions()
+    with torch.no_grad():
+        (expected,) = network([photo[0]])
+        stages = detector_parts.three_stages_of_detector(network, SIZE)
+        outputs = stages.detector(photo)
+        kept = detections_by_the_page(
+            outputs, torchvision_detectors._notes_on_regions(network, stages.detector)
+        )
+        boxes = torch.from_numpy(functions["boxes_of_detections"](kept, stages.boxes))
+        features = [outputs[spec.name] for spec in stages.inputs[:-1]]
+        (maps,) = stages.instances(*features, boxes).values()
+
+    assert len(kept) == len(expected["boxes"]) > 10
+    assert np.allclose([box for _, _, box in kept], expected["boxes"], atol=1e-3)
+    for place, (_, column, box) in enumerate(kept):
+        values = maps[0, place].numpy()
+        if kind == "maskrcnn":
+            actual = functions["mask_of_box"](values[column], box, *SIZE)
+            assert np.allclose(actual, expected["masks"][place, 0], atol=1e-4)
+            assert np.ptp(actual) > 0.05
+        else:
+            points, scores = functions["keypoints_of_box"](values, box)
+            assert np.allclose(points, expected["keypoints"][place, :, :2], atol=1e-3)
+            assert np.allclose(scores, expected["keypoints_scores"][place], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +267,83 @@ def checkpoint_of_detector(name: str, classes: int) -> Checkpoint:
     return Checkpoint(Path("detector.pth"), "0" * 64, "state_dict", network.state_dict())
 
 
-def test_a_detector_of_two_stages_is_refused_by_its_name() -> None:
-    """Keypoint R-CNN is recognised, and refused with the reason."""
-    with pytest.raises(ArchitectureError, match=r"keypointrcnn_resnet50_fpn.*every box that stays"):
-        build_architecture(checkpoint_of_detector("keypointrcnn_resnet50_fpn", 2))
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("keypointrcnn_resnet50_fpn", ("detector", "keypoints")),
+        ("maskrcnn_resnet50_fpn", ("detector", "masks")),
+        ("maskrcnn_resnet50_fpn_v2", ("detector", "masks")),
+    ],
+)
+def test_three_stages_are_recognised_as_two_parts(name: str, parts: tuple[str, str]) -> None:
+    """The refusal of the whole names the network and carries its parts; a wrong part's carries none."""
+    checkpoint = checkpoint_of_detector(name, 5)
+    with pytest.raises(SeveralPartsError, match=f"torchvision/{name} has the parts") as caught:
+        build_architecture(checkpoint)
+    assert caught.value.parts == parts
+    with pytest.raises(SeveralPartsError, match="it has no decoder") as caught:
+        build_architecture(checkpoint, part="decoder")
+    assert caught.value.parts == ()
+
+
+def test_one_network_has_no_parts() -> None:
+    """`--part` for a Faster R-CNN is refused, and not ignored."""
+    with pytest.raises(UsageError, match=r"fasterrcnn_resnet50_fpn is one network, without parts"):
+        build_architecture(checkpoint_of_detector("fasterrcnn_resnet50_fpn", 5), part="masks")
+
+
+def test_arguments_of_a_detector_that_it_does_not_take_are_refused() -> None:
+    """A misspelt `--arch-arg` is an error that names it."""
+    checkpoint = checkpoint_of_detector("fasterrcnn_mobilenet_v3_large_fpn", 5)
+    with pytest.raises(UsageError, match="min_sise=320"):
+        build_architecture(checkpoint, arch_args={"min_sise": "320"})
+
+
+@pytest.fixture(scope="module")
+def keypoints_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a Keypoint R-CNN of seven keypoints with small weights and a steady batch norm."""
+    torch.manual_seed(0)
+    known = KnownDetector("keypointrcnn_resnet50_fpn", 3, keypoints=7)
+    state = torchvision_detectors._construct_torchvision_detector(known).state_dict()
+    drawn = {
+        key: torch.ones(value.shape)
+        if key.endswith("running_var")
+        else 0.02 * torch.randn(value.shape, dtype=torch.float32)
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+    path = tmp_path_factory.mktemp("keypoints") / "model.pth"
+    torch.save(drawn, path)
+    return path
+
+
+def test_a_third_stage_takes_features_and_boxes(keypoints_file: Path) -> None:
+    """Its inputs follow from the photo's size and the number of boxes, and its samples from photos."""
+    checkpoint = read_checkpoint(keypoints_file)
+    settings = {"min_size": "64", "box_detections_per_img": "3", "rpn_pre_nms_top_n_test": "20"}
+    model = build_architecture(checkpoint, part="keypoints", arch_args=settings)
+    assert model.architecture == "torchvision/keypointrcnn_resnet50_fpn:keypoints"
+    assert [(spec.name, spec.shape) for spec in model.inputs] == [
+        ("features0", (1, 256, 16, 16)),
+        ("features1", (1, 256, 8, 8)),
+        ("features2", (1, 256, 4, 4)),
+        ("features3", (1, 256, 2, 2)),
+        ("boxes", (1, 3, 4)),
+    ]
+    assert model.preprocessing is None
+    assert model.earlier is not None
+    assert model.earlier.inputs == (TensorSpec("image", (1, 3, 64, 64)),)
+    assert model.earlier.preprocessing is not None
+    sample = model.earlier.run((np.random.default_rng(0).random((1, 3, 64, 64), np.float32),))
+    assert [array.shape for array in sample] == [spec.shape for spec in model.inputs]
+    assert (sample[-1][0, 0, 2:] > sample[-1][0, 0, :2]).all()
+    outputs = model.module(*map(torch.from_numpy, sample))
+    assert {key: tuple(value.shape) for key, value in outputs.items()} == {
+        "keypoint_heatmaps": (1, 3, 7, 56, 56)
+    }
+    boxes = (TensorSpec("boxes", (1, 9, 4)),)
+    with pytest.raises(UsageError, match="--input-shape is the photo's"):
+        build_architecture(checkpoint, part="keypoints", arch_args=settings, input_shapes=boxes)
 
 
 def test_a_pyramid_takes_multiples_of_32_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,6 +260,11 @@ RECOGNISED: dict[str, tuple[MeasuredOutputs, str]] = {
     "keypoints": (outputs(np.zeros((2, 1, 5, 2)), names=("keypoints",)), "keypoints"),
     "landmarks in space": (outputs(np.zeros((2, 1, 5, 3)), names=("landmarks",)), "keypoints"),
     "keypoints of four numbers": (outputs(np.zeros((2, 1, 5, 4)), names=("keypoints",)), ""),
+    "heatmaps of keypoints": (
+        outputs(np.zeros((2, 1, 3, 5, 8, 8)), names=("keypoint_heatmaps",)),
+        "keypoints",
+    ),
+    "a map of keypoints that is no heatmap": (outputs(np.zeros((2, 1, 5, 8)), names=("keypoints",)), ""),
     "flat keypoints": (outputs(np.zeros((2, 1, 2)), names=("keypoints",)), ""),
     "an image from 0 to 1": (outputs(WIDE), "images"),
     "an image from -1 to 1": (outputs(WIDE * 2 - 1), "images"),

@@ -10,17 +10,18 @@ from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_measu
 EXACT, LOSSY = 0.99, 0.95
 NEAR = 0.05
 """A point stays where it was within this share of the extent of its sample's points."""
+MIN_HEATMAP_SIDE = 8
 NAMES = ("keypoint", "landmark", "joint")
 
 
 def detect_keypoint_task(outputs: MeasuredOutputs) -> bool:
-    """Take an output named after keypoints, of two or three coordinates each."""
+    """Take an output named after keypoints, of two or three coordinates each or a heatmap each."""
     index = outputs.find(*NAMES)
-    return (
-        index is not None
-        and outputs.reference[index].ndim >= 4
-        and outputs.reference[index].shape[-1] in {2, 3}
-    )
+    if index is None or outputs.reference[index].ndim < 4:
+        return False
+    sides = outputs.reference[index].shape[-2:]
+    is_map = "heatmap" in outputs.names[index].lower() and min(sides) >= MIN_HEATMAP_SIDE
+    return sides[-1] in {2, 3} or is_map
 
 
 def measure_keypoint_task(outputs: MeasuredOutputs) -> TaskMeasure | None:

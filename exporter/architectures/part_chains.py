@@ -26,11 +26,13 @@ class PartsChain:
     title: str
     """What both return."""
     expected: Callable[[Any, Mapping[str, Samples]], list[Array]]
-    """Takes the whole network of transformers, and part -> inputs of samples."""
+    """Takes the whole network, and part -> inputs of samples."""
     actual: Callable[[Mapping[str, Call], Mapping[str, Samples]], list[Array]]
     """Takes the parts instead of the network."""
     tokens: bool = False
     """Whether it returns tokens, which are equal or not."""
+    of_photos: bool = False
+    """Whether every part's inputs follow from one photo's shape."""
 
 
 def run_encoder_decoder_without_part_chain(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
@@ -78,6 +80,40 @@ def run_tower_part_chain(parts: Mapping[str, Call], samples: Mapping[str, Sample
 def _cosines_by_part_chain(texts: Array, photos: Array) -> list[Array]:
     lengths = np.linalg.norm(texts, axis=1)[:, None] * np.linalg.norm(photos, axis=1)
     return list(texts @ photos.T / lengths)
+
+
+def run_stages_without_part_chain(parts: Any, samples: Mapping[str, Samples]) -> list[Array]:
+    """Return the masks or heatmaps of PyTorch's own modules, for photos and other photos' boxes.
+
+    Args:
+        parts: A detector and its third stage as modules, in the order of `samples`.
+        samples: The inputs of both.
+    """
+    calls = {name: _call_of_module(module) for name, module in zip(samples, parts, strict=True)}
+    return run_stages_part_chain(calls, samples)
+
+
+def run_stages_part_chain(parts: Mapping[str, Call], samples: Mapping[str, Samples]) -> list[Array]:
+    """Return what the third stage gives for the features that the detector hands on."""
+    (instances,) = samples.keys() - {"detector"}
+    results = []
+    for photo, given in zip(samples["detector"], samples[instances], strict=False):
+        features = parts["detector"](photo)
+        handed_on = {name: features[name] for name in given if name != "boxes"}
+        (result,) = parts[instances]({**handed_on, "boxes": given["boxes"]}).values()
+        results.append(result)
+    return results
+
+
+def _call_of_module(module: Any) -> Call:
+    def call(given: Mapping[str, Array]) -> Mapping[str, Array]:
+        import torch
+
+        with torch.no_grad():
+            outputs = module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in given.values()))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    return call
 
 
 def write_text_without_part_chain(network: Any, samples: Mapping[str, Samples]) -> list[Array]:
@@ -141,6 +177,12 @@ CHAINS: Mapping[frozenset[str], PartsChain] = {
     ),
     frozenset({"prefill", "decode"}): PartsChain(
         "tokens", write_text_without_part_chain, write_text_by_part_chain, tokens=True
+    ),
+    frozenset({"detector", "masks"}): PartsChain(
+        "masks", run_stages_without_part_chain, run_stages_part_chain, of_photos=True
+    ),
+    frozenset({"detector", "keypoints"}): PartsChain(
+        "heatmaps of keypoints", run_stages_without_part_chain, run_stages_part_chain, of_photos=True
     ),
 }
 """Names of the parts -> how they make the whole."""
