@@ -125,8 +125,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "swin2sr": _pretrained(
         "Swin2SR, super-resolution", "Swin2SRForImageSuperResolution",
-        "--input-shape", "1x3x32x32", "--preprocess", "resize=32,crop=32", "--mean", "0", "--std", "1",
-        calibration="photos",
+        "--preprocess", "unit", calibration="photos",
     ),
     "clip": _pretrained("CLIP, two towers", "CLIPModel", calibration="pairs", samples=60),
     "whisper": _pretrained("Whisper, speech encoder and decoder", "WhisperForConditionalGeneration"),
