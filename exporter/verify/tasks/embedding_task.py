@@ -21,7 +21,10 @@ def detect_embedding_task(outputs: MeasuredOutputs) -> bool:
     if index is None or outputs.reference[index].shape[2] < MIN_WIDTH:
         return False
     y = merged_measured_outputs(outputs.reference[index])
-    return bool((np.abs(np.linalg.norm(y, axis=1) - 1) < UNIT).all() and (y < 0).any())
+    if (np.abs(np.linalg.norm(y, axis=1) - 1) >= UNIT).any():
+        return False
+    # Probabilities that are all 0 and 1 have length one, too, and a sum of one.
+    return bool((y < 0).any() or (np.abs(y.sum(axis=1) - 1) >= UNIT).any())
 
 
 def measure_embedding_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
