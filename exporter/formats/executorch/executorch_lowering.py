@@ -13,6 +13,7 @@ from exporter.formats.executorch.executorch_recurrent import (
 )
 from exporter.formats.executorch.parameter_names import with_usable_parameter_names
 from exporter.formats.executorch.prelu import with_prelu_on_images_only
+from exporter.formats.executorch.shifted_norms import with_shifted_norms
 from exporter.formats.executorch.size_guards import guard_sizes_of_edge
 from exporter.formats.executorch.skipped_compiler_work import skip_compiler_work
 from exporter.formats.metadata import METADATA
@@ -67,8 +68,9 @@ def _lower_to_edge(
 ) -> EdgeProgramManager:
     from executorch.exir import to_edge_transform_and_lower
 
+    prepared = with_prelu_on_images_only(with_executorch_recurrent_steps(program))
     return to_edge_transform_and_lower(
-        with_usable_parameter_names(with_prelu_on_images_only(with_executorch_recurrent_steps(program))),
+        with_usable_parameter_names(with_shifted_norms(prepared)),
         partitioner=[partitioner],
         constant_methods={METADATA: metadata} if metadata else None,
     )
