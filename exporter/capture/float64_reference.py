@@ -12,6 +12,7 @@ from torch import nn
 from exporter.capture import rounding_errors
 from exporter.capture.calls import call_runner, copy_module_for_calls, first_line_of_call_error
 from exporter.capture.epsilons import program_epsilons
+from exporter.capture.other_roundings import OtherRoundings
 from exporter.capture.reference_floor import (
     MAX_FLOOR,
     bound_reference_floor,
@@ -89,9 +90,12 @@ def run_float64_reference(
     sigmoids = outputs_of_sigmoids(captured.program)
     floor = reference_floor(expected, actual, sigmoids)
     rounded = _float64_reference_floors_of_rounding(single, usable, edge_outputs)
+    other = _float64_reference_floors_of_other_roundings(single, usable, edge_outputs)
     edge_floors = [
-        max(reference_floor([y], [a], sigmoids), anew)
-        for y, a, anew in zip(edge_outputs, edge_actual, rounded, strict=True)
+        math.inf
+        if math.isinf(anew[1])
+        else bound_reference_floor(max(reference_floor([y], [a], sigmoids), *anew))
+        for y, a, anew in zip(edge_outputs, edge_actual, zip(rounded, other, strict=True), strict=True)
     ]
     nudged, edge_nudged = (
         _run_nudged_float64_references(captured, largest, calls) for calls in (samples, usable)
@@ -103,9 +107,9 @@ def run_float64_reference(
         edge_reference=stack_reference_io(edge_outputs) if usable else _empty_float64_reference(expected[0]),
         edge_names=tuple(edge_expected),
         floor=bound_reference_floor(floor),
-        edge_floor=bound_reference_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
+        edge_floor=max((floor for floor in edge_floors if math.isfinite(floor)), default=0.0),
         reference_dtype="float64" if exact.widen else "float32",
-        edge_floors=tuple(bound_reference_floor(floor) for floor in edge_floors),
+        edge_floors=tuple(edge_floors),
         eager_errors=_float64_reference_with_sigmoid_errors(
             rounding_errors.rounding_errors(expected, actual, nudged),
             sigmoids,
@@ -124,7 +128,8 @@ def run_float64_reference(
         untrained_norm=single.untrained_norm(samples, stack_reference_io(expected)),
         scenes=_scenes_of_float64_reference(samples, all_samples, scenes),
     )
-    return references, (*reason, *unequal, *refused, *note_on_reference_floor(floor))
+    notes = (*unequal, *refused, *_note_on_undecided_edges(references.undecided_edges))
+    return references, (*reason, *notes, *note_on_reference_floor(floor))
 
 
 def _scenes_of_float64_reference(
@@ -203,9 +208,43 @@ def _float64_reference_floors_of_rounding(
     errors = [0.0] * len(edges)
     for outputs in single.sequences([rounding_errors.round_anew(sample) for sample in edges])[:1]:
         for index, (y, a) in enumerate(zip(expected, outputs, strict=True)):
-            if _same_float64_reference_sizes(y, a) and (error := reference_floor([y], [a])) <= MAX_FLOOR:
+            if (error := _reference_floor_of_edge(y, a)) <= MAX_FLOOR:
                 errors[index] = error
     return errors
+
+
+def _float64_reference_floors_of_other_roundings(
+    single: ReferenceNetwork, edges: Sequence[Sample], expected: Sequence[Sample]
+) -> list[float]:
+    """Return, for each edge input, float32's largest error where every operator rounds anew.
+
+    It is infinite where no trial is within `MAX_FLOOR`: there rounding alone decides the outputs, and eager
+    float32 is near float64 by luck. A single such trial is a jump.
+    """
+    trials = []
+    for seed in range(rounding_errors.TRIALS):
+        with contextlib.suppress(Exception), OtherRoundings(seed):  # the model's own code may raise anything
+            outputs = single.sequence(edges)
+            trials.append([_reference_floor_of_edge(y, a) for y, a in zip(expected, outputs, strict=True)])
+    if not trials:
+        return [0.0] * len(edges)
+    bound = [[error for error in errors if error <= MAX_FLOOR] for errors in zip(*trials, strict=True)]
+    return [max(errors) if errors else math.inf for errors in bound]
+
+
+def _reference_floor_of_edge(expected: Sample, actual: Sample) -> float:
+    return reference_floor([expected], [actual]) if _same_float64_reference_sizes(expected, actual) else 0.0
+
+
+def _note_on_undecided_edges(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    listed = ", ".join(map(repr, names))
+    return (
+        f"Rounding alone decides the outputs on the edge input(s) {listed}: float32 that rounds in other "
+        f"places is over {MAX_FLOOR:g} of the output's scale away from float64 there (a norm of a constant, "
+        "for one). Artifacts must give finite numbers on them, and no more.",
+    )
 
 
 def _float64_reference_outputs(runs: Sequence[Runner], sample: Sample) -> Iterator[Sample]:

@@ -171,7 +171,7 @@ def judge_artifact(
         reason=reason or doubt or None,
         runtime=runtime,
         comparison=observation.comparison,
-        edge=_worst_edge_judged(observation.edges),
+        edge=_worst_edge_judged(observation.decided_edges),
         lowering=observation.against_program,
         limits=observation.limits,
         worst_channel=observation.worst_channel,

@@ -63,6 +63,12 @@ class Observation:
     def output_name(self, index: int) -> str:
         return self.references.output_name(index)
 
+    @property
+    def decided_edges(self) -> Mapping[str, Comparison]:
+        """The figures of the edge inputs on which more than rounding decides, and of broken outputs."""
+        undecided = self.references.undecided_edges
+        return {name: c for name, c in self.edges.items() if c.problem or name not in undecided}
+
 
 Gate = Callable[[Observation], str]
 """Judges one aspect: returns the reason why the artifact fails, or an empty string."""

@@ -6,6 +6,7 @@ Stacks are arrays with one leading axis for the sample: an input of shape [1, 3,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ class ReferenceIO:
     edge_floor: float
     reference_dtype: str
     edge_floors: tuple[float, ...] = ()
-    """Eager float32's own max_error on each edge input."""
+    """Float32's own max_error on each edge input; infinite where rounding alone decides the outputs."""
     eager_errors: Stacks = ()
     """What rounding does to each output (`exporter.capture.rounding_errors`). Of a float output: eager
     float32's largest absolute error per element, shaped as one output. Of any other: a boolean per value,
@@ -83,6 +84,12 @@ class ReferenceIO:
     def scene_of(self) -> Array:
         """The number of each sample's scene."""
         return self.scenes[0] if self.scenes else np.arange(len(self.reference[0]))
+
+    @property
+    def undecided_edges(self) -> tuple[str, ...]:
+        """The edge inputs on which rounding alone decides the outputs, so that finite ones are right."""
+        floors = zip(self.edge_names, self.edge_floors, strict=False)
+        return tuple(name for name, floor in floors if math.isinf(floor))
 
     def output_name(self, index: int) -> str:
         """Return an output as a reason calls it: "output logits", or "output 1" without a name."""
@@ -267,18 +274,23 @@ def load_reference_io(path: Path) -> ReferenceIO:
 class Lowering:
     """A quantised program's own outputs, before a backend lowered it.
 
-    `rounding_floor_db` is its SQNR against itself with inputs changed by 1e-5: rounding ties flip, and a deep
-    network amplifies them, so that no artifact can be expected to come closer.
+    `rounding_floor_db` is its SQNR against itself as another right kernel computes it
+    (`exporter.quantize.rounding_ties`): rounding ties flip, and a deep network amplifies them, so that no
+    artifact can be expected to come closer.
     """
 
     outputs: Stacks
     rounding_floor_db: float
     edges: Mapping[str, Sample] = field(default_factory=dict)
     """Its outputs on each edge input that it accepts, by name; empty in files of older versions."""
+    ties: Stacks = ()
+    """Per output, shaped as one, the mean square of what such kernels change in each element. Empty in files
+    of older versions."""
 
 
 def save_reference_io_lowering(lowering: Lowering, path: Path) -> None:
     arrays = {f"outputs/{i}": a for i, a in enumerate(lowering.outputs)}
+    arrays |= {f"ties/{i}": a for i, a in enumerate(lowering.ties)}
     for name, outputs in lowering.edges.items():
         arrays |= {f"edges/{name}/{i}": a for i, a in enumerate(outputs)}
     with path.open("wb") as stream:
@@ -303,6 +315,7 @@ def load_reference_io_lowering(path: Path) -> Lowering:
             _reference_io_group(contents, "outputs"),
             float(contents["rounding_floor_db"]),
             _reference_io_edges(contents),
+            _reference_io_group(contents, "ties"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not a quantised program's outputs: {error!r}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -107,3 +108,24 @@ def test_a_tied_class_number_on_a_flat_input_is_no_fault() -> None:
         wrong = edge.copy()
         wrong[index] += 1
         assert judged(FP32, references, REAL, numbers, edges=[EDGES, wrong]).status == status
+
+
+@pytest.mark.parametrize("variant", PRECISIONS)
+def test_where_rounding_decides_every_finite_output_is_right(variant: Variant) -> None:
+    """A norm of a constant: another runtime's float32 may give anything, but for NaN."""
+    floors = tuple(math.inf if name == "saturated_low" else 2e-7 for name in NAMES)
+    undecided = replace(edge_evidence(), edge_floors=floors)
+    program = PROGRAM if variant is INT8 else None
+    wrong = right(variant).copy()
+    wrong[1] = -wrong[1] - 1
+    verdict = judged(variant, undecided, REAL, edges=[wrong], program=program)
+    assert verdict.reason is None
+    assert verdict.edge is not None
+    assert verdict.edge.max_error < 1
+    wrong[1, 0, 0] = np.nan
+    verdict = judged(variant, undecided, REAL, edges=[wrong], program=program)
+    assert "edge input 'saturated_low': The artifact gives NaN" in str(verdict.reason)
+    wrong = right(variant).copy()
+    wrong[2] = -wrong[2] - 1
+    verdict = judged(variant, undecided, REAL, edges=[wrong], program=program)
+    assert "edge input 'brighter'" in str(verdict.reason)

@@ -1,7 +1,8 @@
 """Inputs at the ends of what a model can meet, and a little beyond: each is judged on its own, by its name.
 
 float32 must be right to its limit. float16 may be coarse there, down to 20 dB or the noise of real inputs. A
-quantised artifact clips what its ranges do not cover, so it must do what its quantised program does.
+quantised artifact clips what its ranges do not cover, so it must do what its quantised program does. Where
+rounding alone decides the outputs, every precision must give finite numbers.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ NOISE_FACTOR = 4.0
 
 
 def edges_gate_limits(references: ReferenceIO, limits: Limits) -> dict[str, float]:
-    """Return float32's largest error on each edge input, by name: the fixed one, or ten times eager's own."""
+    """Return float32's largest error on each edge input, by name: the fixed one, or ten times eager's own.
+
+    Where rounding alone decides the outputs, there is none.
+    """
     floors = references.edge_floors or (references.edge_floor,) * len(references.edge_names)
     return {
         name: max(limits.fp32_max_error, limits.fp32_floor_factor * max(floor, references.floor))
         for name, floor in zip(references.edge_names, floors, strict=True)
+        if not math.isinf(floor)
     }
 
 
@@ -58,6 +63,8 @@ def _edges_gate_reason(observation: Observation, index: int, name: str) -> str:
     if comparison.problem:
         broken = not all(_edges_gate_finite(y[index]) for y in observation.references.edge_reference)
         return "" if broken else f"On the edge input '{name}': {comparison.problem}"
+    if name in observation.references.undecided_edges:
+        return ""
     if observation.precision == "fp32":
         return _edges_gate_fp32_reason(
             name, comparison.max_error, observation.edge_limits[name]

@@ -238,6 +238,8 @@ def _simulated_edge_reason(observation: Observation, margin: float) -> str:
     simulation = observation.simulation
     assert simulation is not None
     for index, name in enumerate(observation.references.edge_names):
+        if name in observation.references.undecided_edges:
+            continue
         row = slice(index, index + 1)
         expected = tuple(y[row] for y in observation.references.edge_reference)
         actual = tuple(a[row] for a in observation.edge_ordered)
