@@ -14,7 +14,7 @@ from exporter.capture.float64_reference import run_float64_reference
 from exporter.data import Data, edge_inputs
 from exporter.errors import LoweringError
 from exporter.formats import FORMATS, VARIANTS, simulation
-from exporter.pipeline.int8_stage import refuse_mostly_float_in_int8_stage, run_lowering_in_int8_stage
+from exporter.pipeline.int8_stage import refuse_mostly_float_in_int8_stage, run_program_in_int8_stage
 from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.quantize import int8_recipe
@@ -52,9 +52,7 @@ def quantize(captured: Captured, calibration: Sequence[Sample], folder: Path) ->
     refuse_mostly_float_in_int8_stage(captured.program, quantized.module, Limits().min_quantized_weights)
     samples = reference_io.load_reference_io(folder / EVIDENCE).samples()
     data = Data(tuple(calibration), tuple(samples), "arrays")
-    lowering = run_lowering_in_int8_stage(
-        int8_recipe.int8_recipe_runner(quantized.module), data.verification, _edges(captured, samples)
-    )
+    lowering = run_program_in_int8_stage(quantized.module, data.verification, _edges(captured, samples))
     reference_io.save_reference_io_lowering(lowering, folder / LOWERING)
     int8_recipe.save_int8_recipe(quantized, folder)
     return replace(captured, program=int8_recipe.load_int8_recipe_program(folder))

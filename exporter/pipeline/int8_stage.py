@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
+    from exporter.records import Array
     from exporter.verify.reference_io import Lowering
 
 QUANTIZERS = (
@@ -111,7 +112,7 @@ def int8_stage_data_digest(context: Context, source: Source) -> str:
 
 
 NUDGED = 16
-"""Samples that show how much a quantised program amplifies rounding ties."""
+"""Calls that show how much a quantised program amplifies rounding ties."""
 LOUDEST_FLOOR_DB = -300.0
 """Stands for the ratio of outputs that are NaN or overflow, which a manifest cannot hold."""
 
@@ -195,10 +196,8 @@ def judge_int8_in_stage(work: Path, target: Path, preprocessing: Preprocessing |
     from exporter.verify import reference_io
 
     quantized, data = int8_recipe.load_int8_recipe(work), stage_results.load_stage_data(work)
-    lowering = run_lowering_in_int8_stage(
-        int8_recipe.int8_recipe_runner(quantized.module),
-        data.verification,
-        edges_for_int8_stage(work, preprocessing),
+    lowering = run_program_in_int8_stage(
+        quantized.module, data.verification, edges_for_int8_stage(work, preprocessing)
     )
     reference_io.save_reference_io_lowering(lowering, target)
     samples = [int8_recipe.int8_recipe_tensors(sample) for sample in data.calibration]
@@ -218,11 +217,27 @@ def edges_for_int8_stage(work: Path, preprocessing: Preprocessing | None) -> Map
     )
 
 
-def run_lowering_in_int8_stage(
-    program: Runner, samples: Sequence[Sample], edges: Mapping[str, Sample]
+def run_program_in_int8_stage(
+    module: GraphModule, samples: Sequence[Sample], edges: Mapping[str, Sample]
 ) -> Lowering:
-    """Run a quantised program on samples and, where it accepts them, on edge inputs."""
-    from exporter.verify.compare_outputs import compare_sqnr_db
+    """Run a quantised module on samples and edge inputs, and as other right kernels may."""
+    from exporter.quantize import int8_recipe, rounding_ties
+
+    program, other = int8_recipe.int8_recipe_runner(module), rounding_ties.rounding_ties_runner(module, 0)
+    return run_lowering_in_int8_stage(program, samples, edges, other)
+
+
+def run_lowering_in_int8_stage(
+    program: Runner, samples: Sequence[Sample], edges: Mapping[str, Sample], other: Runner | None = None
+) -> Lowering:
+    """Run a quantised program on samples and, where it accepts them, on edge inputs.
+
+    Args:
+        program: Runs it.
+        samples: The verification inputs.
+        edges: By their names.
+        other: Runs it as another right kernel may; the program itself when left out.
+    """
     from exporter.verify.infinite import without_infinite
     from exporter.verify.reference_io import Lowering, stack_reference_io
 
@@ -231,14 +246,35 @@ def run_lowering_in_int8_stage(
     for name, edge in edges.items():
         with contextlib.suppress(Exception):  # the model's own code may refuse an edge
             on_edges[name] = program(edge)
-    nudged = stack_reference_io([program(_nudge_inputs_in_int8_stage(sample)) for sample in samples[:NUDGED]])
-    first = tuple(stack[:NUDGED] for stack in outputs)
-    pairs = list(zip(without_infinite(first, first), without_infinite(first, nudged), strict=True))
+    rerun = other or program
+    calls = [index % len(samples) for index in range(min(NUDGED, 2 * len(samples)))]
+    nudged = stack_reference_io([rerun(_nudge_inputs_in_int8_stage(samples[index])) for index in calls])
+    same = tuple(stack[calls] for stack in outputs)
+    pairs = list(zip(without_infinite(same, same), without_infinite(same, nudged), strict=True))
+    floor = _rounding_floor_in_int8_stage(pairs)
+    return Lowering(outputs, floor, on_edges, tuple(_ties_in_int8_stage(o, n) for o, n in pairs))
+
+
+def _rounding_floor_in_int8_stage(pairs: Sequence[tuple[Array, Array]]) -> float:
+    """Return the worst output's SQNR between two runs."""
+    from exporter.verify.compare_outputs import compare_sqnr_db
+
     # Integers alone may be a picture; of class numbers, whose floor means nothing, the gate asks for none.
     kinds = "fc" if any(o.dtype.kind in "fc" for o, _ in pairs) else "iu"
     floors = [compare_sqnr_db(o, n) for o, n in pairs if o.dtype.kind in kinds]
     floor = min((-math.inf if math.isnan(floor) else floor for floor in floors), default=math.inf)
-    return Lowering(outputs, max(floor, LOUDEST_FLOOR_DB), on_edges)
+    return max(floor, LOUDEST_FLOOR_DB)
+
+
+def _ties_in_int8_stage(outputs: Array, nudged: Array) -> Array:
+    """Return the mean square of the difference of two runs, per element; zero for what is no number."""
+    import numpy as np
+
+    wide = np.complex128 if outputs.dtype.kind == "c" else np.float64
+    with np.errstate(invalid="ignore", over="ignore"):
+        energies = (np.abs(nudged.astype(wide) - outputs.astype(wide)) ** 2).mean(axis=0)
+    finite: Array = np.nan_to_num(energies, nan=0.0, posinf=0.0).astype(np.float32)
+    return finite
 
 
 def _nudge_inputs_in_int8_stage(sample: Sample) -> Sample:

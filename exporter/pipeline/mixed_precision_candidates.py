@@ -28,7 +28,7 @@ from exporter.pipeline.host_latency import (
     measure_host_latencies_beside,
     measure_host_latencies_together,
 )
-from exporter.pipeline.int8_stage import edges_for_int8_stage, run_lowering_in_int8_stage
+from exporter.pipeline.int8_stage import edges_for_int8_stage, run_program_in_int8_stage
 from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.workers.jobs import Job
 from exporter.quantize.operator_ranking import RankedMix
@@ -333,8 +333,7 @@ def mix_precision_of_candidate(
     save_captured_program(load_captured_program(work), folder)
     data, edges = stage_results.load_stage_data(work), edges_for_int8_stage(work, preprocessing)
     to_choose, to_judge = (
-        run_lowering_in_int8_stage(int8_recipe.int8_recipe_runner(module), samples, edges)
-        for samples in (data.choice, data.verification)
+        run_program_in_int8_stage(module, samples, edges) for samples in (data.choice, data.verification)
     )
     for name in names:
         reference_io.save_reference_io_lowering(to_choose, folder / files.lowering_file("mixed", name))

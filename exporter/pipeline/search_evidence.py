@@ -97,8 +97,8 @@ def lower_for_search_evidence(work: Path, target: Path, preprocessing: Preproces
     from exporter.verify import reference_io
 
     quantized = quantized_program.load_int8_recipe(work)
-    lowering = int8_stage.run_lowering_in_int8_stage(
-        quantized_program.int8_recipe_runner(quantized.module),
+    lowering = int8_stage.run_program_in_int8_stage(
+        quantized.module,
         stage_results.load_stage_data(work).choice,
         int8_stage.edges_for_int8_stage(work, preprocessing),
     )

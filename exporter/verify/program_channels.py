@@ -1,7 +1,8 @@
 """Compares each channel of a quantised artifact with that of its quantised program.
 
 A runtime on a processor computes what the program computes, but for rounding ties: right files of the zoo
-differ from it by 38 dB of a channel's variation at worst. Against the float model the same channel may be
+differ from it by 38 dB of a channel's variation at worst. How much ties may do to each channel is measured on
+the program (`Lowering.ties`). Against the float model the same channel may be
 10 dB off, so that a shift by a third of its spread would pass there, and in the whole output's figure.
 """
 
@@ -16,7 +17,7 @@ from exporter.records import Array
 from exporter.verify.channels import Channels, measure_channels
 from exporter.verify.noise_by_chance import noise_by_chance, noise_ratio_by_chance
 from exporter.verify.observation import Observation
-from exporter.verify.reference_io import named_reference_io_output
+from exporter.verify.reference_io import Lowering, named_reference_io_output
 from exporter.verify.tolerance import UNLIKE
 from exporter.verify.worst_channel import worst_channel_expression
 
@@ -56,7 +57,8 @@ def _program_channel_faults(observation: Observation) -> Iterator[tuple[float, s
         judged = _judged_program_samples(program, actual)
         floor = (floors[index],) if floors else ()
         for channels in measure_channels((program[judged],), (actual[judged],), floor):
-            limits = _program_channel_limits(channels, observation.lowering.rounding_floor_db)
+            ties = _program_channel_ties(observation.lowering, index, channels)
+            limits = _program_channel_limits(channels, observation.lowering.rounding_floor_db, ties)
             worst = int(np.argmax(channels.error / np.maximum(limits, np.finfo(float).tiny)))
             name = names[index] if index < len(names) else f"output{index}"
             where = named_reference_io_output(worst_channel_expression(name, channels, worst, program))
@@ -72,12 +74,26 @@ def _judged_program_samples(program: Array, actual: Array) -> Array:
     return judged
 
 
-def _program_channel_limits(channels: Channels, rounding_floor_db: float) -> Array:
+def _program_channel_ties(lowering: Lowering, index: int, channels: Channels) -> Array:
+    """Return the energy that rounding ties have in each channel of an axis of the program's own output."""
+    if index >= len(lowering.ties):  # a file of an older version
+        return np.zeros_like(channels.error)
+    energies = lowering.ties[index].astype(np.float64)
+    if channels.axis == lowering.ties[index].ndim:  # the real and the imaginary part
+        return np.full_like(channels.error, energies.mean())
+    rest = tuple(axis for axis in range(energies.ndim) if axis != channels.axis)
+    ties: Array = np.atleast_1d(energies.mean(axis=rest))
+    return ties
+
+
+def _program_channel_limits(
+    channels: Channels, rounding_floor_db: float, own_ties: Array | float = 0.0
+) -> Array:
     """Return the error's energy that each channel may have against the program's.
 
     It is the fixed limit of the whole as a share of the channel's own variation, or what rounding ties do to
-    the program itself, where that is louder, with what chance makes of it. Channels that behave alike may
-    have each other's noise.
+    the program itself, as a whole or in this channel, where that is louder, with what chance makes of it.
+    Channels that behave alike may have each other's noise.
     """
     count = channels.error.size
     ties = 10 ** ((ROUNDING_MARGIN_DB - rounding_floor_db) / 10)
@@ -88,7 +104,8 @@ def _program_channel_limits(channels: Channels, rounding_floor_db: float) -> Arr
         exact: Array = np.maximum((EXACT * channels.scale) ** 2, floor)
         return exact
     still = np.where(channels.constant, (STEPS * channels.scale) ** 2, 0.0)
-    limits: Array = np.maximum.reduce([share * channels.variation, noise, still, floor])
+    measured = UNLIKE * noise_by_chance(channels.samples, count) * (own_ties + np.zeros(count))
+    limits: Array = np.maximum.reduce([share * channels.variation, noise, still, floor, measured])
     return limits
 
 
