@@ -52,7 +52,8 @@ class _NudgedInterpreter(IntegerInterpreter):
         if values.dtype == torch.float64:  # an integer sum (see `integer`)
             return noise * values * FACTOR
         if node.target is QUANTIZE:
-            return noise * (SUM * LEVELS / 2 * self.fetch_args_kwargs_from_env(node)[0][1])
+            scale: float = self.fetch_args_kwargs_from_env(node)[0][1]
+            return noise * (SUM * LEVELS / 2 * scale)
         return noise * (SUM * values.abs().amax(-1, keepdim=True))
 
 
