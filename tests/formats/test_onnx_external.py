@@ -87,7 +87,6 @@ def test_other_precisions_are_refused_by_name(
 ) -> None:
     """Their converters and ORT's format know one file only."""
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 30_000)
-    onnx_export.export_fp32_onnx.cache_clear()
     with pytest.raises(LoweringError, match="only onnx-fp32 has another file"):
         EMIT(captured, VARIANTS[name], tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ from exporter.formats.onnx import (
     ort_convert,
     ort_file,
 )
-from exporter.formats.onnx.size_guards import onnx_with_size_guards
-from exporter.records import QUANTIZED, About, Array, Captured, Emission, Runner, Sample, Structure, Variant
+from exporter.formats.onnx.onnx_streamed import streamed_onnx
+from exporter.formats.onnx.size_guards import guard_sizes_of_onnx, onnx_with_size_guards
+from exporter.records import About, Array, Captured, Emission, Runner, Sample, Structure, Variant
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,15 +55,13 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
-        if variant.name == "onnx-fp32" and onnx_external.needs_external_weights(captured.program):
-            metadata = onnx_metadata(captured.about)
-            onnx_external.write_onnx_with_external_weights(captured, path, metadata)
-            return Emission(path, (EXTERNAL_NOTE,))
+        if variant.precision == "fp32":
+            return Emission(path, _write_fp32_onnx(captured, variant, path))
         model, notes = _onnx_model(captured, variant)
         model = onnx_with_size_guards(model, captured.dynamic)
         metadata = onnx_metadata(captured.about)
         if variant.suffix == ".ort":
-            path.write_bytes(ort_convert.convert_to_ort(model + metadata if metadata else model))
+            ort_convert.convert_to_ort(model + metadata if metadata else model, path)
         else:
             with path.open("wb") as file:
                 file.write(model)
@@ -71,6 +71,34 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     except Exception as error:
         raise lowering_error(error, captured.program) from error
     return Emission(path, (*notes, ORT_NOTE) if variant.suffix == ".ort" else notes)
+
+
+def _write_fp32_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[str, ...]:
+    """Write a float32 artifact without a copy of its weights, and return notes on it.
+
+    Raises:
+        LoweringError: Its format has one file, which cannot hold the weights.
+        Exception: As `emit`.
+    """
+    if variant.suffix == ".ort" and captured.program is not None:
+        onnx_export.refuse_onnx_program_too_large(captured.program)
+    model = streamed_onnx(onnx_export.translate_fp32_to_onnx(captured))
+    if captured.dynamic:
+        guard_sizes_of_onnx(model.proto, captured.dynamic)
+    model.add_metadata(model_metadata(captured.about))
+    model.check()
+    if variant.suffix == ".ort":
+        onnx_export.refuse_onnx_export_too_large(model.size_bytes)
+        with tempfile.TemporaryDirectory(prefix="export-mobile-") as folder:
+            whole = Path(folder) / onnx_external.MODEL
+            model.write_file(whole)
+            ort_convert.convert_to_ort(str(whole), path)
+        return (ORT_NOTE,)
+    if model.size_bytes > onnx_export.MAX_BYTES:
+        model.write_folder(path)
+        return (EXTERNAL_NOTE,)
+    model.write_file(path)
+    return ()
 
 
 def onnx_metadata(about: About) -> bytes:
@@ -120,14 +148,12 @@ def _onnx_contents(path: Path) -> onnx_contents.Contents:
 
 
 def _onnx_model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
-    """Make the ONNX model of the variant's precision, and notes on how it was made."""
+    """Make the ONNX model of half precision or of integers, and notes on how it was made."""
     if variant.precision == "fp16":
         model, note = onnx_float16.onnx_float16_model(onnx_export.export_fp32_onnx(captured))
         return model, (note,) if note else ()
-    if variant.precision in QUANTIZED:
-        model = onnx_quantized.make_onnx_quantized_model(captured)
-        return (model if variant.suffix == ".ort" else onnx_quantized.unsigned_onnx_quantized(model)), ()
-    return onnx_export.export_fp32_onnx(captured), ()
+    model = onnx_quantized.make_onnx_quantized_model(captured)
+    return (model if variant.suffix == ".ort" else onnx_quantized.unsigned_onnx_quantized(model)), ()
 
 
 def _onnx_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -29,20 +29,34 @@ MAX_BYTES = 2**31 - 1
 
 
 @functools.lru_cache(maxsize=1)
-def export_fp32_onnx(captured: Captured) -> bytes:
-    """Translate the program, once per captured model: every variant starts here.
+def translate_fp32_to_onnx(captured: Captured) -> onnx_ir.Model:
+    """Translate the program, once per captured model: every float variant starts here.
 
     Returns:
-        A checked, simplified ONNX model (batch norms and constants folded), weights inside, static shapes,
-        inputs and outputs named as in `captured`. The same program gives the same bytes.
+        A simplified ONNX model (batch norms and constants folded), static shapes, inputs and outputs named as
+        in `captured`. The same program gives the same bytes. Its tensors are the program's where they can be.
+
+    Raises:
+        LoweringError: There is no program.
+        Exception: Whatever PyTorch or ONNX raise when they cannot express it.
+    """
+    if captured.program is None:
+        raise LoweringError(captured.program_error, captured.program_source)
+    model = export_to_onnx(captured.program, captured.inputs, captured.outputs, external=True)
+    clean_onnx_export(model)
+    return model
+
+
+def export_fp32_onnx(captured: Captured) -> bytes:
+    """Translate the program to a checked model in one file, weights inside.
 
     Raises:
         LoweringError: There is no program, or its weights are too large for one file.
         Exception: Whatever PyTorch or ONNX raise when they cannot express it.
     """
-    if captured.program is None:
-        raise LoweringError(captured.program_error, captured.program_source)
-    return finish_onnx_export(export_to_onnx(captured.program, captured.inputs, captured.outputs))
+    if captured.program is not None:
+        refuse_onnx_program_too_large(captured.program)
+    return finish_onnx_export(translate_fp32_to_onnx(captured))
 
 
 def export_to_onnx(
@@ -66,7 +80,7 @@ def export_to_onnx(
     import torch
 
     if not external:
-        refuse_onnx_export_too_large(sum(t.nbytes for t in program.state_dict.values()))
+        refuse_onnx_program_too_large(program)
     _give_bounds_one_type(program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -116,6 +130,15 @@ def clean_onnx_export(model: onnx_ir.Model) -> None:
     common.ClearMetadataAndDocStringPass()(model)
     common.NameFixPass()(model)  # outputs got their names last: an inner value may have had that name
     common.TopologicalSortPass()(model)
+
+
+def refuse_onnx_program_too_large(program: torch.export.ExportedProgram) -> None:
+    """Refuse a program whose weights one ONNX file cannot hold, before it is translated.
+
+    Raises:
+        LoweringError: They are too large.
+    """
+    refuse_onnx_export_too_large(sum(tensor.nbytes for tensor in program.state_dict.values()))
 
 
 def refuse_onnx_export_too_large(size_bytes: int) -> None:

@@ -11,55 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
-from exporter.formats.onnx import onnx_export
-from exporter.formats.onnx.size_guards import guard_sizes_of_onnx
-from exporter.records import Captured
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
 MODEL, WEIGHTS = "model.onnx", "model.onnx.data"
 LARGE_TENSOR_BYTES = 1024
 """Tensors from this size on are stored in the second file; smaller ones stay in the graph."""
 
 
-def needs_external_weights(program: torch.export.ExportedProgram | None) -> bool:
-    """Tell whether a program has more weights than one ONNX file holds."""
-    weights = program.state_dict.values() if program is not None else ()
-    size_bytes: int = sum(tensor.nbytes for tensor in weights)
-    return size_bytes > onnx_export.MAX_BYTES
-
-
 def onnx_model_file(path: Path) -> Path:
     """Return the file with the graph: the artifact itself, or one in its folder."""
     return path / MODEL if path.is_dir() else path
-
-
-def write_onnx_with_external_weights(captured: Captured, folder: Path, metadata: bytes) -> None:
-    """Translate a program and write it as a folder; tensors are written one after the other.
-
-    Args:
-        captured: Its program is translated, in fp32.
-        folder: Is made.
-        metadata: Metadata properties, which are written after the graph.
-
-    Raises:
-        Exception: Whatever PyTorch or ONNX raise when they cannot express it.
-    """
-    import onnx
-    import onnx_ir
-
-    assert captured.program is not None
-    model = onnx_export.export_to_onnx(captured.program, captured.inputs, captured.outputs, external=True)
-    onnx_export.clean_onnx_export(model)
-    folder.mkdir()
-    onnx_ir.save(model, folder / MODEL, external_data=WEIGHTS, size_threshold_bytes=LARGE_TENSOR_BYTES)
-    proto = onnx.load_model(folder / MODEL, load_external_data=False)
-    guard_sizes_of_onnx(proto, captured.dynamic)
-    onnx_export.strip_onnx_export(proto)
-    (folder / MODEL).write_bytes(proto.SerializeToString(deterministic=True) + metadata)
-    onnx.checker.check_model(str(folder / MODEL), full_check=True)
 
 
 def check_external_weights(model: onnx.ModelProto, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,19 @@ from exporter.formats.onnx.ort_file import ort_file_session_table
 
 ALIGNMENT = 64
 """Bytes of padding that keep every field of the model part aligned as ONNX Runtime wrote it."""
+BLOCK = 1 << 20
 
 
-def convert_to_ort(model: bytes) -> bytes:
+def convert_to_ort(model: str | bytes, target: Path) -> None:
     """Optimise an ONNX model and write it in ORT format, as ONNX Runtime's convert_onnx_models_to_ort does.
 
     The settings are those of `--target_platform arm` and the fixed style (all optimisations now, none on the
     phone): no blocked layout (NCHWc, x86 only), int8 activations stay int8. The tool itself is not used,
     because it works on folders and prints.
+
+    Args:
+        model: The model's file, or its bytes.
+        target: The file to write.
     """
     import onnxruntime as ort
 
@@ -31,15 +38,25 @@ def convert_to_ort(model: bytes) -> bytes:
         ort.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
         )
-        return _make_ort_reproducible(path.read_bytes())
+        _write_reproducible_ort(path, target)
 
 
-def _make_ort_reproducible(data: bytes) -> bytes:
+def _write_reproducible_ort(source: Path, target: Path) -> None:
     """Rewrite the head of a file we just wrote, so that the same model gives the same bytes.
 
     ONNX Runtime lists its kernels' type constraints in the order of a randomly seeded hash table. They come
     first in the file, the model after them, and the model never points back.
     """
+    with source.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        head, body = _reproducible_ort_head(data)
+    with source.open("rb") as stream, target.open("wb") as file:
+        file.write(head)
+        stream.seek(body)
+        shutil.copyfileobj(stream, file, BLOCK)
+
+
+def _reproducible_ort_head(data: mmap.mmap) -> tuple[bytes, int]:
+    """Return the new head of a file, and the place from which on the file stays as it is."""
     session = ort_file_session_table(data)
     old_model = session.Model()._tab.Pos
     # A table's own layout may be stored before it.
@@ -48,10 +65,10 @@ def _make_ort_reproducible(data: bytes) -> bytes:
     padding = (body - len(head)) % ALIGNMENT
     target = len(head) + padding + old_model - body
     head[slot : slot + 4] = (target - slot).to_bytes(4, "little")
-    return bytes(head) + bytes(padding) + data[body:]
+    return bytes(head) + bytes(padding), body
 
 
-def _signed_ort_offset(data: bytes, position: int) -> int:
+def _signed_ort_offset(data: mmap.mmap, position: int) -> int:
     return int.from_bytes(data[position : position + 4], "little", signed=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ class _OrtFileReader:
         )
 
 
-def ort_file_session_table(data: bytes) -> Any:
+def ort_file_session_table(data: bytes | mmap.mmap) -> Any:
     """Return the flatbuffer's root, as ONNX Runtime's own generated (and untyped) reader class.
 
     Raises:
