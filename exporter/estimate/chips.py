@@ -29,6 +29,14 @@ WIKICHIP_X3 = "https://en.wikichip.org/wiki/arm_holdings/microarchitectures/cort
 WIKIPEDIA_X1 = "https://en.wikipedia.org/wiki/ARM_Cortex-X1"
 WIKIPEDIA_X4 = "https://en.wikipedia.org/wiki/ARM_Cortex-X4"
 ANANDTECH_A78 = "https://www.anandtech.com/show/15813/arm-cortex-a78-cortex-x1-cpu-ip-diverging/3"
+ANANDTECH_A520 = (
+    "https://www.anandtech.com/show/18871/arm-unveils-armv92-mobile-architecture-cortex-x4-a720-and-a520-64bit-"
+    "exclusive/4"
+)
+WIKICHIP_A510 = "https://en.wikichip.org/wiki/arm_holdings/microarchitectures/cortex-a510"
+WIKICHIP_A720 = "https://fuse.wikichip.org/?p=7529"
+BOARDOR_X3 = "https://boardor.com/blog/discussing-arms-new-cortex-x3-a715-and-a510-v2"
+HOT_CHIPS_ORYON = "https://techovedas.com/hot-chips-2024-qualcomm-unveils-advanced-oryon-core-architecture/"
 
 
 @dataclass(frozen=True)
@@ -52,16 +60,17 @@ CORES: Mapping[str, Core] = {
     "Cortex-A55": Core(1, 2, LLVM_A55, LLVM_A55),  # two vector pipes of 64 bits
     "Cortex-A77": Core(2, 4, LLVM_A77, WIKICHIP_A77),
     "Cortex-A78": Core(2, 4, ANANDTECH_A78, ANANDTECH_A78),
-    "Cortex-A510": Core(1, 3, LLVM_A510, LLVM_A510),  # two vector pipes, which two cores share
-    "Cortex-A520": Core(1, 3),
+    "Cortex-A510": Core(1, 3, LLVM_A510, WIKICHIP_A510),  # two vector pipes, which two cores share
+    "Cortex-A520": Core(1, 3, ANANDTECH_A520, ANANDTECH_A520),  # "more of a refinement of the Cortex-A510"
     "Cortex-A710": Core(2, 4, LLVM_A710),
-    "Cortex-A715": Core(2, 5),
+    "Cortex-A715": Core(2, 5, WIKICHIP_A720),  # its successor, with no major changes of widths, has two
     "Cortex-A720": Core(2, 5, LLVM_A720),
     "Cortex-X1": Core(4, 5, WIKIPEDIA_X1, WIKIPEDIA_X1),
-    "Cortex-X2": Core(4, 5, ASSUMED, WIKICHIP_X3),  # "6, increased from 5"
+    # The successor has as many vectors ("no major changes" to them), and 6 decoders, "increased from 5".
+    "Cortex-X2": Core(4, 5, BOARDOR_X3, WIKICHIP_X3),
     "Cortex-X3": Core(4, 6, LLVM_X3, WIKICHIP_X3),
     "Cortex-X4": Core(4, 10, LLVM_X4, WIKIPEDIA_X4),
-    "Oryon": Core(4, 8, LLVM_ORYON),
+    "Oryon": Core(4, 8, LLVM_ORYON, HOT_CHIPS_ORYON),
 }
 """Core -> its widths."""
 

@@ -1,17 +1,28 @@
 """Estimates latencies on one of a chip's small cores, where Android may put an app in the background.
 
-Pure. Published latencies of the same networks on a fast and on a small core give the factors.
+Pure. Published latencies of the same networks on a fast and on a small core give the factors; documented
+widths scale them for the small core's successors.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from exporter.config.targets import Target
 from exporter.estimate import latency_model
+from exporter.estimate.chips import CORES
 from exporter.estimate.latency_model import Work
-from exporter.estimate.parameters import Fit, Parameters
+from exporter.estimate.parameters import Fit, Parameters, SmallCore
 from exporter.records import EstimatedLatency, Precision
+
+FITTED = "Cortex-A55"
+"""The small core whose latencies are published."""
+SCALED = ("Cortex-A510", "Cortex-A520")
+"""Its successors, in order as it is: its costs are scaled by their documented widths."""
+CONFIGURED_FACTOR = 1.5
+"""Two of these cores share a vector unit of 64 or 128 bits, as the chip's maker chose, and no page states
+which: arithmetic may take twice as long as estimated. A judgement."""
 
 
 def estimate_on_small_core(
@@ -27,7 +38,7 @@ def estimate_on_small_core(
         precision: Its precision; one without rows of its own widens the interval.
     """
     cluster = target.clusters[-1]
-    small = fit.small.get(cluster.core)
+    small, more, why = _costs_of_small_core(fit, cluster.core)
     if small is None or not cluster.max_mhz:
         return None
     parts = {
@@ -40,7 +51,7 @@ def estimate_on_small_core(
     )
     p50 = sum(parts.values())
     spread, notes = latency_model.latency_model_interval_of_fit(work, fit, precision, 1)
-    factor = math.exp(math.hypot(math.log(spread.factor), math.log(small.spread.factor)))
+    factor = more * math.exp(math.hypot(math.log(spread.factor), math.log(small.spread.factor)))
     return EstimatedLatency(
         threads=1,
         p50_ms=p50,
@@ -49,6 +60,23 @@ def estimate_on_small_core(
         coverage=min(spread.coverage, small.spread.coverage),
         basis="counts" if work.counts else "graph",
         shares=latency_model.latency_model_shares(parts),
-        notes=notes,
+        notes=(*notes, *why),
         core=cluster.core,
     )
+
+
+def _costs_of_small_core(fit: Fit, core: str) -> tuple[SmallCore | None, float, tuple[str, ...]]:
+    """Return a small core's factors, how much wider its interval is than their own misses tell, and why."""
+    if core in fit.small or core not in SCALED or FITTED not in fit.small:
+        return fit.small.get(core), 1.0, ()
+    known, old, new = fit.small[FITTED], CORES[FITTED], CORES[core]
+    scaled = replace(
+        known,
+        arithmetic=known.arithmetic * old.vectors / new.vectors,
+        others=known.others * old.others / new.others,
+    )
+    notes = (
+        f"No published latency of a {core} is in the fit: documented widths scale those of a {FITTED}.",
+        f"Two {core}s share a vector unit whose width is the maker's choice: no public page states it.",
+    )
+    return scaled, latency_model.OTHER_CORE_FACTOR * CONFIGURED_FACTOR, notes

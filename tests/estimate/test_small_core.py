@@ -50,8 +50,8 @@ def test_a_small_cores_interval_carries_its_own_misses_too() -> None:
     assert sum(small.shares.values()) == pytest.approx(1)
 
 
-def test_a_small_core_without_rows_has_no_estimate() -> None:
-    """Only chips with Cortex-A55s have one: no published row tells how a Cortex-A510 compares."""
+def test_every_chip_with_small_cores_has_an_estimate_of_one() -> None:
+    """An Oryon has none, and the successors of the Cortex-A55 are scaled from it."""
     own = dataclasses.replace(fit(), small={"Cortex-A55": SMALL})
     work = Work(MOBILENET, 601_548_544, 13_879_080, 53)
     have = {
@@ -59,7 +59,31 @@ def test_a_small_core_without_rows_has_no_estimate() -> None:
         for target in SNAPDRAGONS
         if small_core.estimate_on_small_core(work, target, load_parameters(), own, "fp32")
     }
-    assert have == {"snapdragon865", "snapdragon888"}
+    assert have == {target.name for target in SNAPDRAGONS} - {"snapdragon8elite"}
+    unfitted = dataclasses.replace(own, small={})
+    assert small_core.estimate_on_small_core(work, SD865, load_parameters(), unfitted, "fp32") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "core"), [("snapdragon8gen1", "Cortex-A510"), ("snapdragon8gen3", "Cortex-A520")]
+)
+def test_a_newer_small_core_is_scaled_by_widths_and_is_less_certain(name: str, core: str) -> None:
+    """It has as many vectors and half more decoders; its interval is wider, and notes say why."""
+    target, arithmetic = (
+        get_target(name),
+        dataclasses.replace(MOBILENET, simd=0, scalar=0, branch=0, load=0, store=0),
+    )
+    others = dataclasses.replace(MOBILENET, fma=0)
+    mhz = (target.clusters[-1].max_mhz or 0) / 1805
+    for counts, ratio in ((arithmetic, 1.0), (others, 2 / 3)):
+        assert on_small(name, counts=counts).p50_ms * mhz == pytest.approx(
+            ratio * on_small(counts=counts).p50_ms
+        )
+    new, old = on_small(name), on_small()
+    assert new.core == core
+    assert new.high_ms / new.p50_ms > 1.5 * old.high_ms / old.p50_ms
+    assert sum(core in note for note in new.notes) == 2
+    assert not any("Cortex" in note for note in old.notes)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "executorch", "torchscript"])
