@@ -107,3 +107,24 @@ def _speedup_error(own: Subject, subjects: Sequence[Subject], speedup: float) ->
     fit = estimate_fit.fit_runtime(rest, speedup)
     scaling = replace(fit.scaling, speedup=speedup, kernel_ms=estimate_fit.KERNEL_MS)
     return abs(estimate_fit.predicted_ms(own, replace(fit, scaling=scaling)) / own.row.latency_ms - 1)
+
+
+def print_faster_rows(subjects: Sequence[Subject], speedup: float) -> None:
+    """Print the mean error of whole models by fits that see the fastest row of each cell only.
+
+    Args:
+        subjects: The rows of ONNX Runtime in float32.
+        speedup: The published speedup of four threads.
+    """
+    fastest = [s for s in subjects if s.row.latency_ms == _least_of_cell(s, subjects)]
+    errors = []
+    for own in (s for s in subjects if s.row.whole):
+        fit = estimate_fit.fit_runtime([s for s in fastest if s.row.model != own.row.model], speedup)
+        errors.append(abs(estimate_fit.predicted_ms(own, fit) / own.row.latency_ms - 1))
+    print(f"{statistics.mean(errors):.1%}\n")
+
+
+def _least_of_cell(own: Subject, subjects: Sequence[Subject]) -> float:
+    """Return the fastest published latency of a row's model and number of threads."""
+    cell = (own.row.model, own.row.threads)
+    return min(s.row.latency_ms for s in subjects if (s.row.model, s.row.threads) == cell)

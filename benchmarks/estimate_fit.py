@@ -13,6 +13,7 @@ from benchmarks.estimate_rows import Row
 from exporter.config.targets import get_target
 from exporter.estimate import latency_model
 from exporter.estimate.chips import CORES
+from exporter.estimate.graph_work import GraphWork
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.parameters import Fit, Parameters, Scaling, Spread
 from exporter.records import EstimatedLatency, Precision
@@ -157,16 +158,63 @@ def _one_thread_ms(work: latency_model.Work, cycles: Mapping[str, float]) -> flo
     return sum(cycles[name] * value for name, value in sums.items()) / (MHZ * 1e3)
 
 
+Column = Mapping[str, float]
+"""Field of `GraphWork` -> its weight: a column is fitted with one cost."""
+ARITHMETIC: Column = {"macs": 1, "depthwise_macs": 1}
+FORMS: Mapping[str, Sequence[Column]] = {
+    "onnxruntime": (ARITHMETIC, {"depthwise_values": 1}, {"values": 1, "patches": 2}),
+    "tflite": (ARITHMETIC, {"depthwise_values": 1}, {"values": 1}, {"patches": 1}, {"functions": 1}),
+    "torchscript": (ARITHMETIC, {"depthwise_macs": 1}, {"values": 1}, {"conv_values": 1}, {"functions": 1}),
+}
+"""Runtime -> the columns of its graphs' costs.
+
+ONNX Runtime and TensorFlow Lite copy the patches of a convolution before they multiply matrices (im2col):
+each value is written and read once more. PyTorch Mobile's XNNPACK reads through pointers instead, and changes
+the layout of what a convolution reads and writes. `benchmarks/estimate_forms.py` prints what each term does
+where there are hundreds of rows. One network of ONNX Runtime's rows has functions, which tells no cost.
+"""
+
+
 def _operator_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: float) -> dict[str, float]:
-    """Fit cycles of a multiply-accumulate, of a depthwise one, and of a value read or written."""
+    """Fit the cycles of each column of the runtime's form; return them by field of `GraphWork`."""
     some = [s for s in subjects if s.work.graph]
-    # No depthwise multiply-accumulate is cheaper than another: it reuses less. Six int8 rows cannot tell.
-    sizes = [(g.macs + g.depthwise_macs, g.depthwise_macs, g.values) for s in some if (g := s.work.graph)]
     if not some:
-        return dict.fromkeys(("mac", "depthwise", "value"), 0.0)
-    shared = 2 if scaling.other_speedup == 1 else 3  # values stay on one thread, as counted instructions do
-    mac, depthwise, value = _relative_costs(np.array(sizes, float), some, scaling, call_ms, shared)
-    return {"mac": mac, "depthwise": mac + depthwise, "value": value}
+        return {}
+    form = FORMS[some[0].row.runtime]
+    alone = latency_model.ONE_THREAD if scaling.other_speedup == 1 else ()
+    sizes = np.array(
+        [form_columns(form, s.work.graph, _one_thread_share(s, scaling), alone) for s in some], float
+    )
+    solved = _relative_costs(sizes, some, call_ms)
+    costs: dict[str, float] = {}
+    for column, cost in zip(form, solved, strict=True):
+        for name, weight in column.items():
+            costs[name] = costs.get(name, 0.0) + weight * cost
+    return costs
+
+
+def form_columns(
+    form: Sequence[Column],
+    graph: GraphWork | None,
+    shared: float = 1.0,
+    alone: Sequence[str] = latency_model.ONE_THREAD,
+) -> list[float]:
+    """Return the size of each column.
+
+    Args:
+        form: The columns.
+        graph: What they weigh.
+        shared: What threads leave of the time of parts that they share.
+        alone: Parts that stay on one thread.
+    """
+    part = latency_model.PARTS_OF_GRAPH
+    left = {name: 1.0 if part[name] in alone else shared for name in part}
+    return [sum(weight * getattr(graph, name) * left[name] for name, weight in c.items()) for c in form]
+
+
+def _one_thread_share(subject: Subject, scaling: Scaling) -> float:
+    """Return what a row's threads leave of the time of arithmetic and loads."""
+    return 1.0 if subject.row.threads == 1 else 1 / scaling.speedup
 
 
 def _graph_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: float) -> dict[str, float]:
@@ -176,18 +224,15 @@ def _graph_costs(subjects: Sequence[Subject], scaling: Scaling, call_ms: float) 
     """
     some = [s for s in subjects if s.work.flops]
     sizes = np.array([[s.work.flops, s.work.weight_bytes, s.work.kernels] for s in some], float)
+    sizes[:, :2] *= np.array([_one_thread_share(s, scaling) for s in some])[:, None]
     sizes[:, 2] *= scaling.other_speedup == 1
-    flop, byte, kernel = _relative_costs(sizes, some, scaling, call_ms, 2)
+    flop, byte, kernel = _relative_costs(sizes, some, call_ms)
     return {"flop": flop, "byte": byte, "kernel": kernel}
 
 
-def _relative_costs(
-    sizes: np.ndarray, subjects: Sequence[Subject], scaling: Scaling, call_ms: float, shared: int
-) -> list[float]:
-    """Fit nonnegative cycles of each column; the first `shared` are distributed over the threads."""
-    factors = np.array([1.0 if s.row.threads == 1 else 1 / scaling.speedup for s in subjects])
+def _relative_costs(sizes: np.ndarray, subjects: Sequence[Subject], call_ms: float) -> list[float]:
+    """Fit nonnegative cycles of each column, relative errors being what counts."""
     matrix = sizes / (MHZ * 1e3)
-    matrix[:, :shared] *= factors[:, None]
     latencies = np.array([max(s.row.latency_ms - call_ms, 0.0) for s in subjects])
     weights = 1 / np.maximum(latencies, SHORT_MS)
     widths = np.maximum(matrix.max(axis=0), 1e-12)

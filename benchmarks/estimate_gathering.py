@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def gathered_works(
     works, hosts = {}, {}
     for row in {row_key(row): row for row in rows}.values():
         key = row_key(row)
-        if "graph" not in known.get(key, {}) and not counted:
+        if not _is_described(known.get(key)) and not counted:
             begin = time.monotonic()
             known[key] = _described(row, known.get(key))
             kept.write_text(json.dumps(known, indent=1))
@@ -48,10 +48,19 @@ def gathered_works(
     return works, hosts
 
 
+OF_GRAPH = tuple(item.name for item in fields(GraphWork) if item.name != "missed_bytes")
+"""What is kept of a graph, beside what it misses in each cache."""
+
+
+def _is_described(item: Mapping[str, Any] | None) -> bool:
+    """Tell whether a network was described with all that is kept today."""
+    return set(OF_GRAPH) <= set((item or {}).get("graph", ()))
+
+
 def _graph_of_kept(item: Mapping[str, int] | None) -> GraphWork | None:
     if not item:
         return None
-    return GraphWork(item["macs"], item["depthwise_macs"], item["values"], item["missed_last"])
+    return GraphWork(missed_bytes=item["missed_last"], **{name: item[name] for name in OF_GRAPH})
 
 
 def _described(row: Row, item: dict[str, Any] | None) -> dict[str, Any]:

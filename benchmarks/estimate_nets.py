@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,11 +233,9 @@ def describe_graph(path: Path, width: int) -> dict[str, int]:
 
     operators = operators_to_split(path, least_macs=0)
     works = {level: work_of_graph(operators, width, size) for level, size in CACHES_OF_865_BYTES.items()}
-    last = works["last"]
-    return {
-        "macs": last.macs, "depthwise_macs": last.depthwise_macs, "values": last.values,
-        **{f"missed_{level}": work.missed_bytes for level, work in works.items()},
-    }  # fmt: skip
+    sums = asdict(works["last"])
+    del sums["missed_bytes"]
+    return sums | {f"missed_{level}": work.missed_bytes for level, work in works.items()}
 
 
 def time_network(path: Path, sample: np.ndarray, seconds: float = 1.0) -> float:

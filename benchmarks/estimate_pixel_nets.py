@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
+
+from benchmarks import estimate_van
+from exporter.estimate.graph_work import GraphWork
 
 MOST_OTHER_FLOPS = 0.1
 VIEWS = ("empty", "t", "unsafe_view", "_unsafe_view", "clone", "detach", "alias")
 """Operators of PyTorch that compute nothing."""
 FUSED = ("relu", "relu_", "hardtanh", "hardtanh_")
 """Activations that PyTorch Mobile's XNNPACK computes within the convolution before them."""
+FUNCTIONS = ("gelu", "silu", "sigmoid", "tanh", "exp", "erf", "softplus", "mish", "elu")
+"""PyTorch's names of `operator_split.FUNCTIONS`."""
 TIMM: tuple[tuple[str, str], ...] = (
     (r"vit-base-patch(\d+)-(\d+)(?:-in21k)?", r"vit_base_patch\1_\2"),
     (r"vit-msn-(base|small)", r"vit_\1_patch16_224"),
@@ -30,7 +36,7 @@ TIMM: tuple[tuple[str, str], ...] = (
     (r"mobilevit-small", "mobilevit_s"),
     (r"mobilevit-x-small", "mobilevit_xs"),
     (r"mobilevit-xx-small", "mobilevit_xxs"),
-    (r"mobilevitv2-(\d)\.(\d)-imagenet1k-256", r"mobilevitv2_\1\g<2>0"),
+    (r"vit-hybrid-base-bit-384", "vit_base_r50_s16_384"),
     (r"efficientformer-(l\d)-300", r"efficientformer_\1"),
     (r"swiftformer-(\w+)", r"swiftformer_\1"),
 )
@@ -56,8 +62,14 @@ HUGGING_FACE: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("dinov2-small-imagenet1k-1-layer", "Dinov2", {"hidden_size": 384, "num_attention_heads": 6}),
     ("dinov2-base-imagenet1k-1-layer", "Dinov2", {}),
     ("vit-msn-base-4", "ViTMSN", {"patch_size": 4}),
+    ("mobilevitv2-1.0-imagenet1k-256", "MobileViTV2", {"width_multiplier": 1.0}),
+    ("mobilevitv2-1.5-voc-deeplabv3", "MobileViTV2", {"width_multiplier": 1.5, "num_labels": 21}),
+    ("mobilevitv2-2.0-imagenet1k-256", "MobileViTV2", {"width_multiplier": 2.0}),
 )
-"""The published name of a transformer that timm lacks, its class in `transformers`, and its configuration."""
+"""The published name of a transformer that timm lacks, its class in `transformers`, and its configuration.
+
+The FLOPs and weights of MobileViTV2 are those of images of 224 and of a classifier, whatever the names say.
+"""
 
 
 def describe_pixel_network(name: str, flops: float) -> dict[str, int]:
@@ -84,11 +96,13 @@ def describe_pixel_network(name: str, flops: float) -> dict[str, int]:
 
 def _pixel_network(name: str) -> tuple[Any, int]:
     """Return a network, and the side of its square input."""
+    if name in estimate_van.VANS:
+        return estimate_van.van_network(name), 224
     for known, family, options in HUGGING_FACE:
         if known == name:
             import transformers
 
-            config = getattr(transformers, f"{family}Config")(num_labels=1000, **options)
+            config = getattr(transformers, f"{family}Config")(**{"num_labels": 1000, **options})
             network = getattr(transformers, f"{family}ForImageClassification")(config)
             return network, 384 if name.endswith("384") else 224
     timm_name = next((re.sub(known, new, name) for known, new in TIMM if re.fullmatch(known, name)), None)
@@ -107,7 +121,7 @@ def _summed_operators(network: Any, image: Any) -> dict[str, int]:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    sums = {"macs": 0, "depthwise_macs": 0, "values": 0}
+    sums = {item.name: 0 for item in fields(GraphWork) if item.name != "missed_bytes"}
     convolved: dict[int, Any] = {}  # the outputs of convolutions, which keeps their ids unique
 
     class Summing(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -140,9 +154,17 @@ def _work_of_operator(name: str, args: Any, output: Any) -> Mapping[str, int]:
     read = sum(item.numel() for item in tensors if not isinstance(item, torch.nn.Parameter))
     work = {"values": read + output.numel()}
     if name in {"convolution", "_convolution"}:
-        weight, groups = args[1], args[8]
-        kind = "depthwise_macs" if weight.shape[1] == 1 and groups > 1 else "macs"
-        work[kind] = output.numel() * weight[0].numel()
+        work |= _work_of_convolution(args[1], args[8], output, work["values"])
     elif name in {"mm", "addmm", "bmm", "baddbmm"}:
         work["macs"] = output.numel() * tensors[-1].shape[-2]
+    elif name.removesuffix("_") in FUNCTIONS:
+        work["functions"] = output.numel()
     return work
+
+
+def _work_of_convolution(weight: Any, groups: int, output: Any, values: int) -> Mapping[str, int]:
+    macs = output.numel() * weight[0].numel()
+    if weight.shape[1] == 1 and groups > 1:
+        return {"depthwise_macs": macs, "depthwise_values": values, "conv_values": values}
+    patches = macs * groups // weight.shape[0] if weight[0, 0].numel() > 1 else 0
+    return {"macs": macs, "patches": patches, "conv_values": values}

@@ -21,12 +21,15 @@ from benchmarks import estimate_fit, estimate_intervals, estimate_rows
 from benchmarks.estimate_fit import MHZ, Subject
 from benchmarks.estimate_intervals import FOLDS, ONE_SOURCE
 from benchmarks.estimate_rows import A77_TO_A76, Row
+from exporter.estimate import latency_model
 from exporter.estimate.latency_model import Work
 from exporter.estimate.parameters import SmallCore
 
 CORE, SMALL_MHZ = "Cortex-A55", 1785
 """The Pixel 4's small core and its clock."""
 LEAST_ROWS = 20
+RUNTIMES = {"torch": "torchscript", "tflite": "tflite"}
+"""The published files' name of a runtime -> that of its form of costs."""
 SOURCES: Mapping[str, tuple[str, ...]] = {
     "torchscript fp32": ("torch fp32",),
     "onnxruntime fp32": ("torch fp32", "tflite fp32"),
@@ -102,20 +105,19 @@ def _small_rows(
         if {"1large", "1small"} <= set(cell) and model in works and works[model].graph
     }
     subjects = [
-        Subject(Row("qed-usc", runtime, model, precision, 1, cell["1large"] / A77_TO_A76), works[model])
+        Subject(Row("qed-usc", RUNTIMES[runtime], model, precision, 1, ms), works[model])
         for model, cell in both.items()
+        for ms in [cell["1large"] / A77_TO_A76]
     ]
     if len(subjects) < LEAST_ROWS:
         return []
-    costs = estimate_fit.fit_runtime(subjects, 1.0).operators
+    fit = estimate_fit.fit_runtime(subjects, 1.0)
     rows = []
     for subject in subjects:
-        graph, model = subject.work.graph, subject.row.model
-        assert graph
-        arithmetic = (graph.macs * costs["mac"] + graph.depthwise_macs * costs["depthwise"]) / 1e6
-        others = graph.values * costs["value"] / 1e6
+        parts, model = latency_model.latency_model_parts(subject.work, fit), subject.row.model
+        others = sum(parts.values()) - parts["vectors"]
         small_ms = both[model]["1small"]
-        rows.append(SmallRow(model, runtime, arithmetic, others, subject.row.latency_ms, small_ms))
+        rows.append(SmallRow(model, runtime, parts["vectors"], others, subject.row.latency_ms, small_ms))
     return rows
 
 

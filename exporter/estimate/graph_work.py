@@ -21,6 +21,14 @@ class GraphWork:
     """Values that operators read, but for weights, and write."""
     missed_bytes: int
     """What of a call comes from beyond the last cache."""
+    depthwise_values: int = 0
+    """Those values that depthwise convolutions read and write."""
+    conv_values: int = 0
+    """Those that convolutions of any kind do."""
+    patches: int = 0
+    """Values of the patches that convolutions larger than 1x1 multiply."""
+    functions: int = 0
+    """Values of exponentials and the like, which take a series to evaluate."""
 
 
 def work_of_graph(operators: Sequence[GraphOperator], bytes_per_value: int, cache_bytes: float) -> GraphWork:
@@ -38,5 +46,9 @@ def work_of_graph(operators: Sequence[GraphOperator], bytes_per_value: int, cach
         macs=sum(operator.macs for operator in operators if not operator.depthwise),
         depthwise_macs=sum(operator.macs for operator in operators if operator.depthwise),
         values=sum(operator.values for operator in operators),
+        depthwise_values=sum(operator.values for operator in operators if operator.depthwise),
+        conv_values=sum(operator.values for operator in operators if operator.kind == "Conv"),
+        patches=sum(operator.patches for operator in operators),
+        functions=sum(operator.functions for operator in operators),
         missed_bytes=missed_bytes(uses, cache_bytes),
     )

@@ -105,9 +105,11 @@ def estimate_by_latency_model(
         precision: Its precision; one without rows of its own widens the interval.
         threads: 1 or 4.
     """
-    parts = latency_model_parts(work, fit)
+    cycles = latency_model_parts(work, fit)
     scale = _latency_model_scale_of_core(target, parameters)
-    parts = {name: value * scale.get(name, scale["other"]) for name, value in parts.items()}
+    parts = {name: value * scale.get(name, scale["other"]) for name, value in cycles.items()}
+    # The published latencies are those of the reference core, and so is what is far outside of them.
+    slower = sum(parts.values()) / (sum(cycles.values()) * 1000 / parameters.mhz or 1.0) or 1.0
     others = sum(parts.get(name, 0.0) for name in ONE_THREAD) / (sum(parts.values()) or 1.0)
     if threads > 1:
         parts = {name: value / _latency_model_speedup(name, target, fit) for name, value in parts.items()}
@@ -117,7 +119,7 @@ def estimate_by_latency_model(
     p50 = sum(parts.values())
     spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
     # Which operators are unseen only counts tell; an unseen size widens every interval.
-    unseen = _unseen_by_latency_model(p50, others if work.counts else 0.0, fit)
+    unseen = _unseen_by_latency_model(p50 / slower, others if work.counts else 0.0, fit)
     assumed = _assumed_by_latency_model(target, threads, parts["memory"] > 0)
     more = UNSEEN_FACTOR ** len(unseen) * ASSUMED_FACTOR ** len(assumed)
     spread = replace(spread, factor=spread.factor * more)
@@ -146,7 +148,7 @@ def _unseen_by_latency_model(p50: float, others: float, fit: Fit) -> tuple[str, 
     """Return what no published model of the fit shows, a sentence each.
 
     Args:
-        p50: The estimate.
+        p50: The estimate, as if it were of the reference core.
         others: The share of other instructions in the time on one thread.
         fit: The costs of its runtime and precision.
     """
@@ -190,14 +192,32 @@ def _latency_model_parts_of_counts(counts: Counts, fit: Fit) -> dict[str, float]
     }
 
 
+PARTS_OF_GRAPH: Mapping[str, str] = {
+    "macs": "vectors",
+    "depthwise_macs": "vectors",
+    "depthwise_values": "load",
+    "patches": "load",
+    "values": "other",
+    "conv_values": "other",
+    "functions": "other",
+}
+"""Field of `GraphWork` -> the part of a call that it belongs to."""
+
+
+def _latency_model_parts_of_graph(graph: GraphWork, fit: Fit) -> dict[str, float]:
+    """Return the parts of a call on the reference core, in cycles / 1e6, by the operators of the graph."""
+    parts = dict.fromkeys(("vectors", "load", "other"), 0.0)
+    for name, part in PARTS_OF_GRAPH.items():
+        parts[part] += getattr(graph, name) * fit.operators.get(name, 0.0) / 1e6
+    return parts
+
+
 def latency_model_parts(work: Work, fit: Fit) -> dict[str, float]:
     """Return the parts of a call on the reference core, in cycles / 1e6, by the best that is known."""
     if work.counts:
         return _latency_model_parts_of_counts(work.counts, fit)
     if work.graph:
-        cost = fit.operators
-        macs = work.graph.macs * cost["mac"] + work.graph.depthwise_macs * cost["depthwise"]
-        return {"vectors": macs / 1e6, "other": work.graph.values * cost["value"] / 1e6}
+        return _latency_model_parts_of_graph(work.graph, fit)
     vectors = work.flops * fit.graph["flop"] + work.weight_bytes * fit.graph["byte"]
     return {"vectors": vectors / 1e6, "other": work.kernels * fit.graph["kernel"] / 1e6}
 

@@ -26,6 +26,9 @@ FUSING = ("Conv", "Gemm")
 FUSED = ("Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid")
 """Activations that runtimes compute within the convolution or product before them, without their own pass.
 ONNX Runtime's ConvActivationFusion and GemmActivationFusion have this list."""
+FUNCTIONS = ("Erf", "Gelu", "Sigmoid", "Tanh", "Exp", "Softplus", "Mish", "Elu", "Swish")
+"""Operators that evaluate a series for each value, a dozen instructions or more. Softmax is not among them:
+its exponentials cost less in published rows than functions on their own do."""
 SHOWN = 40
 """Operators that an estimate keeps; the rest is one entry."""
 LARGEST_BYTES = 512 << 20
@@ -47,6 +50,11 @@ class GraphOperator:
     weights: int
     depthwise: bool = False
     """A convolution with one input channel a group."""
+    patches: int = 0
+    """Values of the patches that a convolution larger than 1x1 multiplies, a patch for each output pixel.
+    Kernels that multiply matrices copy them before (im2col). None in a depthwise convolution."""
+    functions: int = 0
+    """Values of one of `FUNCTIONS`; a fused activation has no pass of its own, but is evaluated."""
     touched: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     """The tensors that it reads and writes, with their number of values."""
 
@@ -145,6 +153,8 @@ def _operator_to_split(
         values=read + written,
         weights=sum(math.prod(shapes[name]) for name in weights),
         depthwise=_is_depthwise_in_operator_split(node, shapes),
+        patches=_patches_of_operator_split(node, shapes, written),
+        functions=written if node.op_type in FUNCTIONS else 0,
         touched=tuple(
             (name, math.prod(shapes[name])) for name in (*node.input, *node.output) if name in shapes
         ),
@@ -154,6 +164,15 @@ def _operator_to_split(
 def _is_depthwise_in_operator_split(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
     return node.op_type == "Conv" and groups > 1 and shapes.get(node.input[1], (0, 0))[1] == 1
+
+
+def _patches_of_operator_split(node: Any, shapes: Mapping[str, tuple[int, ...]], written: int) -> int:
+    """Return the values of a convolution's patches: each output pixel has one, of all input channels."""
+    weight = shapes.get(node.input[1], ()) if node.op_type == "Conv" else ()
+    if len(weight) < 3 or math.prod(weight[2:]) == 1 or _is_depthwise_in_operator_split(node, shapes):
+        return 0
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    return written // max(weight[0], 1) * groups * math.prod(weight[1:])
 
 
 def _macs_of_operator_split(node: Any, shapes: Mapping[str, tuple[int, ...]], written: int) -> int:

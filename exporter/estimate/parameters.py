@@ -58,7 +58,7 @@ class Fit:
     spread: Mapping[str, Spread]
     """Number of threads -> interval."""
     operators: Mapping[str, float]
-    """Cycles of a "mac", of a "depthwise" one, and of a "value" read or written: for what is not counted."""
+    """Field of `GraphWork` -> cycles of each: for what is not counted. One that is missing costs nothing."""
     operators_spread: Mapping[str, Spread]
     graph: Mapping[str, float]
     """Where no graph can be read: cycles of a "flop", of a "byte" of weights and of a "kernel"."""

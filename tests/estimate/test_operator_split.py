@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from exporter.estimate import operator_split
+from exporter.estimate.graph_work import work_of_graph
 from exporter.estimate.operator_split import GraphOperator
 from exporter.records import EstimatedLatency
 from exporter.report import html, text
@@ -56,7 +57,8 @@ def graph(path: Path) -> Path:
 def test_a_graphs_operators_have_their_sizes(tmp_path: Path) -> None:
     """Multiply-accumulates, values and weights follow from the shapes, in groups and transposed ones too."""
     conv, relu, product, linear = operator_split.operators_to_split(graph(tmp_path / "net.onnx"))
-    assert conv == GraphOperator("stem.0", "Conv", 6 * 8 * 8 * 2 * 9, 4 * 100 + 6 * 64, 6 * 2 * 9 + 6)
+    sizes = (6 * 8 * 8 * 2 * 9, 4 * 100 + 6 * 64, 6 * 2 * 9 + 6)
+    assert conv == GraphOperator("stem.0", "Conv", *sizes, patches=8 * 8 * 4 * 9)
     assert conv.touched == (("x", 400), ("stem.0.weight", 108), ("stem.0.bias", 6), ("c", 384))
     assert not conv.depthwise  # each of its two groups has two input channels
     assert relu == GraphOperator("stem.0", "Relu", 0, 0, 0)  # the convolution computes it
@@ -214,3 +216,40 @@ def test_the_page_has_the_verdict_and_why_it_is_uncertain(
     assert "Why its intervals are wide" in page
     assert "Cortex-Z9" in page
     assert words not in html.render_html(report, sample.outputs())
+
+
+@pytest.mark.parametrize(
+    ("weight", "group", "patches"),
+    [
+        ((6, 4, 1, 1), 1, 0),
+        ((6, 4, 3, 3), 1, 8 * 8 * 4 * 9),
+        ((6, 2, 3, 3), 2, 8 * 8 * 4 * 9),
+        ((4, 1, 3, 3), 4, 0),
+        ((6, 4, 5, 1), 1, 8 * 8 * 4 * 5),
+    ],
+    ids=["1x1", "3x3", "in two groups", "depthwise", "5x1"],
+)
+def test_a_convolution_copies_its_patches(
+    weight: tuple[int, ...], group: int, patches: int, tmp_path: Path
+) -> None:
+    """Each output pixel has a patch of all input channels; a pixel is none, and depthwise ones copy none."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def value(name: str, *shape: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], group=group), helper.make_node("Erf", ["c"], ["y"])]
+    out = (1, weight[0], 8, 8)
+    written = helper.make_graph(
+        nodes, "net", [value("x", 1, 4, 8 + weight[2] - 1, 8 + weight[3] - 1)], [value("y", *out)],
+        [numpy_helper.from_array(np.zeros(weight, np.float32), "w")], value_info=[value("c", *out)],
+    )  # fmt: skip
+    onnx.save(helper.make_model(written), tmp_path / "net.onnx")
+    conv, erf = operator_split.operators_to_split(tmp_path / "net.onnx")
+    assert (conv.patches, conv.functions) == (patches, 0)
+    assert (erf.patches, erf.functions) == (0, weight[0] * 64)
+    work = work_of_graph([conv, erf], 4, 0)
+    assert (work.patches, work.functions) == (patches, weight[0] * 64)
+    assert work.conv_values == conv.values
+    assert work.depthwise_values == (conv.values if conv.depthwise else 0)
