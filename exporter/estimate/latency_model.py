@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from exporter.config.targets import Target
+from exporter.config.targets import Cluster, Target
 from exporter.estimate.chips import ASSUMED, CORES, MEMORIES
 from exporter.estimate.graph_work import GraphWork, work_of_graph
 from exporter.estimate.instruction_counts import Counts
@@ -115,6 +115,9 @@ def estimate_by_latency_model(
         parts = {name: value / _latency_model_speedup(name, target, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels
     parts["call"] = fit.call_ms
+    parts["other"] += max(
+        0.0, _least_of_threads_in_latency_model(work, target, fit, threads) - sum(parts.values())
+    )
     parts["memory"] = max(0.0, memory_floor_of_latency_model(work, target) - sum(parts.values()))
     p50 = sum(parts.values())
     spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
@@ -239,6 +242,21 @@ def _latency_model_speedup(part: str, target: Target, fit: Fit) -> float:
     """Return the speedup of a part by four threads: the fit's, scaled by the target's four fastest cores."""
     fitted = fit.scaling.other_speedup if part in ONE_THREAD else fit.scaling.speedup
     return max(1.0, fitted * _ideal_latency_model_speedup(target) / IDEAL_OF_REFERENCE) if fitted > 1 else 1.0
+
+
+def decoder_floor_of_latency_model(work: Work, cluster: Cluster) -> float:
+    """Return the time in which a core's decoders take what was counted: one thread takes no less.
+
+    It decides in int8 alone, whose rows have too few other instructions to tell that these cost as much.
+    """
+    counted = work.counts.instructions if work.counts else 0.0
+    return counted / CORES[cluster.core].others / (cluster.max_mhz or 1) / 1000
+
+
+def _least_of_threads_in_latency_model(work: Work, target: Target, fit: Fit, threads: int) -> float:
+    """Return the time of the fastest cores' decoders."""
+    speedups = [_latency_model_speedup(part, target, fit) for part in ("vectors", "other")]
+    return decoder_floor_of_latency_model(work, target.clusters[0]) / (max(speedups) if threads > 1 else 1.0)
 
 
 def memory_floor_of_latency_model(work: Work, target: Target) -> float:

@@ -46,6 +46,8 @@ def estimate_on_small_core(
         for name, value in latency_model.latency_model_parts(work, fit).items()
     }
     parts["call"] = fit.call_ms * small.others * parameters.mhz / cluster.max_mhz
+    floor = latency_model.decoder_floor_of_latency_model(work, cluster)
+    parts["other"] += max(0.0, floor - sum(parts.values()))
     parts["memory"] = max(
         0.0, latency_model.memory_floor_of_latency_model(work, target) - sum(parts.values())
     )

@@ -174,6 +174,26 @@ def test_the_parameters_name_their_sources() -> None:
 
 
 @pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["simd", "scalar", "branch", "load", "store"])
+def test_no_core_executes_more_than_its_decoders_take(
+    target: Target, precision: Precision, name: str
+) -> None:
+    """Rows in int8 show no cost of other instructions; a network of nothing else takes its decoders' time."""
+    counts, core = Counts(**{name: 400_000_000}), target.clusters[0]
+    one, four = (
+        latency_model.estimate_by_latency_model(
+            Work(counts, 0, 1, 1), target, load_parameters(), fit(precision=precision), precision, threads
+        )
+        for threads in latency_model.THREADS
+    )
+    decoded = 400_000 / chips.CORES[core.core].others / (core.max_mhz or 1)
+    assert one.p50_ms >= decoded - 1e-9
+    assert decoded / 4 < four.p50_ms <= one.p50_ms + fit(precision=precision).scaling.kernel_ms + 1e-9
+    assert sum(one.shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 def test_weights_that_fit_into_no_cache_are_read_in_every_call(target: Any, threads: int) -> None:
     """No call is faster than the memory, and the estimate says so; weights in the caches are free."""

@@ -50,6 +50,14 @@ def test_a_small_cores_interval_carries_its_own_misses_too() -> None:
     assert sum(small.shares.values()) == pytest.approx(1)
 
 
+def test_a_small_core_executes_no_more_than_its_decoders_take() -> None:
+    """Costs of nothing are no estimate: a Cortex-A55 takes two instructions a cycle, a Cortex-A510 three."""
+    nothing = SmallCore(0.0, 0.0, SMALL.spread)
+    for name, width, mhz in (("snapdragon865", 2, 1805), ("snapdragon8gen1", 3, 1800)):
+        decoded = MOBILENET.instructions / width / mhz / 1000
+        assert on_small(name, small=nothing).p50_ms == pytest.approx(decoded)
+
+
 def test_every_chip_with_small_cores_has_an_estimate_of_one() -> None:
     """An Oryon has none, and the successors of the Cortex-A55 are scaled from it."""
     own = dataclasses.replace(fit(), small={"Cortex-A55": SMALL})
