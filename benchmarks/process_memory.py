@@ -38,12 +38,8 @@ def run_and_watch_memory(command: Sequence[str], log: IO[bytes]) -> ProcessTreeR
     return ProcessTreeRun(seconds, sum(cpu_seconds.values()), peak, process.returncode)
 
 
-def process_tree_bytes(root: int) -> int:
-    """Return the proportional set size of a process and its descendants, without those that just ended."""
-    return sum(map(_process_bytes, _process_family(root)))
-
-
 def _process_family(root: int) -> list[psutil.Process]:
+    """Return a process and its descendants; nothing where it has ended."""
     try:
         process = psutil.Process(root)
         return [process, *process.children(recursive=True)]
@@ -60,6 +56,7 @@ def _process_cpu_seconds(process: psutil.Process) -> float:
 
 
 def _process_bytes(process: psutil.Process) -> int:
+    """Return the proportional set size of a process: shared pages are split between those that map them."""
     try:
         return int(process.memory_full_info().pss)
     except psutil.Error:

@@ -66,6 +66,14 @@ def file_size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def files_of_artifact(path: Path) -> dict[str, Path]:
+    """Return an artifact's files by what follows its own name: one by "", those of a folder by "/NAME"."""
+    if not path.is_dir():
+        return {"": path}
+    below = sorted(p for p in path.rglob("*") if p.is_file())
+    return {f"/{p.relative_to(path).as_posix()}": p for p in below}
+
+
 def copy_file_or_folder(source: Path, target: Path) -> None:
     """Copy a file, or a folder (an .mlpackage); make the folders above it."""
     target.parent.mkdir(parents=True, exist_ok=True)

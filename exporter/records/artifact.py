@@ -16,8 +16,13 @@ QUANTIZED: tuple[Precision, ...] = ("int8", "mixed")
 SIMULATED: tuple[Precision, ...] = ("fp16", "w8", "w4")
 """Their cost is simulated from the float program; quantised ones have a program of their own."""
 FormatName = Literal["executorch", "torchscript", "onnx", "coreml", "coreai", "onnx-qnn"]
-FOLDERS: frozenset[FormatName] = frozenset({"coreml", "coreai", "onnx-qnn"})
-"""Formats whose artifacts are folders."""
+ONNX_GRAPH, ONNX_WEIGHTS = "model.onnx", "model.onnx.data"
+"""The files of an ONNX artifact that is a folder."""
+ONNX_FOLDER_NOTE = (
+    "A folder: one file cannot hold so many weights. "
+    f"Apps open its {ONNX_GRAPH}, with {ONNX_WEIGHTS} beside it."
+)
+"""The note by which the report knows such an artifact."""
 
 
 @dataclass(frozen=True)

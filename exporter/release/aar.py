@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+from exporter import files
 from exporter.release import zip as archive
 from exporter.release.plan import Plan
 
@@ -47,15 +48,16 @@ def write_aar(plan: Plan, path: Path, scratch: Path) -> None:
     assert artifact is not None
     jar = scratch / JAR
     _aar_empty_jar(jar, plan.date)
-    files: dict[str, archive.Content] = {
+    asset = aar_asset_path(plan.name, str(artifact.file))
+    contents: dict[str, archive.Content] = {
         ANDROID_MANIFEST: _aar_manifest(plan).encode(),
         SYMBOLS: b"",
         JAR: jar,
         "res/": b"",
         METADATA: PROPERTIES.encode(),
-        aar_asset_path(plan.name, str(artifact.file)): plan.path(artifact),
+        **{f"{asset}{part}": file for part, file in files.files_of_artifact(plan.path(artifact)).items()},
     }
-    archive.write_zip(path, files, plan.date)
+    archive.write_zip(path, contents, plan.date)
 
 
 def aar_asset_path(name: str, file: str) -> str:

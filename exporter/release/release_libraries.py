@@ -52,9 +52,10 @@ def _aar_release_library_problems(
     unpacked.mkdir()
     archive.unpack_zip(library, unpacked)
     model = unpacked / aar.aar_asset_path(release.name, str(artifact.file))
-    if not model.is_file() or files.digest_file(model) != artifact.sha256:
+    if not model.exists() or files.digest_file_or_folder(model) != artifact.sha256:
         return [f"{artifact.file} in {library.name} is not the one in the zip."]
-    expected = {*aar.FIXED, aar.aar_asset_path(release.name, str(artifact.file))}
+    asset = aar.aar_asset_path(release.name, str(artifact.file))
+    expected = {*aar.FIXED, *(f"{asset}{part}" for part in files.files_of_artifact(model))}
     if wrong := _other_release_library_files(unpacked, expected, f" of {library.name}"):
         return wrong
     jar.mkdir()
@@ -71,8 +72,7 @@ def _swift_release_library_problems(folder: Path, artifact: Artifact | None, rel
     path = folder / resource
     if not path.exists() or files.digest_file_or_folder(path) != artifact.sha256:
         return [f"{artifact.file} in the Swift package is not the one in the zip."]
-    parts = [p for p in path.rglob("*") if p.is_file()] or [path]
-    model = {p.relative_to(folder).as_posix() for p in parts}
+    model = {f"{resource}{part}" for part in files.files_of_artifact(path)}
     return _other_release_library_files(folder, {*swift.swift_sources(release.name), *model})
 
 

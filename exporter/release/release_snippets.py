@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from exporter import files
 from exporter.release import aar, maven, swift
 from exporter.release.plan import Plan
 from exporter.report.manifest import restore
@@ -16,7 +17,7 @@ GRADLE = """\
 // dependencyResolutionManagement {{ repositories {{ maven {{ url = uri("maven") }} }} }}
 // build.gradle.kts
 // dependencies {{ implementation("{coordinates}") }}
-// android {{ androidResources {{ noCompress += "{suffix}" }} }}
+// android {{ androidResources {{ noCompress += {suffixes} }} }}
 """
 PACKAGE = "// Xcode: File, Add Package Dependencies, Add Local: {folder}/{module}\n"
 
@@ -29,8 +30,10 @@ def release_snippet_files(plan: Plan) -> dict[str, bytes]:
         libraries = Libraries(
             asset=aar.aar_asset_path(plan.name, str(plan.android.file)).removeprefix("assets/")
         )
-        suffix = str(plan.android.file).rpartition(".")[2]
-        head = GRADLE.format(coordinates=maven.maven_coordinates(plan), suffix=suffix)
+        names = [path.name for path in files.files_of_artifact(plan.path(plan.android)).values()]
+        suffixes = ", ".join(f'"{suffix}"' for suffix in sorted({name.rpartition(".")[2] for name in names}))
+        listed = suffixes if len(names) == 1 else f"listOf({suffixes})"
+        head = GRADLE.format(coordinates=maven.maven_coordinates(plan), suffixes=listed)
         shown = of_report(replace(report, selected=plan.android.name), libraries)
         sources |= {
             f"{FOLDER}/LoadAndRun.kt": f"{head}{s.code}\n".encode() for s in shown if "Kotlin" in s.title

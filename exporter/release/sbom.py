@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter import files
 from exporter.errors import VerificationError
-from exporter.records import FOLDERS, TensorSpec
+from exporter.records import TensorSpec
 from exporter.release import release_extra
 from exporter.release.plan import Plan
 from exporter.report.manifest.schema import Artifact
 
 if TYPE_CHECKING:
+    from cyclonedx.model import HashType
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component
 
@@ -64,7 +67,7 @@ def _make_sbom(plan: Plan) -> Bom:
     from cyclonedx.model.tool import ToolRepository
 
     model = _sbom_model(plan)
-    files = [_sbom_file(artifact) for artifact in plan.manifest.artifacts]
+    files = [_sbom_file(artifact, plan.path(artifact)) for artifact in plan.manifest.artifacts]
     tools = [
         _sbom_package(name, version)
         for name, version in plan.manifest.tool.items()
@@ -113,27 +116,42 @@ def _sbom_model(plan: Plan) -> Component:
     )
 
 
-def _sbom_file(artifact: Artifact) -> Component:
-    from cyclonedx.model import HashAlgorithm, HashType, Property
+def _sbom_file(artifact: Artifact, path: Path) -> Component:
+    """Describe an artifact: by its hash where it is a file, by that of each of its files where a folder."""
+    from cyclonedx.model import Property
     from cyclonedx.model.component import Component, ComponentType
 
     properties = {"status": artifact.status, "precision": artifact.precision, "backend": artifact.backend}
     # A folder's digest is over its sorted relative paths and contents: no file's hash, so not among hashes.
-    folder = artifact.format in FOLDERS
+    folder = path.is_dir()
     if folder:
         properties["sha256-of-folder"] = str(artifact.sha256)
-    hashes = [] if folder else [HashType(alg=HashAlgorithm.SHA_256, content=str(artifact.sha256))]
+    parts = files.files_of_artifact(path) if folder else {}
     return Component(
         bom_ref=f"artifact/{artifact.name}",
         type=ComponentType.FILE,
         name=str(artifact.file),
-        hashes=hashes,
+        hashes=[] if folder else [_sbom_sha256(str(artifact.sha256))],
+        components=[
+            Component(
+                bom_ref=f"artifact/{artifact.name}{part}",
+                type=ComponentType.FILE,
+                name=f"{artifact.file}{part}",
+                hashes=[_sbom_sha256(files.digest_file(file))],
+            )
+            for part, file in parts.items()
+        ],
         properties=[Property(name=f"export-mobile:{n}", value=v) for n, v in properties.items()],
     )
 
 
-def _sbom_source(plan: Plan) -> Component:
+def _sbom_sha256(digest: str) -> HashType:
     from cyclonedx.model import HashAlgorithm, HashType
+
+    return HashType(alg=HashAlgorithm.SHA_256, content=digest)
+
+
+def _sbom_source(plan: Plan) -> Component:
     from cyclonedx.model.component import Component, ComponentType
 
     source = plan.manifest.source
@@ -142,7 +160,7 @@ def _sbom_source(plan: Plan) -> Component:
         type=ComponentType.FILE,
         name=source.file,
         description=f"The trained weights ({source.kind}); not part of the release.",
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source.sha256)],
+        hashes=[_sbom_sha256(source.sha256)],
     )
 
 

@@ -9,7 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from exporter.records import Artifact, Preprocessing, Report, TensorSpec
+from exporter.records import (
+    ONNX_FOLDER_NOTE,
+    ONNX_GRAPH,
+    ONNX_WEIGHTS,
+    Artifact,
+    Preprocessing,
+    Report,
+    TensorSpec,
+)
 from exporter.report import templates, text
 from exporter.verify.contract import classified_by_contract
 
@@ -109,6 +117,7 @@ def _make_snippet(
             outputs=[_snippet_tensor(spec, taken) for spec in outputs],
             photo=None if picture else _snippet_photo(report.preprocessing, inputs),
             picture=picture,
+            parts=(ONNX_GRAPH, ONNX_WEIGHTS) if ONNX_FOLDER_NOTE in artifact.notes else (),
             classified=coreml and classified_by_contract(report.outputs, report.labels) is not None,
             library=libraries.asset if table is ANDROID else libraries.module,
         )

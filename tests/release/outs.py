@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from exporter import files
-from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Report, TensorSpec
+from exporter.records import (
+    ONNX_FOLDER_NOTE,
+    ONNX_GRAPH,
+    ONNX_WEIGHTS,
+    Artifact,
+    BudgetVerdict,
+    DeviceLatency,
+    Report,
+    TensorSpec,
+)
 from exporter.report import manifest
 from exporter.verify import reference_io
 from tests.report import sample
@@ -92,6 +101,10 @@ def _with_file(out: Path, artifact: Artifact) -> Artifact:
         (path / "Data").mkdir(parents=True)
         (path / "Manifest.json").write_text("{}")
         (path / "Data" / "weight.bin").write_bytes(content)
+    elif ONNX_FOLDER_NOTE in artifact.notes:
+        path.mkdir()
+        (path / ONNX_GRAPH).write_bytes(content[:500])
+        (path / ONNX_WEIGHTS).write_bytes(content[500:])
     else:
         path.write_bytes(content)
     parts = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]

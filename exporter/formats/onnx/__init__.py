@@ -21,7 +21,17 @@ from exporter.formats.onnx import (
 )
 from exporter.formats.onnx.onnx_streamed import streamed_onnx
 from exporter.formats.onnx.size_guards import guard_sizes_of_onnx, onnx_with_size_guards
-from exporter.records import About, Array, Captured, Emission, Runner, Sample, Structure, Variant
+from exporter.records import (
+    ONNX_FOLDER_NOTE,
+    About,
+    Array,
+    Captured,
+    Emission,
+    Runner,
+    Sample,
+    Structure,
+    Variant,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,10 +51,6 @@ PRELOAD: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript")
 SHARED_WEIGHT = "Attempt to replace the existing tensor"
 """In ONNX Runtime's message where it converts a weight a second time, because two operators share it."""
 ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."
-EXTERNAL_NOTE = (
-    f"A folder: one file cannot hold so many weights. Apps open its {onnx_external.MODEL}, with "
-    f"{onnx_external.WEIGHTS} beside it."
-)
 
 
 def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
@@ -96,7 +102,7 @@ def _write_fp32_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[
         return (ORT_NOTE,)
     if model.size_bytes > onnx_export.MAX_BYTES:
         model.write_folder(path)
-        return (EXTERNAL_NOTE,)
+        return (ONNX_FOLDER_NOTE,)
     model.write_file(path)
     return ()
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
+from exporter.records import ONNX_GRAPH, ONNX_WEIGHTS
 
 if TYPE_CHECKING:
     import onnx
 
-MODEL, WEIGHTS = "model.onnx", "model.onnx.data"
+MODEL, WEIGHTS = ONNX_GRAPH, ONNX_WEIGHTS
 LARGE_TENSOR_BYTES = 1024
 """Tensors from this size on are stored in the second file; smaller ones stay in the graph."""
 
