@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.families import __main__ as program
+from benchmarks.families import page
 from benchmarks.families.made import TRANSFORMERS, pretrained_folder
 from benchmarks.families.packages import PACKAGED
+from benchmarks.families.rows import Figure, Row, read_row
 from benchmarks.families.table import FAMILIES, TRAINED, Family
 
 SHOWN = "export-mobile net.pth --target snapdragon865 --calibration photos/ --samples 16"
@@ -52,10 +55,10 @@ def test_a_row_says_what_the_manifest_says(
     row = program.run_family("net", tmp_path, tmp_path)
     assert (row.passed, row.others) == expected
     assert row.command == SHOWN
-    page = program.markdown_of_families([row])
-    assert SHOWN in page
-    assert (reason or "Passed: onnx-fp32") in page
-    assert str(tmp_path) not in page
+    text = page.markdown_of_families([row])
+    assert SHOWN in text
+    assert (reason or "Passed: onnx-fp32") in text
+    assert str(tmp_path) not in text
 
 
 def test_parts_that_differ_together_are_in_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +75,45 @@ def test_parts_that_differ_together_are_in_the_row(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("subprocess.run", export)
     row = program.run_family("net", tmp_path, tmp_path)
     assert (row.passed, row.together) == (("text/onnx-fp32",), ())
-    page = program.markdown_of_families([row])
-    assert "| 1 | 1 |" in page
-    assert "- together, onnx-fp32: failed. tokens: 3 of 64. It stops." in page
+    text = page.markdown_of_families([row])
+    assert "| 1 | 1 |" in text
+    assert "- together, onnx-fp32: failed. tokens: 3 of 64. It stops." in text
+
+
+def test_the_front_page_has_its_part_of_the_table(tmp_path: Path) -> None:
+    """What stands between the marks is replaced: verdicts, the least SQNR and the size of each precision."""
+    figures = (
+        Figure("decoder/onnx-fp32", "fp32", "passed", 121.4, 4_000_000, ""),
+        Figure("encoder/onnx-fp32", "fp32", "passed", 118.2, 3_000_000, ""),
+        Figure("decoder/onnx-int8", "int8", "failed", 12.0, 1_000_000, "equal tokens 0.5"),
+    )
+    row = Row(
+        name="whisper",
+        title="Whisper",
+        weights=TRAINED,
+        source="a package",
+        command="export-mobile whisper/ --target snapdragon865 --samples 16",
+        passed=("decoder/onnx-fp32", "encoder/onnx-fp32"),
+        together=("onnx-fp32 (logits: 110 dB)",),
+        others=(("decoder/onnx-int8: failed", "12 dB"),),
+        refusal="",
+        seconds=3.0,
+        figures=figures,
+    )
+    readme = tmp_path / "README.md"
+    readme.write_text(f"Before.\n{page.BEGIN}\nold\n{page.END}\nAfter.\n")
+    page.write_front_page(readme, {"whisper": row})
+    text = readme.read_text()
+    assert text.startswith(f"Before.\n{page.BEGIN}\n| network |")
+    assert text.endswith(f"{page.END}\nAfter.\n")
+    assert "old" not in text
+    command = "`export-mobile whisper/ --target snapdragon865`"
+    assert (
+        f"| Whisper (trained) | {command} | 2 passed, 118 dB or more, 3 MB; "
+        "together: onnx-fp32 (logits: 110 dB) | 1 failed, 12 dB or more, equal tokens 0.5, 1 MB |"
+    ) in text
+    (tmp_path / "row.json").write_text(json.dumps(asdict(row)))
+    assert read_row(tmp_path / "row.json").figures == figures
 
 
 def test_a_refusal_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +123,7 @@ def test_a_refusal_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("subprocess.run", lambda *_, **__: refused)
     row = program.run_family("net", tmp_path, tmp_path)
     assert row.refusal == "export-mobile: No known network."
-    assert "refused" in program.markdown_of_families([row])
+    assert "refused" in page.markdown_of_families([row])
 
 
 def test_every_family_has_a_source(tmp_path: Path) -> None:
