@@ -17,7 +17,8 @@ faces, `lines.npz` and `words.npz` rendered words, `texts.txt` Python's referenc
 titles, and `mels.npz` sentences of espeak-ng. Where a command names none, inputs are synthetic. Trained
 weights come from packages; those that this program trained for seconds know a small task (textures, the next
 token, photos by their titles); random ones show that a network of this kind is built and verified, and
-nothing about what int8 costs a trained one. A row is as old as its export, whose day it says.
+nothing about what int8 costs a trained one. A row is as old as its export, whose day it says; one without a
+day is from earlier code, and may say what is no longer true.
 """
 BEGIN, END = "<!-- begin families -->", "<!-- end families -->"
 """What the front page has around its part of the table."""
@@ -70,7 +71,7 @@ def write_front_page(path: Path, rows: Mapping[str, Row]) -> None:
     before, _, rest = path.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     lines = ["| network | command | float32 | int8 |", "|---|---|---|---|"]
-    for row in (rows[name] for name in FRONT if name in rows):
+    for row in (rows[name] for name in FRONT if name in rows and rows[name].figures):
         cells = [_front_cell(row, precision) for precision in ("fp32", "int8")]
         command = row.command.partition(" --samples")[0]
         lines.append(f"| {row.title} ({row.weights}) | `{command}` | {cells[0]} | {cells[1]} |")
