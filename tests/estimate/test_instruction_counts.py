@@ -10,11 +10,14 @@ from unittest import mock
 
 import pytest
 
+from exporter.config.targets import get_target
 from exporter.emulated import run as emulated
 from exporter.emulated.arm_tools import ArmTools
 from exporter.errors import LoweringError
-from exporter.estimate import instruction_counts
+from exporter.estimate import instruction_counts, latency_model
 from exporter.estimate.instruction_counts import Counts
+from exporter.estimate.latency_model import Work
+from exporter.estimate.parameters import load_parameters
 from exporter.estimate.qemu_plugin import Plugin
 from tests.estimate.counted import counting_plugin, program_with
 
@@ -139,3 +142,19 @@ def test_other_answers_are_refused(tmp_path: Path, text: str, monkeypatch: pytes
         instruction_counts.count_instructions(
             parts, Plugin(Path(), library), tmp_path, CORE, "onnxruntime", tmp_path, (), tmp_path
         )
+
+
+def test_a_kernel_that_runs_twice_takes_twice_as_long(tmp_path: Path, plugin: Plugin) -> None:
+    """The wrong count comes from QEMU itself, and the estimate follows it, but for what a call costs once."""
+    kernel = "\n".join(["fmla v0.4s, v1.4s, v2.4s", "ldr q0, [%0]"] * 4)
+    fitted, target = load_parameters(), get_target("snapdragon865")
+    fit = fitted.fits["onnxruntime fp32"]
+    once, twice = (
+        latency_model.estimate_by_latency_model(
+            Work(counted(tmp_path, plugin, kernel, times), 0, 0, 0), target, fitted, fit, "fp32", 1
+        ).p50_ms
+        - fit.call_ms
+        for times in (100_000, 200_000)
+    )
+    assert once > 0.1
+    assert twice == pytest.approx(2 * once, rel=0.001)
