@@ -30,7 +30,7 @@ def estimate(
     compiles the programs. Where QEMU is missing, the estimate follows from the graph and is less certain.
 
     Intervals are meant to hold in 90 % of cases. Published latencies of whole models were missed by 3 to
-    12 % in the mean, and by 23 % on four threads in float32; no latency of ExecuTorch on a Snapdragon 865 is
+    9 % in the mean, and by 23 % on four threads in float32; no latency of ExecuTorch on a Snapdragon 865 is
     published. docs/explanation/estimates.md has the table, and what it cannot show.
     """
     from exporter.cli.console import estimates as printed

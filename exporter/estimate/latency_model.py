@@ -110,7 +110,8 @@ def estimate_by_latency_model(
     parts = {name: value * scale.get(name, scale["other"]) for name, value in cycles.items()}
     # The published latencies are those of the reference core, and so is what is far outside of them.
     slower = sum(parts.values()) / (sum(cycles.values()) * 1000 / parameters.mhz or 1.0) or 1.0
-    others = sum(parts.get(name, 0.0) for name in ONE_THREAD) / (sum(parts.values()) or 1.0)
+    whole = max(sum(parts.values()), decoder_floor_of_latency_model(work, target.clusters[0])) or 1.0
+    others = 1 - sum(value for name, value in parts.items() if name not in ONE_THREAD) / whole
     if threads > 1:
         parts = {name: value / _latency_model_speedup(name, target, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels

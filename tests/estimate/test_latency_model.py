@@ -65,10 +65,13 @@ def test_a_kernel_that_runs_twice_takes_twice_as_long(
 
 @pytest.mark.parametrize("name", ["fma", "dot", "matrix", "simd", "scalar", "branch", "load", "store"])
 def test_more_of_anything_is_never_faster(name: str) -> None:
-    """Costs are not negative."""
+    """Costs are not negative, and much of anything takes longer; rows in int8 show no cost of some."""
     more = dataclasses.replace(MOBILENET, **{name: getattr(MOBILENET, name) + 10_000_000})
-    assert estimated(more).p50_ms >= estimated().p50_ms
-    assert estimated(more, precision="int8").p50_ms > estimated(precision="int8").p50_ms
+    much = dataclasses.replace(MOBILENET, **{name: getattr(MOBILENET, name) + 200_000_000})
+    for precision in ("fp32", "int8"):
+        less = estimated(precision=precision).p50_ms
+        assert estimated(more, precision=precision).p50_ms >= less
+        assert estimated(much, precision=precision).p50_ms > less
 
 
 @pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
@@ -189,6 +192,8 @@ def test_no_core_executes_more_than_its_decoders_take(
     )
     decoded = 400_000 / chips.CORES[core.core].others / (core.max_mhz or 1)
     assert one.p50_ms >= decoded - 1e-9
+    if precision == "int8":  # in float32, loads are those of arithmetic
+        assert any("without matrix products" in note for note in one.notes)
     assert decoded / 4 < four.p50_ms <= one.p50_ms + fit(precision=precision).scaling.kernel_ms + 1e-9
     assert sum(one.shares.values()) == pytest.approx(1)
 
