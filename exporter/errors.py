@@ -9,6 +9,7 @@ ExportError                       1  something unexpected; `--debug` shows where
 │   └── CodeInFileError              reading it would run code; `--trust` allows that
 ├── ArchitectureError             4  no known network fits the weights
 ├── CaptureError                  5  the network does not run on the given inputs
+│   └── FixedSizesError              its graph has one size, where ranges are asked for
 ├── NothingPassedError            6  no artifact may be shipped
 ├── InconclusiveError            18  too few scenes were seen to prove what could be shipped
 ├── RequirementError              7  an artifact named by `--require` did not pass
@@ -120,6 +121,12 @@ class ArchitectureError(ExportError):
 class CaptureError(ExportError):
     exit_code = 5
     code = "EM-CAPTURE"
+
+
+class FixedSizesError(CaptureError):
+    """The network's graph cannot have ranges of sizes; a graph for each size may still be made."""
+
+    code = "EM-DYNAMIC"
 
 
 class NothingPassedError(ExportError):

@@ -69,16 +69,17 @@ def capture_program(
     named = _captured_program_outputs(model, outputs)
     changed = _captured_program_state(fresh, (example, *others), tensors)
     module = _adapt_captured_program(fresh if changed else module, tensors, outputs)
+    ranges = [size for size in sizes if not size.range.fixed]
     program, problem = _export_captured_program(
-        copy_module_for_calls(module) if changed else module, tensors, sizes
+        copy_module_for_calls(module) if changed else module, tensors, ranges
     )
-    if sizes and program is None:
+    if ranges and program is None:
         raise dynamic_shapes.dynamic_shapes_refusal(model.architecture, problem)
     randomness.check_randomness(fresh, tensors, program)
     lowered, folded = embedded_preprocessing.fold_embedded_preprocessing(module, program)
     if folded:
         program, problem = _export_captured_program(
-            copy_module_for_calls(lowered) if changed else lowered, tensors, sizes
+            copy_module_for_calls(lowered) if changed else lowered, tensors, ranges
         )
     specs = _name_captured_program_outputs(model, named)
     return Captured(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from exporter.capture.calls import call_runner, copy_module_for_calls
-from exporter.errors import CaptureError, LoweringError, UsageError
+from exporter.errors import FixedSizesError, LoweringError, UsageError
 from exporter.records import Captured, DynamicShape, DynamicSize, Sample, SizeRange, TensorSpec
 from exporter.verify.several_sizes import (
     SizedCall,
@@ -63,6 +63,7 @@ def resolve_dynamic_shapes(
                         f"gives {spec.name} {size} on axis {axis}; the example has {own}"
                     )
                 continue
+            assert isinstance(size, SizeRange), "lists are exported size by size"
             if not size.low <= own <= size.high or (own - size.low) % size.step:
                 raise _dynamic_shape_range_error(
                     f"lets {spec.name} have {size.low} to {size.high} in steps of {size.step} "
@@ -95,6 +96,7 @@ def torch_dynamic_shapes(module: nn.Module, sizes: Sequence[DynamicSize], count:
         sizes: The ranges; one with a step is the step times a dimension of its own.
         count: The number of inputs.
     """
+    sizes = [size for size in sizes if not size.range.fixed]
     if not sizes:
         return None
     axes: list[dict[int, Any]] = [{} for _ in range(count)]
@@ -116,13 +118,12 @@ def _torch_dynamic_dimension(size: SizeRange) -> Any:
     return size.step * steps + rest if rest else size.step * steps
 
 
-def dynamic_shapes_refusal(architecture: str, problem: LoweringError | None) -> CaptureError:
+def dynamic_shapes_refusal(architecture: str, problem: LoweringError | None) -> FixedSizesError:
     """Return the error for a network whose graph has one size only."""
     cause = problem.cause if problem else "it has no graph"
-    return CaptureError(
-        f"{architecture} cannot have the sizes of --dynamic: {cause}",
-        "Export once for each size with --input-shape, or mend the line that fixes it.",
-        code="EM-DYNAMIC",
+    return FixedSizesError(
+        f"{architecture} cannot have the ranges of --dynamic in one file: {cause}",
+        "List the sizes, which makes a file for each, or mend the line that fixes it.",
     )
 
 
@@ -145,7 +146,6 @@ def run_reference_of_dynamic_shapes(captured: Captured, samples: Sequence[Sample
     Raises:
         CaptureError: The network does not run at a size in its ranges.
     """
-    assert captured.program is not None
     names = [spec.name for spec in captured.inputs]
     wide = call_runner(copy_module_for_calls(captured.module).double(), True, names)
     single = call_runner(copy_module_for_calls(captured.module), names=names)
@@ -155,9 +155,9 @@ def run_reference_of_dynamic_shapes(captured: Captured, samples: Sequence[Sample
             inputs = sample_of_several_sizes(sample, captured.dynamic, point)
             exact = _like_single_dynamic_shape(wide(inputs), own := single(inputs))
             calls.append(SizedCall(point, inputs, exact, max_error_of_several_sizes(exact, own)))
-    return SizesIO(
-        captured.dynamic, axes_of_dynamic_shapes(captured.program, len(captured.outputs)), tuple(calls)
-    )
+    count = len(captured.outputs)
+    varying = axes_of_dynamic_shapes(captured.program, count) if captured.program else ((),) * count
+    return SizesIO(captured.dynamic, varying, tuple(calls))
 
 
 def _like_single_dynamic_shape(exact: Sample, single: Sample) -> Sample:

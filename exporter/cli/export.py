@@ -148,7 +148,7 @@ def export_command(
             metavar="SHAPE",
             help="Shape of an input with ranges of sizes: x=1x3x{224..640:32}x{224..640:32}, or "
             "ids={batch=1..4}x{length=8..128}:int64; once per input. Calibrated and timed at --input-shape, "
-            "or at the largest sizes.",
+            "or at the largest sizes. Listed sizes (1x3x{side=224,320}x{side}) are each exported for itself.",
         ),
     ] = None,
     embed_preprocessing: Annotated[

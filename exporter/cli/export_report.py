@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import typer
 
@@ -12,24 +13,43 @@ from exporter.cli.app import (
     watch_app_command,
 )
 from exporter.config.request import Request
-from exporter.errors import InconclusiveError, NothingPassedError, RequirementError, SeveralPartsError
+from exporter.errors import (
+    FixedSizesError,
+    InconclusiveError,
+    NothingPassedError,
+    RequirementError,
+    SeveralPartsError,
+    UsageError,
+)
 from exporter.records import Report
 
 
 def print_export_report(request: Request, require: Sequence[str], as_json: bool, last: bool) -> None:
     from exporter import pipeline
-    from exporter.pipeline import variants
+    from exporter.pipeline import buckets, variants
     from exporter.report import manifest, terminal
 
     variants.check_required_variants(request, require)
     names = tuple(request.part.split(",")) if "," in request.part else ()
+    sizes = () if names else buckets.buckets_of_request(request)
+    if sizes and not last:
+        raise UsageError("--bench measures one export.", "Leave it out, then: export-mobile bench OUT/SIZE.")
     with watch_app_command(as_json) as observer:
         try:
-            report = None if names else pipeline.run_pipeline(request, observer)
+            report = None if names or sizes else pipeline.run_pipeline(request, observer)
         except SeveralPartsError as error:
             if not (error.parts and last):
                 raise
             report, names = None, error.parts
+        except FixedSizesError as error:
+            if not last:
+                raise
+            sizes = buckets.buckets_in_place_of_ranges(request, error)
+            report, request = None, replace(request, input_shapes=())
+            typer.echo(f"{error.message} Each size becomes an export of its own.", err=True)
+        if sizes:
+            parts_export.export_and_print_buckets(request, sizes, require, as_json, observer)
+            return
         if report is None:
             parts_export.export_and_print_parts(request, names, require, as_json, observer)
             return

@@ -1,4 +1,4 @@
-"""Export several parts of a network, and print what became of them and of the whole."""
+"""Export several parts or sizes of a network, and print what became of them and of the whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from exporter.config.request import Request
 from exporter.errors import NothingPassedError, RequirementError, UsageError
 
 if TYPE_CHECKING:
+    from exporter.config.buckets import Bucket
     from exporter.pipeline.context import Observer
     from exporter.pipeline.parts import PartsExport
 
@@ -26,11 +27,32 @@ def export_and_print_parts(
         RequirementError: A required variant passed in every part, but not together.
         NothingPassedError: No variant passed together.
     """
-    from exporter.pipeline.parts import PARTS, export_parts
+    from exporter.pipeline.parts import export_parts
 
     if len(set(names)) < len(names) or not all(names):
         raise UsageError(f"--part {','.join(names)} names a part twice, or none.", "Name each part once.")
-    result = export_parts(request, names, observer)
+    _finish_parts_export(export_parts(request, names, observer), request, require, as_json)
+
+
+def export_and_print_buckets(
+    request: Request, buckets: Sequence[Bucket], require: Sequence[str], as_json: bool, observer: Observer
+) -> None:
+    """Export every size, print a table for each and a line for each variant of all.
+
+    Raises:
+        RequirementError: A required variant did not pass at every size.
+        NothingPassedError: No variant passed at every size.
+    """
+    from exporter.pipeline.buckets import export_buckets
+
+    _finish_parts_export(export_buckets(request, buckets, observer), request, require, as_json)
+
+
+def _finish_parts_export(
+    result: PartsExport, request: Request, require: Sequence[str], as_json: bool
+) -> None:
+    from exporter.pipeline.parts import PARTS
+
     if as_json:
         typer.echo((request.destination / PARTS).read_text())
     else:
@@ -56,7 +78,17 @@ def _print_exported_parts(result: PartsExport, request: Request) -> None:
         style = "green" if verdict.status == "passed" else "red"
         words = verdict.reason or verdict.measure
         console.print(f"[{style}]{verdict.status}[/{style}] {verdict.name}: {words}", highlight=False)
-    if result.selected:
+    for note in result.notes:
+        console.print(note, highlight=False)
+    if merged := result.merged:
+        console.print(
+            f"Ship {merged.file} ({result.selected}): {', '.join(merged.methods.values())} in "
+            f"{merged.size_bytes / 1e6:.2f} MB, {merged.separate_bytes / 1e6:.2f} MB as files of their own.",
+            highlight=False,
+        )
+    elif result.selected:
         files = " and ".join(result.files.values())
         console.print(f"Ship {files} ({result.selected}).", highlight=False)
+    if result.choice:
+        console.print(f"{' and '.join(result.choice)} choose the size in an app.", highlight=False)
     console.print(f"[dim]Everything is in[/dim] {request.destination}", highlight=False)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from exporter.errors import UsageError
-from exporter.records import INPUT_DTYPES, DynamicShape, Limits, SizeRange, TensorSpec
+from exporter.records import INPUT_DTYPES, DynamicShape, Limits, SizeList, SizeRange, TensorSpec
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -27,6 +27,7 @@ DYNAMIC = re.compile(
 RANGE = re.compile(
     r"\{(?:(?P<name>[A-Za-z_]\w*)=)?(?P<low>\d{1,9})\.\.(?P<high>\d{1,9})(?::(?P<step>\d{1,9}))?\}"
 )
+LIST = re.compile(r"\{(?:(?P<name>[A-Za-z_]\w*)=)?(?P<sizes>\d{1,9}(?:,\d{1,9})+)\}")
 
 
 def parse_names_option(text: str) -> tuple[str, ...]:
@@ -112,13 +113,14 @@ def _parse_shape_option(text: str) -> TensorSpec:
 def parse_dynamic_options(texts: Sequence[str]) -> tuple[DynamicShape, ...]:
     """Parse `x=1x3x{224..640:32}x{224..640:32}`: sizes, and ranges of them with a step.
 
-    `{batch=1..8}` names a range. `{batch}` in the same or a later option means the same size.
+    `{batch=1..8}` names a range. `{batch}` in the same or a later option means the same size. `{224,320}` and
+    `{side=224,320}` list sizes.
     """
-    named: dict[str, SizeRange] = {}
+    named: dict[str, SizeRange | SizeList] = {}
     return tuple(_parse_dynamic_option(text, named) for text in texts)
 
 
-def _parse_dynamic_option(text: str, named: dict[str, SizeRange]) -> DynamicShape:
+def _parse_dynamic_option(text: str, named: dict[str, SizeRange | SizeList]) -> DynamicShape:
     match = DYNAMIC.fullmatch(text.strip())
     if match is None:
         raise UsageError(
@@ -134,7 +136,9 @@ def _parse_dynamic_option(text: str, named: dict[str, SizeRange]) -> DynamicShap
     return DynamicShape(match["name"] or "", sizes, dtype)
 
 
-def _parse_dynamic_size_option(part: str, text: str, named: dict[str, SizeRange]) -> int | SizeRange:
+def _parse_dynamic_size_option(
+    part: str, text: str, named: dict[str, SizeRange | SizeList]
+) -> int | SizeRange | SizeList:
     match, name = RANGE.fullmatch(part), part.strip("{}")
     if name.isdecimal():
         return int(name)
@@ -142,16 +146,31 @@ def _parse_dynamic_size_option(part: str, text: str, named: dict[str, SizeRange]
         if name not in named:
             raise UsageError(f"--dynamic is {text!r}: {part} names no range given before.")
         return named[name]
+    size = _parse_listed_sizes_option(part, text) or _parse_size_range_option(part, text)
+    if size.name and named.setdefault(size.name, size) != size:
+        raise UsageError(f"--dynamic is {text!r}: {size.name} has two ranges.")
+    return size
+
+
+def _parse_listed_sizes_option(part: str, text: str) -> SizeList | None:
+    match = LIST.fullmatch(part)
+    if match is None:
+        return None
+    sizes = [int(size) for size in match["sizes"].split(",")]
+    if len({*sizes}) < len(sizes) or 0 in sizes:
+        raise UsageError(f"--dynamic is {text!r}: {part} lists a size twice, or 0.")
+    return SizeList(match["name"] or "", tuple(sorted(sizes)))
+
+
+def _parse_size_range_option(part: str, text: str) -> SizeRange:
+    match = RANGE.fullmatch(part)
     low, high, step = (int(match["low"]), int(match["high"]), int(match["step"] or 1)) if match else (0, 0, 0)
     if match is None or not 1 <= low < high or step < 1 or (high - low) % step:
         raise UsageError(
             f"--dynamic is {text!r}: {part} is no range.",
             "The lower end is at least 1, the upper end larger by a multiple of the step.",
         )
-    size = SizeRange(match["name"] or "", low, high, step)
-    if size.name and named.setdefault(size.name, size) != size:
-        raise UsageError(f"--dynamic is {text!r}: {size.name} has two ranges.")
-    return size
+    return SizeRange(match["name"] or "", low, high, step)
 
 
 def parse_limits_option(text: str) -> Limits:

@@ -13,6 +13,7 @@ from exporter import staging
 from exporter.checkpoints import checkpoint_folder
 from exporter.checkpoints.checkpoint_source import check_regular_checkpoint_source
 from exporter.config import targets
+from exporter.config.buckets import lists_sizes
 from exporter.config.request import Request
 from exporter.errors import CheckpointError, UsageError
 from exporter.files import clean_log_file
@@ -184,6 +185,11 @@ def _check_pipeline_verified(request: Request) -> None:
             raise UsageError(
                 f"{option} needs the verification's results.", f"Leave out --no-verify or {option}."
             )
+    if lists_sizes(request.dynamic):
+        raise UsageError(
+            "--dynamic lists sizes, and one export has one file for all.",
+            "Export from the command line, or by exporter.pipeline.buckets.export_buckets.",
+        )
     if request.dynamic and request.search:
         raise UsageError("--search is for one size of each input.", "Leave out --dynamic or --search.")
     if request.evaluation and request.state == "explicit":

@@ -191,21 +191,32 @@ HAS_SIZES: frozenset[FormatName] = frozenset({"coreml", "executorch", "onnx", "t
 """Formats whose files can have inputs of several sizes."""
 
 
+def may_have_ranges_in_build_stage(variant: Variant, picture: bool) -> bool:
+    """Tell whether one file of the variant can have ranges of sizes.
+
+    Args:
+        variant: What the file is.
+        picture: Whether Core ML packages take a picture.
+    """
+    if variant.backend == "vulkan" or (variant.format == "coreml" and picture):
+        return False
+    return variant.format in HAS_SIZES
+
+
 def refuse_sizes_in_build_stage(captured: Captured, variant: Variant) -> None:
     """Refuse a format whose files have one size, for a network that is exported with ranges of sizes.
 
     Raises:
         LoweringError: Why, and the way out.
     """
-    picture = variant.format == "coreml" and captured.image is not None
-    if not captured.dynamic or (variant.format in HAS_SIZES and variant.backend != "vulkan" and not picture):
+    if not captured.ranges or may_have_ranges_in_build_stage(variant, captured.image is not None):
         return
     reasons = {
         "coreml": "a Core ML package that takes a picture is made for one size here",
         "executorch": "Vulkan's shaders are prepared for one size",
     }
     why = reasons.get(variant.format, f"{variant.format} files are compiled for one size")
-    raise LoweringError(f"{why}: export one for each size with --input-shape")
+    raise LoweringError(f"{why}: list the sizes, as {{224,320}}, to get a file for each")
 
 
 def _result_of_missing_variant_in_build_stage(

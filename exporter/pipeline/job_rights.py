@@ -80,6 +80,18 @@ def job_rights_to_run_parts(request: ModelRequest, out: Path) -> JobRights:
     )
 
 
+def job_rights_to_merge_files(out: Path, scratch: Path, files: Sequence[Path]) -> JobRights:
+    """Rights of the job that merges an export's files into one in `scratch`, and runs them."""
+    size = sum(file_size_bytes(path) for path in files)
+    return JobRights(
+        Confinement(
+            reads=(out.resolve(),),
+            writes=(scratch.resolve(),),
+            memory_bytes=confinement_memory(4 * size),
+        )
+    )
+
+
 def job_rights_to_verify(out: Path, *more: Path) -> JobRights:
     """Rights of the jobs that run the artifacts of a folder, and may read more: they write nothing."""
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]

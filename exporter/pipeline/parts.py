@@ -2,6 +2,7 @@
 
 OUT/PART is an ordinary export. OUT/parts.json lists the parts, what they compute together in each variant,
 and the variant that is chosen for all of them; its files are OUT/PART.pte, OUT/PART.onnx, …
+The buckets of one network (`exporter.pipeline.buckets`) are recorded in the same way.
 """
 
 from __future__ import annotations
@@ -42,8 +43,24 @@ if TYPE_CHECKING:
     from exporter.architectures.part_chains import Call, Samples
 
 PARTS = "parts.json"
+MERGED = "sizes.pte"
+CHOICE = ("Sizes.kt", "Sizes.swift")
+"""Code by which an app chooses among the sizes of one network."""
 SAMPLES = 8
 """Samples that all parts run on together."""
+
+
+@dataclass(frozen=True)
+class MergedFile:
+    """One file with a method for each part, in place of a file each."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+    separate_bytes: int
+    """The size of the files that it replaces, together."""
+    methods: Mapping[str, str]
+    """Part -> its method."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,11 @@ class PartsExport:
     selected: str | None
     """The variant of all parts that is chosen; None where none passed together."""
     files: Mapping[str, str]
-    """Part -> its file in OUT."""
+    """Part -> its file in OUT; empty where they are merged."""
+    merged: MergedFile | None = None
+    choice: tuple[str, ...] = ()
+    """Those of `CHOICE` that are in OUT."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,21 +134,21 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
     together = _parts_in_one_export(request, reports) if request.verify else ()
     passed = [verdict for verdict in together if verdict.status == "passed"]
     ranked = sorted(passed, key=lambda verdict: verdict.latency_ms or float("inf"))
-    selected = next(
-        (verdict.name for verdict in ranked if _may_select_parts(request, reports, verdict)), None
-    )
-    files = _copy_parts(out, reports, selected) if selected else {}
+    selected = next((verdict.name for verdict in ranked if may_select_parts(request, reports, verdict)), None)
+    files = copy_parts(out, reports, selected) if selected else {}
     result = PartsExport(reports, together, selected, files)
-    write_text_file(out / PARTS, json.dumps(_parts_record(out, result), indent=2) + "\n")
+    write_parts_record(out, result)
     return result
 
 
 def remove_earlier_parts(out: Path) -> None:
     """Delete parts.json of an earlier export in OUT, and the files that it lists: they are no longer its."""
     try:
-        entries = json.loads((out / PARTS).read_text())["parts"]
-        names = [e["file"] for e in entries if e["file"] and Path(e["file"]).stem == e["name"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads((out / PARTS).read_text())
+        names = [e["file"] for e in record["parts"] if e["file"] and Path(e["file"]).stem == e["name"]]
+        names += [MERGED] if record.get("merged") else []
+        names += [name for name in CHOICE if name in record.get("choice", ())]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         names = []
     for name in [*names, PARTS]:
         path = out / name
@@ -149,7 +170,7 @@ def calibration_of_part(calibration: Path | None, part: str) -> Path | None:
 
 def _parts_in_one_export(request: Request, reports: Mapping[str, Report]) -> tuple[TogetherVerdict, ...]:
     """Run the variants that passed in every part one after the other, in a confined process."""
-    variants = _variants_of_all_parts(reports)
+    variants = variants_of_all_parts(reports)
     if not variants:
         return ()
     places = tuple(
@@ -169,10 +190,10 @@ def _parts_in_one_export(request: Request, reports: Mapping[str, Report]) -> tup
     ):
         (outcome,) = pool.run([job])
     verdicts: tuple[TogetherVerdict, ...] = outcome.result()
-    return tuple(replace(v, latency_ms=_sum_of_part_medians(reports, v.name)) for v in verdicts)
+    return tuple(replace(v, latency_ms=sum_of_part_medians(reports, v.name)) for v in verdicts)
 
 
-def _variants_of_all_parts(reports: Mapping[str, Report]) -> tuple[Variant, ...]:
+def variants_of_all_parts(reports: Mapping[str, Report]) -> tuple[Variant, ...]:
     """List the variants that passed in every part."""
     passed = [
         {a.variant.name: a.variant for a in report.artifacts if a.status == "passed"}
@@ -245,32 +266,32 @@ def _call_of_part(place: PartFiles, variant: Variant) -> Call:
     return call
 
 
-def _sum_of_part_medians(reports: Mapping[str, Report], variant: str) -> float | None:
-    rows = [_row_of_part(report, variant) for report in reports.values()]
+def sum_of_part_medians(reports: Mapping[str, Report], variant: str) -> float | None:
+    rows = [row_of_part(report, variant) for report in reports.values()]
     if any(row.latency is None for row in rows):
         return None
     return round(sum(row.latency.p50_ms for row in rows if row.latency), 4)
 
 
-def _row_of_part(report: Report, variant: str) -> Artifact:
+def row_of_part(report: Report, variant: str) -> Artifact:
     return next(row for row in report.artifacts if row.variant.name == variant)
 
 
-def _may_select_parts(request: Request, reports: Mapping[str, Report], verdict: TogetherVerdict) -> bool:
+def may_select_parts(request: Request, reports: Mapping[str, Report], verdict: TogetherVerdict) -> bool:
     """Tell whether the target runs the variant, and it was not calibrated on synthetic inputs unasked."""
     if verdict.name not in targets.get_target(request.target).runnable:
         return False
-    rows = [(report, _row_of_part(report, verdict.name)) for report in reports.values()]
+    rows = [(report, row_of_part(report, verdict.name)) for report in reports.values()]
     return request.allow_synthetic or not any(
         row.variant.precision in QUANTIZED and report.calibration_kind == "synthetic" for report, row in rows
     )
 
 
-def _copy_parts(out: Path, reports: Mapping[str, Report], selected: str) -> dict[str, str]:
+def copy_parts(out: Path, reports: Mapping[str, Report], selected: str) -> dict[str, str]:
     """Copy the chosen file of each part to OUT, under the part's name."""
     files = {}
     for name, report in reports.items():
-        row = _row_of_part(report, selected)
+        row = row_of_part(report, selected)
         assert row.file is not None, "a passed artifact has a file"
         source, target = out / name / row.file, out / f"{name}{row.variant.suffix}"
         try:
@@ -279,6 +300,11 @@ def _copy_parts(out: Path, reports: Mapping[str, Report], selected: str) -> dict
             raise OutputError(f"{target} cannot be written: {error.strerror}.", "Free some space.") from error
         files[name] = target.name
     return files
+
+
+def write_parts_record(out: Path, result: PartsExport) -> None:
+    """Write OUT/parts.json."""
+    write_text_file(out / PARTS, json.dumps(_parts_record(out, result), indent=2) + "\n")
 
 
 def _parts_record(out: Path, result: PartsExport) -> dict[str, Any]:
@@ -298,6 +324,9 @@ def _parts_record(out: Path, result: PartsExport) -> dict[str, Any]:
         "parts": parts,
         "together": [asdict(verdict) for verdict in result.together],
         "selected": result.selected,
+        "merged": result.merged and asdict(result.merged),
+        "choice": result.choice,
+        "notes": result.notes,
     }
 
 
@@ -310,10 +339,22 @@ def load_parts(out: Path) -> dict[str, tuple[Path, str]]:
     if not (out / PARTS).is_file():
         return {}
     try:
-        listed = json.loads((out / PARTS).read_text())["parts"]
-        return {str(entry["name"]): _check_part(out, entry) for entry in listed}
+        record = json.loads((out / PARTS).read_text())
+        merged = _problem_of_merged_parts(out, record.get("merged"))
+        checked = {str(entry["name"]): _check_part(out, entry) for entry in record["parts"]}
+        return {name: (folder, problem or merged) for name, (folder, problem) in checked.items()}
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise VerificationError(f"{out / PARTS} is damaged.", "Export again.") from error
+
+
+def _problem_of_merged_parts(out: Path, entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    if entry["file"] != MERGED:
+        raise ValueError("another file than the one that an export writes")
+    if not (out / MERGED).is_file() or digest_file(out / MERGED) != entry["sha256"]:
+        return f"{MERGED} is not the file that was exported (its sha256 differs)."
+    return ""
 
 
 def _check_part(out: Path, entry: Mapping[str, Any]) -> tuple[Path, str]:

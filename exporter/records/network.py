@@ -32,6 +32,21 @@ class SizeRange:
     high: int
     step: int = 1
 
+    @property
+    def fixed(self) -> bool:
+        """Whether this is one size, which a file must have and which must be refused beside it."""
+        return self.low == self.high
+
+
+@dataclass(frozen=True)
+class SizeList:
+    """A size of an input that is one of several; each is exported for itself (`exporter.config.buckets`)."""
+
+    name: str
+    """What ties equal sizes together; empty where the user gave none."""
+    sizes: tuple[int, ...]
+    """Ascending, two or more."""
+
 
 @dataclass(frozen=True)
 class DynamicShape:
@@ -39,15 +54,19 @@ class DynamicShape:
 
     name: str
     """Empty: matched by position."""
-    sizes: tuple[int | SizeRange, ...]
+    sizes: tuple[int | SizeRange | SizeList, ...]
     dtype: str = "float32"
 
     @property
     def largest(self) -> TensorSpec:
-        """Return the input with each range at its upper end."""
-        return TensorSpec(
-            self.name, tuple(s if isinstance(s, int) else s.high for s in self.sizes), self.dtype
-        )
+        """Return the input with each range at its upper end, and each list at its largest size."""
+        return TensorSpec(self.name, tuple(map(_largest_size, self.sizes)), self.dtype)
+
+
+def _largest_size(size: int | SizeRange | SizeList) -> int:
+    if isinstance(size, int):
+        return size
+    return size.high if isinstance(size, SizeRange) else size.sizes[-1]
 
 
 @dataclass(frozen=True)
@@ -267,3 +286,8 @@ class Captured:
     """How `program` normalises pixels within a layer, where `module` does before; empty: as `module` does."""
     image: ImageInput | None = None
     """How Core ML packages prepare the picture that is their input; None gives them the model's own input."""
+
+    @property
+    def ranges(self) -> tuple[DynamicSize, ...]:
+        """Return those of `dynamic` that may differ: a bucket's have one size each."""
+        return tuple(size for size in self.dynamic if not size.range.fixed)

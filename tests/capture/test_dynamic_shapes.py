@@ -20,6 +20,7 @@ from exporter.capture.dynamic_shapes import (
     torch_dynamic_shapes,
 )
 from exporter.capture.float64_reference import run_float64_reference
+from exporter.config.buckets import buckets_of_dynamic_shapes
 from exporter.config.options import parse_dynamic_options
 from exporter.errors import CaptureError, LoweringError, UsageError
 from exporter.files import EVIDENCE, SIZES
@@ -257,11 +258,48 @@ def test_int8_keeps_the_ranges(tmp_path: Path) -> None:
     assert (folder / SIZES).exists()
 
 
+class Halved(nn.Module):
+    """Computes with the height as a Python number, which fixes it in a graph, but not in a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height = int(x.shape[2]) // 2
+        return nn.functional.interpolate(self.body(x), (height, height)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["onnx-fp32", "ort-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32", "coreml-fp16"],
+)
+def test_a_bucket_refuses_the_sizes_beside_it(name: str, tmp_path: Path) -> None:
+    """A file of one size, of a network whose graph has no ranges, is right there and refuses the next."""
+    samples = [(sample[0][:, :, :16, :16].copy(),) for sample in pictures()]
+    net = model(Halved(), samples)
+    (bucket, *_) = buckets_of_dynamic_shapes(parse_dynamic_options(["1x3x{side=16,32}x{side}"]))
+    sizes = resolve_dynamic_shapes(bucket.shapes, net.inputs)
+    made = captured_program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
+    reference_io.save_reference_io(run_float64_reference(made, samples, {})[0], tmp_path / EVIDENCE)
+    save_several_sizes(run_reference_of_dynamic_shapes(made, samples), tmp_path / SIZES)
+    refuse_sizes_in_build_stage(made, VARIANTS["executorch-vulkan-fp16"])
+    verdict = proven(made, tmp_path, name)
+    assert (verdict.status, verdict.reason) == ("passed", None)
+    assert verdict.sizes is not None
+    assert (verdict.sizes.verified, verdict.sizes.refused) == (("side=16",), ("side=15", "side=17"))
+    if name.startswith("torchscript"):  # a trace without its check takes any size
+        unchecked = FORMATS["torchscript"].emit(replace(made, dynamic=()), VARIANTS[name], tmp_path).path
+        verdict = proven(made, tmp_path, name, unchecked)
+        assert verdict.status == "failed"
+        assert "side=15" in str(verdict.reason)
+
+
 def test_a_network_of_one_size_is_refused() -> None:
     """The message has the way out: an export for each size."""
     net = model(Fixed(), [(np.zeros((1, 3, 16, 16), np.float32),)])
     sizes = resolve_dynamic_shapes(parse_dynamic_options(["1x3x{8..16}x16"]), net.inputs)
-    with pytest.raises(CaptureError, match="cannot have the sizes of --dynamic") as caught:
+    with pytest.raises(CaptureError, match="cannot have the ranges of --dynamic") as caught:
         captured_program.capture_program(net, (np.zeros((1, 3, 16, 16), np.float32),), sizes=sizes)
     assert caught.value.code == "EM-DYNAMIC"
 
@@ -298,6 +336,6 @@ def test_formats_of_one_size_are_refused(name: str) -> None:
     made, _ = captured("pictures")
     if name == "coreml-fp16":
         made = replace(made, image=ImageInput((1.0,) * 3, (0.0,) * 3))
-    with pytest.raises(LoweringError, match="export one for each size with --input-shape"):
+    with pytest.raises(LoweringError, match="list the sizes"):
         refuse_sizes_in_build_stage(made, VARIANTS[name])
     refuse_sizes_in_build_stage(replace(made, dynamic=()), VARIANTS[name])

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.config.options import parse_dynamic_options
 from exporter.errors import UsageError
-from exporter.records import SizeRange
+from exporter.records import SizeList, SizeRange
 
 
 def test_sizes_ranges_steps_and_types() -> None:
@@ -30,9 +30,22 @@ def test_a_name_means_the_same_size() -> None:
     assert ids.sizes == mask.sizes
 
 
+def test_sizes_are_listed() -> None:
+    """A list is in braces with commas, ascends, and may be named and used again."""
+    (image,) = parse_dynamic_options(["1x3x{320,224}x{w=64,96}"])
+    assert image.sizes == (1, 3, SizeList("", (224, 320)), SizeList("w", (64, 96)))
+    assert image.largest.shape == (1, 3, 320, 96)
+    (square,) = parse_dynamic_options(["1x3x{s=224,320}x{s}"])
+    assert square.sizes[2] == square.sizes[3] == SizeList("s", (224, 320))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("x=1x{8,8}", "lists a size twice"),
+        ("x=1x{0,8}", "lists a size twice, or 0"),
+        ("x=1x{8,}", "is no range"),
+        ("x=1x{n=4..8}x{n=4,8}", "has two ranges"),
         ("x=1x3x224x224", "has no range"),
         ("x=1x{224..}", "is no range"),
         ("x=1x{a..b}", "is no range"),

@@ -86,7 +86,7 @@ def _coreml_convert_captured(
         for name, shape, spec in zip(inputs, coreml_sizes_of_inputs(captured), captured.inputs, strict=True)
     ]
     package = _coreml_convert_from_trace(captured, tensors, types, target) or _coreml_convert_from_program(
-        program, tensors if captured.dynamic else None, types, target
+        program, tensors if captured.ranges else None, types, target
     )
     _rename_inputs_of_coreml_convert(package.spec, inputs)
     names = [feature.name for feature in package.spec.description.output]
@@ -200,7 +200,7 @@ def _coreml_convert_notes(captured: Captured, target: str, names: list[str]) -> 
     renamed = [f"{s.name!r} is {name!r}" for s, name in zip(specs, names, strict=True) if s.name != name]
     narrowed = [s.name for s in specs if s.dtype == "int64"]
     notes = [f"Needs {target} or later."]
-    tied = [size.range.name for size in captured.dynamic if len({place for place, _ in size.places}) > 1]
+    tied = [size.range.name for size in captured.ranges if len({place for place, _ in size.places}) > 1]
     if tied:
         notes.append(f"Core ML does not check that inputs have the same {', '.join(tied)}: the app must.")
     if renamed:

@@ -26,10 +26,10 @@ def coreml_sizes_of_inputs(captured: Captured) -> list[Any]:
         LoweringError: Core ML cannot say which sizes are allowed.
     """
     shapes: list[Any] = [list(spec.shape) for spec in captured.inputs]
-    if any(size.range.step > 1 for size in captured.dynamic):
-        return _listed_coreml_sizes(shapes, captured.dynamic)
+    if any(size.range.step > 1 for size in captured.ranges):
+        return _listed_coreml_sizes(shapes, captured.ranges)
     ct = coremltools_quietly_for_package()
-    for size in captured.dynamic:
+    for size in captured.ranges:
         (position, axis), *_ = size.places
         dimension = ct.RangeDim(size.range.low, size.range.high, default=shapes[position][axis])
         for position, axis in size.places:  # one dimension for all places: they have one size
@@ -46,7 +46,7 @@ def _listed_coreml_sizes(shapes: list[Any], sizes: Sequence[DynamicSize]) -> lis
         )
         raise LoweringError(
             f"Core ML lists sizes in steps as at most {MAX_SHAPES} shapes of one input; here {problem}: "
-            "leave out the steps, or export one for each size with --input-shape"
+            "leave out the steps, or list the sizes, as {224,320}, to get a file for each"
         )
     (position,) = positions
     listed = []

@@ -81,7 +81,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         raise LoweringError(captured.program_error, captured.program_source)
     try:
         data = lower_to_executorch(
-            captured.program, variant.backend, captured.dynamic, metadata_as_json(captured.about)
+            captured.program, variant.backend, captured.ranges, metadata_as_json(captured.about)
         )
     except Exception as error:
         # The compiler's passes raise errors of any type on a graph that they don't know.
@@ -89,7 +89,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     path = directory / f"{variant.name}{variant.suffix}"
     with path.open("wb") as file:
         data.write_to_file(file)
-    notes = _planned_memory_note(data) if captured.dynamic else ()
+    notes = _planned_memory_note(data) if captured.ranges else ()
     return Emission(path, (*notes, *_note_on_missing_kernels(data, captured.program)))
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 RUNTIME_BACKENDS = {"xnnpack": "XnnpackBackend", "vulkan": "VulkanBackend"}
 
 
-def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+def load_in_executorch_runtime(
+    path: Path, variant: Variant, threads: int, method_name: str = "forward"
+) -> tuple[Runner, str]:
     """Load a `.pte` from the file and verify that it is whole.
 
     Args:
@@ -32,6 +34,7 @@ def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tu
         variant: Names the backend that is needed to run it.
         threads: Size of XNNPACK's thread pool. The runtime has one pool per process: a runner loaded
             before with another number must not be called any more.
+        method_name: The method that is run.
 
     Returns:
         A runner giving copied outputs, and "executorch <version>".
@@ -55,11 +58,11 @@ def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tu
         with explain_by_native_output():
             # Internal consistency: offsets are checked, so that a damaged file is refused and does not crash.
             program = runtime.load_program(path.read_bytes(), verification=Verification.InternalConsistency)
-            method = program.load_method("forward")
+            method = program.load_method(method_name)
     except (RuntimeError, KeyError) as error:
         raise lowering_error(error) from error
     if method is None:
-        raise LoweringError(f"{path.name} has no method forward")
+        raise LoweringError(f"{path.name} has no method {method_name}")
 
     def run(sample: Sample) -> tuple[Array, ...]:
         return _execute_in_executorch_runtime(method, sample, program)

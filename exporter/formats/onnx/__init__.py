@@ -64,7 +64,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         if variant.precision == "fp32":
             return Emission(path, _write_fp32_onnx(captured, variant, path))
         model, notes = _onnx_model(captured, variant)
-        model = onnx_with_size_guards(model, captured.dynamic)
+        model = onnx_with_size_guards(model, captured.ranges)
         metadata = onnx_metadata(captured.about)
         if variant.suffix == ".ort":
             ort_convert.convert_to_ort(model + metadata if metadata else model, path)

@@ -43,7 +43,7 @@ def make_onnx_quantized_model(captured: Captured) -> bytes:
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     # PyTorch has no translation for ranges that are chosen as the program runs: `rows` writes them.
-    fixed = _onnx_quantized_without_ranges(captured.program, captured.dynamic)
+    fixed = _onnx_quantized_without_ranges(captured.program, captured.ranges)
     translated = export_to_onnx(fixed or captured.program, captured.inputs, captured.outputs)
     # PyTorch quantises a tensor once for each reader; kernels are fused with one quantiser only.
     common.CommonSubexpressionEliminationPass()(translated)
