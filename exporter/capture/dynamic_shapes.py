@@ -88,6 +88,15 @@ def dynamic_shapes_of_pixels(sizes: Sequence[DynamicSize]) -> tuple[DynamicSize,
     )
 
 
+def dynamic_shapes_of_photos(sides: tuple[int, int] | None) -> tuple[DynamicSize, ...]:
+    """Return the ranges of a whole photo's height and width in its pixels; none where it has one size."""
+    if sides is None:
+        return ()
+    return tuple(
+        DynamicSize(SizeRange(name, *sides), ((0, axis),)) for name, axis in (("height", 1), ("width", 2))
+    )
+
+
 def torch_dynamic_shapes(module: nn.Module, sizes: Sequence[DynamicSize], count: int) -> Any:
     """Return what `torch.export` takes as `dynamic_shapes`; None without a range.
 

@@ -1,7 +1,8 @@
 """Puts the normalisation of pixels into the network: `--embed-preprocessing`.
 
-The artifact takes a photo's bytes, resized and cropped by the app. The network with its normalisation before
-it is the reference. In the program that is lowered, the first convolution normalises where that is exact.
+The artifact takes a photo's bytes, resized and cropped by the app, or of any size (`--photo-sizes`). The
+network with what is done before it is the reference. In the program that is lowered, the first convolution
+normalises where that is exact.
 """
 
 from __future__ import annotations
@@ -14,21 +15,27 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from exporter.capture.photo_resize import PhotoResize
 from exporter.errors import UsageError
 from exporter.records import Model, Preprocessing, TensorSpec
 
 CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 
 
-def embed_preprocessing(model: Model, pixels: Literal["rgb", "rgba"]) -> Model:
+def embed_preprocessing(
+    model: Model, pixels: Literal["rgb", "rgba"], photo_sizes: tuple[int, int] | None = None
+) -> Model:
     """Return the model with the normalisation before it, whose input is a photo's bytes.
 
     Args:
         model: A network that takes one photo; it is not changed.
         pixels: The bytes of a photo in colours; a grey one has one byte a pixel.
+        photo_sizes: The least and the greatest side of photos that are resized and cropped, too; None: the
+            app does that.
 
     Raises:
-        UsageError: The network takes no photo whose preprocessing is known, or rgba is asked for a grey one.
+        UsageError: The network takes no photo whose preprocessing is known, rgba is asked for a grey one, or
+            its photos cannot be resized here.
     """
     how = model.preprocessing
     if how is None or len(model.inputs) != 1:
@@ -46,12 +53,21 @@ def embed_preprocessing(model: Model, pixels: Literal["rgb", "rgba"]) -> Model:
             "Leave --pixels out: one byte a pixel is taken.",
             code="EM-EMBED-PREPROCESSING",
         )
-    how = replace(how, pixels="gray" if spec.shape[1] == 1 else pixels)
-    batch, _, height, width = spec.shape
+    how = replace(how, pixels="gray" if spec.shape[1] == 1 else pixels, photo_sizes=photo_sizes)
+    batch = spec.shape[0]
+    if photo_sizes and (batch != 1 or how.crop != spec.shape[2:]):
+        raise UsageError(
+            f"--photo-sizes is for one photo a call, cropped to {how.crop[0]}x{how.crop[1]}; the network "
+            f"takes {list(spec.shape)}.",
+            "Leave it out: the app resizes.",
+            code="EM-EMBED-PREPROCESSING",
+        )
+    height, width = how.taken.crop if photo_sizes else spec.shape[2:]
     taken = TensorSpec(spec.name, (batch, height, width, 4 if pixels == "rgba" else spec.shape[1]), "uint8")
+    sides = "x".join([f"{photo_sizes[0]}..{photo_sizes[1]}"] * 2) if photo_sizes else f"{height}x{width}"
     note = (
-        f"{taken.name} is uint8 {list(taken.shape)}, the {how.pixels} bytes of a photo: "
-        "the artifacts normalise them"
+        f"{taken.name} is uint8 {batch}x{sides}x{taken.shape[3]}, the {how.pixels} bytes of a photo: the "
+        f"artifacts {'resize, crop and ' if photo_sizes else ''}normalise them"
     )
     return replace(
         model,
@@ -63,13 +79,18 @@ def embed_preprocessing(model: Model, pixels: Literal["rgb", "rgba"]) -> Model:
 
 
 class EmbeddedPreprocessing(nn.Module):
-    """Normalises a photo's bytes, [N, height, width, channels], and calls another module with the planes."""
+    """Normalises a photo's bytes, [N, height, width, channels], and calls another module with the planes.
+
+    Where `how` has `photo_sizes`, it resizes and crops the photo before.
+    """
 
     def __init__(self, wrapped: nn.Module, how: Preprocessing) -> None:
         super().__init__()
         self.wrapped = wrapped
         self.colours = how.colours
         self.scale = how.scale
+        self.photo_sizes = how.photo_sizes or (0, 0)
+        self.resize = PhotoResize(how) if how.photo_sizes else None
         self.steps = "normalise"
         """This is "shift" where only the mean, in bytes, is subtracted, and "none" where a layer does all."""
         self.register_buffer("mean", torch.tensor(how.mean).reshape(1, -1, 1, 1))
@@ -78,14 +99,26 @@ class EmbeddedPreprocessing(nn.Module):
         self.std: Tensor
 
     def forward(self, pixels: Tensor) -> Tensor:
-        bytes_of_colours = pixels[:, :, :, : self.colours].permute(0, 3, 1, 2)
-        planes = bytes_of_colours.to(self.mean.dtype, memory_format=torch.contiguous_format)
+        colours = pixels[:, :, :, : self.colours]
+        if self.resize is not None:
+            return self.normalise_and_call(self.resize(colours.to(self.mean.dtype)))
+        return self.normalise_and_call(
+            colours.permute(0, 3, 1, 2).to(self.mean.dtype, memory_format=torch.contiguous_format)
+        )
+
+    def normalise_and_call(self, planes: Tensor) -> Tensor:
+        """Return the wrapped module's output for planes [N, colours, height, width] of 0 to 255."""
         if self.steps == "normalise":
             planes = (planes / 255.0 * self.scale - self.mean) / self.std
         elif self.steps == "shift":
             planes = planes - self.mean
         output: Tensor = self.wrapped(planes)
         return output
+
+
+def embedded_preprocessing_of(module: nn.Module) -> EmbeddedPreprocessing | None:
+    """Return the normalisation within a module; None without one."""
+    return next((part for part in module.modules() if isinstance(part, EmbeddedPreprocessing)), None)
 
 
 def fold_embedded_preprocessing(

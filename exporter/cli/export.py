@@ -156,7 +156,7 @@ def export_command(
         typer.Option(
             "--embed-preprocessing",
             help="Normalise pixels within the artifacts, which then take a photo's bytes: uint8 "
-            "[N, height, width, channels]. The app resizes and crops.",
+            "[N, height, width, channels]. The app resizes and crops, unless --photo-sizes is given.",
         ),
     ] = False,
     pixels: Annotated[
@@ -165,6 +165,14 @@ def export_command(
             help="The bytes that --embed-preprocessing takes: rgb, or rgba, whose alpha is ignored."
         ),
     ] = "rgb",
+    photo_sizes: Annotated[
+        str,
+        typer.Option(
+            metavar="LOW..HIGH",
+            help="With --embed-preprocessing: also resize and crop within the artifacts, which then take "
+            "whole photos of any height and width from LOW to HIGH. Left out, the app does.",
+        ),
+    ] = "",
     image_input: Annotated[
         bool,
         typer.Option(
@@ -245,6 +253,7 @@ def export_command(
         torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),
         state=options.parse_choice_option("--state", state, ("kept", "explicit")),
         embed_preprocessing=_export_option_of_embedded_pixels(embed_preprocessing, pixels),
+        photo_sizes=options.parse_photo_sizes_option(photo_sizes),
         image_input=image_input,
     )
     request = Request(
@@ -301,6 +310,7 @@ def _check_export_options(context: typer.Context, request: Request, bench: bool)
         ("time_limit", "is a limit of", "--search", request.search),
         ("max_drop", "is a limit of", "--eval", request.evaluation is not None),
         ("pixels", "is the input of", "--embed-preprocessing", bool(request.embed_preprocessing)),
+        ("photo_sizes", "are inputs of", "--embed-preprocessing", bool(request.embed_preprocessing)),
     ):
         if _is_export_option_given(context, option) and not is_there:
             name = f"--{option.replace('_', '-')}"

@@ -19,7 +19,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Inputs": (
         "input_shape", "input_value", "dynamic", "preprocess", "mean", "std", "embed_preprocessing", "pixels",
-        "image_input",
+        "photo_sizes", "image_input",
     ),
     "Calibration and mixed precision": (
         "calibration", "samples", "calibration_sweep", "search", "min_sqnr", "time_limit",

@@ -126,8 +126,8 @@ class ArtifactsTable(Table):
     """What the export makes.
 
     The keys mean what the options mean: `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`,
-    `--dynamic`, `--embed-preprocessing` (with the bytes of `--pixels`), `--image-input`, `--allow-synthetic`,
-    `--allow-inconclusive`.
+    `--dynamic`, `--embed-preprocessing` (with the bytes of `--pixels`), `--photo-sizes`, `--image-input`,
+    `--allow-synthetic`, `--allow-inconclusive`.
     """
 
     formats: tuple[Text, ...] = ()
@@ -138,6 +138,8 @@ class ArtifactsTable(Table):
     dynamic: tuple[Text, ...] = ()
     """Shapes with ranges of sizes, as for `--dynamic`; each names its input, or is matched by position."""
     embed_preprocessing: Literal["", "rgb", "rgba"] = ""
+    photo_sizes: Text = ""
+    """The least and the greatest side of photos that artifacts resize themselves, such as "64..1280"."""
     image_input: bool = False
     allow_synthetic: bool = False
     allow_inconclusive: bool = False

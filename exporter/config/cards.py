@@ -13,7 +13,7 @@ from pathlib import Path
 from exporter import files
 from exporter.config import toml_file
 from exporter.config.card_tables import MAX_LABELS, CardFile, DataTable, EvaluationTable, LimitsTable
-from exporter.config.options import parse_dynamic_options
+from exporter.config.options import parse_dynamic_options, parse_photo_sizes_option
 from exporter.config.packaged import PackagedFile, find_packaged
 from exporter.config.request import Request
 from exporter.errors import CalibrationError, CheckpointError, UsageError
@@ -75,6 +75,7 @@ CARD_FIELDS = frozenset(
         "max_drop",
         "mean",
         "part",
+        "photo_sizes",
         "precisions",
         "preprocess",
         "preprocessing",
@@ -137,6 +138,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
         state=listed.artifacts.state,
         dynamic=_card_dynamic(card),
         embed_preprocessing=listed.artifacts.embed_preprocessing,
+        photo_sizes=_card_photo_sizes(card),
         image_input=listed.artifacts.image_input,
         allow_synthetic=listed.artifacts.allow_synthetic,
         allow_inconclusive=listed.artifacts.allow_inconclusive,
@@ -210,6 +212,13 @@ def _card_data(card: Card, key: str, table: DataTable | EvaluationTable | None) 
         hint = "It is relative to the card: a folder of photos or an .npz."
         raise CalibrationError(f"{card}: {key}.path: there is no {path}.", hint)
     return path
+
+
+def _card_photo_sizes(card: Card) -> tuple[int, int] | None:
+    try:
+        return parse_photo_sizes_option(card.listed.artifacts.photo_sizes)
+    except UsageError as error:
+        raise UsageError(f"{card}: artifacts.photo_sizes: {error.message}", error.hint) from None
 
 
 def _card_dynamic(card: Card) -> tuple[DynamicShape, ...]:

@@ -19,6 +19,8 @@ SHAPE = re.compile(
 )
 
 
+MAX_PHOTO_SIDE = 4096
+"""An artifact that resizes a photo of this side needs a quarter of a gigabyte for it."""
 DYNAMIC_SIZE = r"\{[^{}]*\}|\d+"
 DYNAMIC = re.compile(
     rf"(?:(?P<name>[A-Za-z_]\w*(?:\.\w+)*)=)?(?P<shape>(?:{DYNAMIC_SIZE})(?:[x,](?:{DYNAMIC_SIZE}))*)"
@@ -171,6 +173,20 @@ def _parse_size_range_option(part: str, text: str) -> SizeRange:
             "The lower end is at least 1, the upper end larger by a multiple of the step.",
         )
     return SizeRange(match["name"] or "", low, high, step)
+
+
+def parse_photo_sizes_option(text: str) -> tuple[int, int] | None:
+    """Parse `64..1280`, the least and the greatest side of a photo. Empty is None."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d{1,5})\.\.(\d{1,5})", text.strip())
+    low, high = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= low < high <= MAX_PHOTO_SIDE:
+        raise UsageError(
+            f"--photo-sizes is {text!r}, expected the least and the greatest side of a photo, as 64..1280.",
+            f"The least is at least 1, the greatest larger and at most {MAX_PHOTO_SIDE}.",
+        )
+    return low, high
 
 
 def parse_limits_option(text: str) -> Limits:

@@ -53,8 +53,15 @@ class ModelRequest:
     """Whether the files keep what forward changes, or it becomes inputs and outputs."""
     embed_preprocessing: Literal["", "rgb", "rgba"] = ""
     """The bytes of a photo that artifacts take and normalise; empty: they take normalised floats."""
+    photo_sizes: tuple[int, int] | None = None
+    """The least and the greatest side of photos that artifacts resize themselves; None: the app does."""
     image_input: bool = False
     """Whether Core ML packages take a picture, and prepare it themselves."""
+
+    @property
+    def several_sizes(self) -> bool:
+        """Whether artifacts are also judged at other sizes than the example's."""
+        return bool(self.dynamic) or self.photo_sizes is not None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def load_data(
     Raises:
         CalibrationError: The source cannot be used: what was seen, what was expected, what to try.
     """
+    preprocessing = preprocessing and preprocessing.taken
     if source is None:
         return _synthetic_data(inputs, preprocessing, count, seed, choosing, codes)
     wanted = (3 if choosing else 2) * count

@@ -29,13 +29,14 @@ def preprocess_photo(image: Image.Image, preprocessing: Preprocessing, resize: R
 
     Args:
         image: The whole photo.
-        preprocessing: How it becomes the input.
+        preprocessing: How it becomes the input; where artifacts resize it, what they take.
         resize: Another resize than Pillow's.
 
     Returns:
         float32 [C, crop height, crop width], contiguous; where artifacts take pixels, these: uint8
         [crop height, crop width, channels], opaque.
     """
+    preprocessing = preprocessing.taken
     image = _crop_preprocessed_photo(
         _resize_preprocessed_photo(image, preprocessing, resize), preprocessing.crop
     )

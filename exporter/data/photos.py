@@ -148,6 +148,15 @@ def read_whole_photo(
         return None
 
 
+def read_photo_pixels(path: Path, channels: int) -> Array | None:
+    """Read one photo as it is, upright: uint8 [height, width, channels]; None when it cannot be used."""
+    try:
+        image = _decode_photo(path).convert("L" if channels == 1 else "RGB")
+    except _UnusablePhoto:
+        return None
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+
+
 def photo_digest(path: Path, channels: int) -> bytes | None:
     """Hash a photo's decoded pixels, as in `Photo`; None when it cannot be decoded."""
     try:

@@ -190,8 +190,15 @@ def _check_pipeline_verified(request: Request) -> None:
             "--dynamic lists sizes, and one export has one file for all.",
             "Export from the command line, or by exporter.pipeline.buckets.export_buckets.",
         )
-    if request.dynamic and request.search:
-        raise UsageError("--search is for one size of each input.", "Leave out --dynamic or --search.")
+    if request.several_sizes and request.search:
+        raise UsageError(
+            "--search is for one size of each input.", "Leave out --dynamic and --photo-sizes, or --search."
+        )
+    if request.photo_sizes and (request.dynamic or not request.embed_preprocessing):
+        raise UsageError(
+            "--photo-sizes lets artifacts that take a photo's bytes resize it, to the network's one size.",
+            "Give --embed-preprocessing with it, and leave out --dynamic.",
+        )
     if request.evaluation and request.state == "explicit":
         raise UsageError(
             "--eval has no state to send: its samples are calls on their own.", "Leave out --state explicit."

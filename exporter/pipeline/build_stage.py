@@ -269,7 +269,7 @@ def _reference_step_of_build_stage(context: Context, source: Source, job: Job) -
         tuple[str, ...],
         lambda _: job,
         folder=context.folders.out,
-        files=lambda _: (EVIDENCE, SIZES) if context.request.dynamic else (EVIDENCE,),
+        files=lambda _: (EVIDENCE, SIZES) if context.request.several_sizes else (EVIDENCE,),
     )
 
 
@@ -351,7 +351,7 @@ def _build_stage_key_of_artifact(context: Context, source: Source, variant: Vari
         facts.inputs,
         facts.outputs,
         request.torchscript,
-        request.dynamic,
+        (request.dynamic, request.photo_sizes),
         (request.about, facts.labels, facts.preprocessing, facts.image),
         data,
         request.limits.min_quantized_weights if quantized else None,

@@ -89,7 +89,7 @@ def int8_stage_key(context: Context, source: Source) -> str:
         cache.cache_key(
             cache.cache_toolchain_key(),
             facts.digest,
-            context.request.dynamic,
+            (context.request.dynamic, context.request.photo_sizes),
             context.request.limits.min_quantized_weights,
             int8_stage_data_digest(context, source),
         )

@@ -105,8 +105,11 @@ def capture_in_read_stage(
         )  # the network is ours; what follows takes what its size takes
     answered = expectations.check_expectations(model, request.expect)
     if request.embed_preprocessing:
-        model = embedded_preprocessing.embed_preprocessing(model, request.embed_preprocessing)
+        model = embedded_preprocessing.embed_preprocessing(
+            model, request.embed_preprocessing, request.photo_sizes
+        )
         sizes = dynamic_shapes.dynamic_shapes_of_pixels(sizes)
+        sizes = (*sizes, *dynamic_shapes.dynamic_shapes_of_photos(request.photo_sizes))
     samples = data.load_data(
         request.calibration,
         (model.earlier or model).inputs,
@@ -169,15 +172,19 @@ def _notes_on_embedding_in_read_stage(
     request: ModelRequest, model: Model, captured: Captured
 ) -> tuple[str, ...]:
     """Say how the normalisation is embedded, and what Android's resize changes; nothing where it is not."""
+    from exporter.capture import embedded_preprocessing
     from exporter.capture.calls import call_runner
-    from exporter.data.android_resize import note_on_android_resize
+    from exporter.data.android_resize import note_on_android_resize, notes_on_resize_inside
 
     if not request.embed_preprocessing or model.preprocessing is None:
         return ()
-    run = call_runner(captured.module)
-    resize = note_on_android_resize(request.calibration, model.inputs[0], model.preprocessing, run)
     own = captured.folded or "the normalisation is computed before the network: no convolution alone reads it"
-    return tuple(note for note in (own, resize) if note)
+    embedded = embedded_preprocessing.embedded_preprocessing_of(captured.module)
+    if embedded is None or embedded.resize is None:
+        run = call_runner(captured.module)
+        note = note_on_android_resize(request.calibration, model.inputs[0], model.preprocessing, run)
+        return (own, note) if note else (own,)
+    return (own, *notes_on_resize_inside(request.calibration, model.inputs[0], model.preprocessing, embedded))
 
 
 def read_facts_in_read_stage(request: ModelRequest, model: Model) -> About:

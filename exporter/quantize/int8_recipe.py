@@ -109,6 +109,7 @@ def quantize_by_static_int8_recipe(
         cross_layer_equalization,
         data_movement,
         embeddings,
+        float_head,
         float_tail,
         recurrent_weights,
         weight_rounding,
@@ -119,9 +120,8 @@ def quantize_by_static_int8_recipe(
     spreads = channel_spread.channel_spread_of_norms(module)
     batch_norms.fold_batch_norms(module)
     cross_layer_equalization.equalize_across_layers(module, samples, spreads)
-    prepared = prepare_pt2e(
-        module, annotate.annotating_static_quantizer(float_tail.float_tail(module, samples))
-    )
+    in_float = float_tail.float_tail(module, samples) | float_head.float_head(module)
+    prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(in_float))
     with torch.no_grad():
         for sample in samples:
             prepared(*sample)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -98,11 +98,26 @@ class Preprocessing:
     pixels: Literal["", "gray", "rgb", "rgba"] = ""
     """What artifacts take that normalise themselves: the crop's bytes, uint8 [N, height, width, channels].
     Empty: they take normalised floats."""
+    photo_sizes: tuple[Side, Side] | None = None
+    """The least and the greatest height and width of a photo that artifacts take whole, and resize and crop
+    themselves. None: the app does."""
 
     @property
     def colours(self) -> int:
         """Return how many channels of a crop's bytes are looked at: alpha is not."""
         return 1 if self.pixels == "gray" else 3
+
+    @property
+    def taken(self) -> Preprocessing:
+        """Return how a photo becomes what artifacts take: where they resize it, a square of one size.
+
+        The square shows what `crop` is cut from, so that the network sees the same either way.
+        """
+        if self.photo_sizes is None:
+            return self
+        low, high = self.photo_sizes
+        side = min(high, max(low, self.resize * 3 // 2))  # not the size that it is resized to
+        return replace(self, resize=side, crop=(side, side), photo_sizes=None)
 
 
 @dataclass(frozen=True)

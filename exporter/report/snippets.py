@@ -150,7 +150,7 @@ def _snippet_specs(specs: Sequence[TensorSpec], example: Sequence[TensorSpec]) -
 
 def _snippet_photo(how: Preprocessing | None, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
     """Return the photo when the model takes one RGB photo exactly as `preprocessing` prepares it."""
-    if how is None or len(inputs) != 1 or not len(how.mean) == len(how.std) == 3:
+    if how is None or how.photo_sizes or len(inputs) != 1 or not len(how.mean) == len(how.std) == 3:
         return None
     taken = (1, *how.crop, len(how.pixels)) if how.pixels else (1, 3, *how.crop)
     dtype = "uint8" if how.pixels else "float32"

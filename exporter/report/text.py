@@ -161,6 +161,9 @@ def preprocessing_text(how: Preprocessing | None) -> str:
         return "not known: the inputs are taken as they are"
     side = "both sides" if how.squash else "shorter side"
     taken = f"artifacts take these {how.pixels} bytes: within them " if how.pixels else ""
+    if how.photo_sizes:
+        low, high = how.photo_sizes
+        side, taken = f"artifacts take the {how.pixels} bytes of photos of {low} to {high} px: {side}", ""
     mean, std = (", ".join(sig3_text(v) for v in values) for values in (how.mean, how.std))
     return (
         f"{side} to {how.resize} px ({how.interpolation}), centre crop {how.crop[0]} × {how.crop[1]}, "  # noqa: RUF001

@@ -44,6 +44,22 @@ def test_bad_limits_are_usage_errors(text: str) -> None:
         options.parse_limits_option(text)
 
 
+def test_sides_of_photos() -> None:
+    """The least and the greatest side; empty is none."""
+    assert options.parse_photo_sizes_option("64..1280") == (64, 1280)
+    assert options.parse_photo_sizes_option("") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["64", "64..", "0..8", "8..8", "9..8", "1..4097", "64..640:32", "a..b", "-1..8"]
+)
+def test_bad_sides_of_photos_are_usage_errors(text: str) -> None:
+    """The message has the value and the bound."""
+    with pytest.raises(UsageError, match="--photo-sizes is") as caught:
+        options.parse_photo_sizes_option(text)
+    assert "4096" in caught.value.hint
+
+
 def test_numbers_and_names() -> None:
     """Blanks around commas do not matter."""
     assert options.parse_numbers_option("--mean", "0.5, 0.25") == (0.5, 0.25)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor, nn
 
-from exporter.data.android_resize import android_resized, note_on_android_resize
+from exporter.capture.embedded_preprocessing import EmbeddedPreprocessing
+from exporter.data.android_resize import android_resized, note_on_android_resize, notes_on_resize_inside
 from exporter.records import Preprocessing, Sample, TensorSpec
 
 HOW = Preprocessing(resize=8, crop=(8, 8), squash=True, pixels="rgb")
@@ -56,3 +59,30 @@ def test_photos_of_the_inputs_size_are_not_changed(tmp_path: Path) -> None:
 def test_other_data_have_no_note(source: Path | None) -> None:
     """Arrays are not resized."""
     assert note_on_android_resize(source, SPEC, HOW, scores) == ""
+
+
+def test_the_resize_within_artifacts_is_compared_with_pillows_and_androids(tmp_path: Path) -> None:
+    """Its bytes differ from Pillow's by the rounding; Android's by tens."""
+    how = replace(HOW, squash=False, photo_sizes=(16, 99))
+    embedded = EmbeddedPreprocessing(Means(), how)
+    source = write_photos(tmp_path, 64)
+    Image.new("RGB", (200, 50)).save(source / "long.png")
+    spec = TensorSpec("image", (1, 16, 16, 3), "uint8")
+    inside, android = notes_on_resize_inside(source, spec, how, embedded)
+    average, most = (float(inside.split(word)[1].split()[0]) for word in ("Pillow's by ", "on average, "))
+    assert 0 < average < 0.5
+    assert most < 1.25
+    assert "3 of 3 photos keep their class (3 photos)" in inside
+    assert float(android.split("changes bytes by ")[1].split()[0]) > 20
+    (none,) = notes_on_resize_inside(
+        source, spec, how, EmbeddedPreprocessing(Means(), replace(how, photo_sizes=(65, 70)))
+    )
+    assert none.startswith("No photo of the folder")
+    assert notes_on_resize_inside(None, spec, how, embedded) == ()
+
+
+class Means(nn.Module):
+    """Returns the mean of each plane."""
+
+    def forward(self, planes: Tensor) -> Tensor:
+        return planes.mean((2, 3))

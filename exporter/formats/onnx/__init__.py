@@ -89,8 +89,8 @@ def _write_fp32_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[
     if variant.suffix == ".ort" and captured.program is not None:
         onnx_export.refuse_onnx_program_too_large(captured.program)
     model = streamed_onnx(onnx_export.translate_fp32_to_onnx(captured))
-    if captured.dynamic:
-        guard_sizes_of_onnx(model.proto, captured.dynamic)
+    if captured.ranges:
+        guard_sizes_of_onnx(model.proto, captured.ranges)
     model.add_metadata(model_metadata(captured.about))
     model.check()
     if variant.suffix == ".ort":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
@@ -101,10 +101,31 @@ def _names_not_in_onnx_float16(graph: onnx.GraphProto, unsupported: frozenset[st
         for node in graph.node
     ]
     also = [i for i, node in enumerate(graph.node) if node.op_type in unsupported]
+    also += _onnx_places_of_open_sizes(nodes)
     positions = half_precision.nodes_not_in_half_precision(
         nodes, [value.name for value in graph.output], also
     )
     return frozenset(graph.node[i].name for i in positions)
+
+
+def _onnx_places_of_open_sizes(nodes: Sequence[half_precision.HalfNode]) -> list[int]:
+    """Return the nodes that compute with the places in an axis of any size, before any weight is read.
+
+    Half precision counts to 2,048 only. A photo is resized with such places.
+    """
+    open_sizes: set[str] = set()
+    places: set[str] = set()
+    positions: list[int] = []
+    for index, node in enumerate(nodes):
+        if node.weights:
+            continue
+        read = {*node.inputs}
+        if node.operator == "Shape" or read & open_sizes:
+            open_sizes |= {*node.outputs}
+        if (node.operator == "Range" and read & open_sizes) or read & places:
+            places |= {*node.outputs}
+            positions.append(index)
+    return positions
 
 
 def _own_onnx_float16_constants(graph: onnx.GraphProto, names: frozenset[str]) -> None:

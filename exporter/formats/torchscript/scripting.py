@@ -104,9 +104,9 @@ def _trace_for_scripting(captured: Captured) -> tuple[torch.jit.ScriptModule, li
     from exporter.capture.calls import copy_module_for_calls
 
     module = captured.module
-    if (captured.state or captured.folded) and captured.program is not None:
+    if (captured.state or (captured.folded and not captured.ranges)) and captured.program is not None:
         # A trace of the module itself loses `self.cache = x`; in the graph that is a copy into the buffer.
-        # And the graph alone has the normalisation of pixels folded.
+        # And the graph alone has the normalisation of pixels folded; but a trace of it fixes sizes.
         module = copy_module_for_calls(captured.program.module())
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
