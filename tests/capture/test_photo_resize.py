@@ -30,7 +30,7 @@ from exporter.verify import reference_io
 from exporter.verify.several_sizes import save_several_sizes
 
 HOW = Preprocessing(resize=32, crop=(28, 28))
-SIDES = (24, 1200)
+SIDES = (24, 600)
 KINDS = {
     "crop": HOW,
     "wide": replace(HOW, crop=(20, 30)),
@@ -123,11 +123,11 @@ def test_artifacts_take_photos_of_any_size(name: str) -> None:
     assert verdict.sizes is not None
     assert verdict.sizes.verified == (
         "height=24, width=24",
-        "height=1200, width=1200",
-        "height=612, width=612",
-        "height=1200, width=24",
+        "height=600, width=600",
+        "height=312, width=312",
+        "height=600, width=24",
     )
-    assert verdict.sizes.refused == ("height=23", "height=1201", "width=23", "width=1201")
+    assert verdict.sizes.refused == ("height=23", "height=601", "width=23", "width=601")
 
 
 def test_the_resize_stays_in_float() -> None:
