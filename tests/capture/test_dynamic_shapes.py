@@ -268,7 +268,7 @@ class Halved(Pictures):
 
 @pytest.mark.parametrize(
     "name",
-    ["onnx-fp32", "ort-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32", "coreml-fp16"],
+    ["onnx-fp32", "ort-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32"],
 )
 def test_a_bucket_refuses_the_sizes_beside_it(name: str, tmp_path: Path) -> None:
     """A file of one size, of a network whose graph has no ranges, is right there and refuses the next."""
