@@ -30,6 +30,7 @@ from exporter.pipeline import (
     read_stage,
     stage_results,
     verify_stage,
+    weights_memory,
 )
 from exporter.pipeline.context import Context, Event, Observer
 from exporter.pipeline.host_latency import measure_host_latencies_of_artifacts
@@ -88,7 +89,7 @@ def run_pipeline(
         cache.check_cache_private(cache.default_cache_root())
     observer = observer or _silent_pipeline_observer
     planned = memory.plan_memory(
-        memory.weights_memory_bytes(request.checkpoint), request.jobs, request.memory_gib
+        weights_memory.weights_memory_bytes(request.checkpoint), request.jobs, request.memory_gib
     )
     with staging.staging(request.destination, request.force) as folders:
         observer(Event("plan", str(planned), 0, 0))
