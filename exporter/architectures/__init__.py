@@ -206,7 +206,7 @@ def _network_of_architecture(
     if (arch is None or is_named) and torchvision_detectors.is_torchvision_detector(readings):
         name = (arch or "").removeprefix(torchvision.PREFIX)
         built = torchvision_detectors.torchvision_detector(
-            readings, checkpoint.sha256, size, name, arguments, part
+            readings, checkpoint.sha256, size, name, arguments, part, checkpoint.stated_networks
         )
         if built is not None:
             return built

@@ -151,6 +151,16 @@ def _packaged_entries_by_names() -> Mapping[str, tuple[PackagedEntry, ...]]:
     return {names: tuple(entries) for names, entries in table.items()}
 
 
+@functools.cache
+def _packaged_titles() -> frozenset[str]:
+    return frozenset(packaged_title(entry) for entry in packaged_entries())
+
+
+def is_indexed_title(name: str) -> bool:
+    """Tell whether an indexed network has this name of its own."""
+    return name in _packaged_titles()
+
+
 def entries_of_other_structures(
     entries: Sequence[PackagedEntry], structures: Container[str]
 ) -> list[PackagedEntry]:
@@ -159,9 +169,15 @@ def entries_of_other_structures(
     return [*others.values()]
 
 
+def entries_with_names(shapes: Mapping[str, Shape]) -> tuple[PackagedEntry, ...]:
+    """Return every indexed network that has tensors of these names, of whatever sizes."""
+    return _packaged_entries_by_names().get(packaged_names_digest(shapes), ())
+
+
 def entries_with_tensors(shapes: Mapping[str, Shape]) -> tuple[PackagedEntry, ...]:
     """Return every indexed network that has exactly these tensors, up to the user's own sizes."""
-    candidates = _packaged_entries_by_names().get(packaged_names_digest(shapes), ())
     return tuple(
-        entry for entry in candidates if packaged_shapes_digest(shapes, entry.open_sizes) == entry.shapes
+        entry
+        for entry in entries_with_names(shapes)
+        if packaged_shapes_digest(shapes, entry.open_sizes) == entry.shapes
     )

@@ -27,8 +27,10 @@ from exporter.architectures.packaged_index import (
     entries_of_other_structures,
     entries_with_tensors,
     indexed_packages,
+    packaged_shapes_digest,
     packaged_title,
 )
+from exporter.architectures.position_tables import entries_of_other_image_sizes
 from exporter.architectures.weight_readings import Weights
 from exporter.errors import MissingDependencyError
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
@@ -49,7 +51,7 @@ def infer_packaged_network(
         ArchitectureError: The installed version of the package builds it with other tensors.
     """
     for weights in _readings_of_packaged_network(readings):
-        entries = entries_with_tensors(weights.shapes)
+        entries = entries_with_tensors(weights.shapes) or entries_of_other_image_sizes(weights.shapes)
         if entries:
             entry = _likeliest_packaged_entry(entries, checkpoint)
             built = _built_packaged_network(entry, weights, checkpoint, arguments)
@@ -102,7 +104,9 @@ def _built_packaged_network(
         **{entry.parameters[symbol]: size for symbol, size in sizes.items() if symbol in entry.parameters},
         **arguments,
     }
-    note = f"{len(weights.tensors)} tensors are exactly those of {described_packaged_entry(entry)}"
+    exact = packaged_shapes_digest(weights.shapes, entry.open_sizes) == entry.shapes
+    but = "" if exact else " for another image size"
+    note = f"{len(weights.tensors)} tensors are exactly those of {described_packaged_entry(entry)}{but}"
     tensors = {key: tensor for key, tensor in weights.tensors.items() if key not in entry.leftovers}
     read = weights.noted(tensors, note, *_leftover_notes(entry), *_version_notes(entry))
     if entry.architecture.startswith(timm_networks.PREFIX):
@@ -189,13 +193,19 @@ def _doubts(
     entry: PackagedEntry, entries: Sequence[PackagedEntry], checkpoint: Checkpoint
 ) -> tuple[str, ...]:
     """Name what else the network may be, unless the file is a published one or says it."""
-    if checkpoint.sha256 in entry.published or _is_stated(entry, checkpoint):
+    if checkpoint.sha256 in entry.published:
         return ()
     others = entries_of_other_structures(entries, {entry.structure})
     names = [lookalike_doubts.described_lookalike(other) for other in others]
     title = described_packaged_entry(entry)
+    if _is_stated(entry, checkpoint):
+        return lookalike_doubts.stated_lookalike_doubt(title, sorted(names))
     return (
         lookalike_doubts.lookalike_doubt(
-            packaged_title(entry), title, sorted(names), checkpoint.stated_networks
+            packaged_title(entry),
+            title,
+            sorted(names),
+            checkpoint.stated_networks,
+            {packaged_title(fitting) for fitting in entries},
         ),
     )

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporter.architectures import families, network_index, weight_loading
+from exporter.architectures import families, lookalike_doubts, network_index, weight_loading
 from exporter.architectures.built_network import Built, Photo
+from exporter.architectures.position_tables import image_side_by_position_table, position_table
 from exporter.architectures.weight_readings import Weights
 from exporter.checkpoints.checkpoint_folder import CONFIG
 from exporter.checkpoints.checkpoint_weights import ARGUMENTS
@@ -124,7 +125,13 @@ def timm_network_by_name(
         )
     known = {**(said.arguments if said else {}), **arguments}
     module = _fitting_timm_network(timm, full, readings[-1].shapes, known, set(known))
-    notes = weight_loading.load_weights(module, readings, PREFIX + plain)
+    try:
+        notes = weight_loading.load_weights(module, readings, PREFIX + plain)
+    except ArchitectureError as error:
+        if said is None:
+            raise
+        shapes = [weights.shapes for weights in readings]
+        raise lookalike_doubts.stated_name_refusal(name, error, shapes) from error
     if said and said.arguments:
         listed = ", ".join(f"{key}={value!r}" for key, value in said.arguments.items())
         notes += (f"made with {network_index.printable_network_index_key(listed)}, as the checkpoint says",)
@@ -135,7 +142,7 @@ def timm_network_by_name(
         (*notes, *more),
         photo,
         _timm_network_labels(checkpoint),
-        _timm_network_doubts(said),
+        (*_timm_network_doubts(said), *_doubts_about_stated_timm_network(said, plain, readings)),
     )
 
 
@@ -150,6 +157,18 @@ def _timm_network_doubts(said: StatedTimmNetwork | None) -> tuple[str, ...]:
         "check photos whose class you know (`--expect PHOTO=CLASS`), or name your own function with "
         "`--arch mypkg.nets:make_net`.",
     )
+
+
+def _doubts_about_stated_timm_network(
+    said: StatedTimmNetwork | None, plain: str, readings: Sequence[Weights]
+) -> tuple[str, ...]:
+    """Name other networks that have the tensors, where the file alone says that it is this one."""
+    if said is None:
+        return ()
+    doubts = (
+        lookalike_doubts.stated_name_doubts(plain, PREFIX + plain, weights.shapes) for weights in readings
+    )
+    return next((doubt for doubt in doubts if doubt), ())
 
 
 def _fitting_timm_network(
@@ -171,9 +190,36 @@ def _fitting_timm_network(
         if size is not None and key not in given
     }
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    side = None if "img_size" in given else _timm_network_image_side(module, own, shapes)
+    if side is not None:
+        inferred["img_size"] = side
     if not inferred or own == shapes:
         return module
     return _made_timm_network(timm, name, {**arguments, **inferred})
+
+
+def _timm_network_image_side(
+    module: Any, own: Mapping[str, network_index.Shape], shapes: Mapping[str, network_index.Shape]
+) -> int | None:
+    """Return the side of the images that the file's position table is for; None where it is the usual one.
+
+    Raises:
+        ArchitectureError: Its rows make no square image.
+    """
+    table = position_table(own)
+    patches = getattr(module, "patch_embed", None)
+    grid, image = getattr(patches, "grid_size", None), getattr(patches, "img_size", None)
+    if not table or not grid or not image or shapes.get(table, own[table]) == own[table]:
+        return None
+    side = image_side_by_position_table(own[table], shapes[table], grid, image)
+    if side is None:
+        raise ArchitectureError(
+            f"{table} is {network_index.network_index_shape_text(shapes[table])} in the file and "
+            f"{network_index.network_index_shape_text(own[table])} for images of {image[0]}x{image[1]}: its "
+            "rows make no square image.",
+            "Give the image's height and width: --arch-arg img_size=(224,448), with --arch timm/NAME.",
+        )
+    return side
 
 
 def _timm_network_layer_size(shapes: Mapping[str, network_index.Shape], layer: Any, axis: int) -> int | None:
@@ -206,8 +252,13 @@ def _timm_network_photo(
     own = getattr(module, "pretrained_cfg", {})
     said = checkpoint.settings.get(ARGUMENTS, {})
     trained = {key: said[key] for key in DATA_OPTIONS if said.get(key) is not None}
+    built_for: Any = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    resized = own.get("fixed_input_size") and built_for and tuple(built_for) != tuple(own["input_size"][1:])
     source = "the folder's config.json" if isinstance(stored, dict) else f"timm's default weights of {name}"
-    if trained:
+    if resized:
+        source += f", for images of {built_for[0]}x{built_for[1]} as its position table"
+        trained["input_size"] = (own["input_size"][0], *built_for)
+    elif trained:
         source += f", with {', '.join(sorted(trained))} as the checkpoint says"
     try:
         config = timm.data.resolve_data_config(

@@ -51,7 +51,7 @@ def infer_torchvision(
     match = torchvision_identification.identify_torchvision(readings)
     if match is None:
         raise torchvision_identification.torchvision_identification_error(
-            [weights.shapes for weights in readings]
+            [weights.shapes for weights in readings], checkpoint.stated_networks
         )
     weights, entry, comparison = match
     published = _find_torchvision_recipe(entry, checkpoint.sha256) is not None

@@ -16,6 +16,7 @@ from unittest import mock
 
 from exporter.architectures import (
     detector_parts,
+    detector_photo,
     lookalike_doubts,
     network_index,
     skeleton,
@@ -24,7 +25,7 @@ from exporter.architectures import (
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.weight_readings import Weights
 from exporter.errors import UsageError
-from exporter.records import EarlierPart, Preprocessing, TensorSpec
+from exporter.records import EarlierPart, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +58,6 @@ WITHOUT_EPSILON = (
 CLASSES = 91
 """Classes of COCO's networks, with one for the background."""
 IN_THE_APP = "docs/guides/detectors.md has it in Python, Kotlin and Swift"
-MULTIPLE = 32
-"""Sides of the input of a network with a feature pyramid: torchvision pads photos up to this."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,7 @@ def torchvision_detector(
     name: str = "",
     arguments: Mapping[str, Any] = MappingProxyType({}),
     part: str = "",
+    stated: tuple[tuple[str, str], ...] = (),
 ) -> Built | None:
     """Build the detector, or a part of it, with exactly these tensors; None where torchvision has none.
 
@@ -102,19 +102,27 @@ def torchvision_detector(
         name: The network that the user named; empty tries all.
         arguments: The user's arguments of the builder, such as `min_size` or `box_detections_per_img`.
         part: The part of a network with three stages: detector, masks or keypoints.
+        stated: (place, text) of the names that the file gives its network, which decide between several.
 
     Raises:
         SeveralPartsError: It has masks or keypoints, and no part was named.
         UsageError: The input's size does not suit the network, or the builder does not take the arguments.
     """
     for weights in readings:
-        for known in _known_torchvision_detectors(weights, name):
+        fitting = [*_known_torchvision_detectors(weights, name)]
+        if fitting:
+            known = next((known for known in fitting if _is_stated_detector(known.name, stated)), fitting[0])
             settled = replace(known, settings=arguments)
             built = _built_torchvision_detector(settled, weights, sha256, size, part)
             published = find_published_torchvision_detector(known.name, sha256) is not None
-            doubts = () if name or published else (lookalike_doubts.detector_doubt(built.architecture),)
-            return replace(built, warnings=doubts)
+            others = [PREFIX + other.name for other in fitting if other != known]
+            doubt = lookalike_doubts.detector_doubt(PREFIX + known.name, others, stated)
+            return replace(built, warnings=() if name or published else (doubt,))
     return None
+
+
+def _is_stated_detector(name: str, stated: tuple[tuple[str, str], ...]) -> bool:
+    return any(name in lookalike_doubts.lookalike_doubt_words(text) for _, text in stated)
 
 
 def _known_torchvision_detectors(weights: Weights, wanted: str) -> Iterator[KnownDetector]:
@@ -237,10 +245,10 @@ def _built_torchvision_detector(
     published = find_published_torchvision_detector(known.name, sha256)
     if published is not None and str(published).endswith("COCO_V1") and known.name in WITHOUT_EPSILON:
         _set_torchvision_detector_epsilon(network, 0.0)
-    photo = _torchvision_detector_photo(network.transform, size)
+    photo = detector_photo.detector_photo(network.transform, size)
     height, width = photo.preprocessing.crop
     if network.transform.fixed_size is None:
-        _check_torchvision_detector_size(title, height, width)
+        detector_photo.check_detector_photo_size(title, height, width)
     exact = f"{len(weights.tensors)} tensors match {title} with {known.classes} classes exactly"
     if third:
         return _part_of_three_stages(network, title, photo, (exact, *notes), part)
@@ -317,29 +325,3 @@ def _set_torchvision_detector_epsilon(network: torch.nn.Module, epsilon: float) 
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eps = epsilon
-
-
-def _torchvision_detector_photo(transform: Any, size: tuple[int, int] | None) -> Photo:
-    """Return the photo that the detector takes, from its own transform."""
-    fixed = transform.fixed_size  # (width, height)
-    short = int(transform.min_size[-1])
-    own = (int(fixed[1]), int(fixed[0])) if fixed else (short, short)
-    height, width = size or own
-    preprocessing = Preprocessing(
-        resize=max(height, width),
-        crop=(height, width),
-        mean=tuple(float(value) for value in transform.image_mean),
-        std=tuple(float(value) for value in transform.image_std),
-        squash=True,
-    )
-    source = "preprocessing is that of torchvision's detector, with both sides resized to the input's"
-    return Photo(preprocessing, 3, source)
-
-
-def _check_torchvision_detector_size(title: str, height: int, width: int) -> None:
-    if height % MULTIPLE or width % MULTIPLE:
-        raise UsageError(
-            f"{title} takes photos whose sides are multiples of {MULTIPLE}, not {height}x{width}.",
-            "Give such a size: --input-shape 1x3x640x640.",
-            code="EM-INPUT-SHAPE",
-        )

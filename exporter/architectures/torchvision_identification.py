@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from exporter.architectures import network_index, reparametrized, weight_loading
+from exporter.architectures import (
+    lookalike_doubts,
+    network_index,
+    packaged_index,
+    reparametrized,
+    weight_loading,
+)
 from exporter.architectures.weight_readings import Weights
 from exporter.checkpoints import foreign_files
 from exporter.errors import ArchitectureError
@@ -14,6 +20,8 @@ OWN_FACTORY_HINT = (
     "For a network of your own, say which function makes it: `--arch mypkg.nets:make_net` "
     "(with `--arch-arg name=value` for its arguments)."
 )
+LIKE = 0.5
+"""Weights with a larger share of a torchvision network's tensors are compared with it."""
 OLD_KEYS = (
     # DenseNets and vision transformers as their published files, still, spell them.
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
@@ -44,12 +52,13 @@ def readings_for_torchvision_identification(readings: Sequence[Weights]) -> Iter
 
 
 def torchvision_identification_error(
-    readings: Sequence[Mapping[str, network_index.Shape]],
+    readings: Sequence[Mapping[str, network_index.Shape]], stated: tuple[tuple[str, str], ...] = ()
 ) -> ArchitectureError:
     """Describe weights that fit no known network by the networks that are closest.
 
     Args:
         readings: Name -> shape of the tensors, by each way to name them.
+        stated: (place, text) of the names that the file gives its network.
     """
     if kind := foreign_files.foreign_file_by_names(readings[0]):
         name = next(key for key in readings[0] if kind.names.search(key))
@@ -58,22 +67,41 @@ def torchvision_identification_error(
             "which no known network has.",
             kind.advice,
         )
+    called = lookalike_doubts.spoken_stated_names(stated)
     ranked = [(network_index.near_misses_in_network_index(shapes), shapes) for shapes in readings]
     nearest, shapes = max(ranked, key=lambda pair: pair[0][0].likeness if pair[0] else 0.0)
+    titles = _packaged_titles_by_names(readings)
+    if titles and not (nearest and nearest[0].likeness > LIKE):
+        example = "img_size=256" if titles[0].startswith("timm/") else "name=value"
+        return ArchitectureError(
+            f"The tensors are named as those of {' and '.join(titles)}, and some have other sizes. "
+            f"{called}".strip(),
+            f"Give what the network was made with: --arch {titles[0]} --arch-arg {example}.",
+        )
     if not nearest:
         keys = ", ".join(network_index.printable_network_index_key(key) for key in list(shapes)[:3])
-        return ArchitectureError(
+        seen = (
             f"No known network has these {len(shapes)} tensors, nor any of them ({keys}, ...)."
             if len(shapes) > 3
-            else f"No known network has these {len(shapes)} tensors ({keys}).",
-            OWN_FACTORY_HINT,
+            else f"No known network has these {len(shapes)} tensors ({keys})."
         )
+        return ArchitectureError(f"{seen} {called}".strip(), OWN_FACTORY_HINT)
     closest = ", ".join(f"{c.title} ({c.matched} of {len(c.tensors)} tensors match)" for c in nearest)
     return ArchitectureError(
         f"No known network has exactly these {len(shapes)} tensors. Closest: {closest}. "
-        f"Against {nearest[0].title}: {nearest[0].summary()}.",
+        f"Against {nearest[0].title}: {nearest[0].summary()}. {called}".strip(),
         OWN_FACTORY_HINT,
     )
+
+
+def _packaged_titles_by_names(readings: Sequence[Mapping[str, network_index.Shape]]) -> list[str]:
+    """List what `--arch` takes for the packaged networks whose tensors have these names and other sizes."""
+    for shapes in readings:
+        entries = packaged_index.entries_with_names(shapes)
+        if entries:
+            titles = sorted((entry.architecture for entry in entries), key=lambda title: (len(title), title))
+            return titles[: lookalike_doubts.NAMED_AT_MOST]
+    return []
 
 
 def _keys_for_torchvision_identification(weights: Weights) -> Weights:

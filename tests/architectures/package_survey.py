@@ -6,12 +6,13 @@ each of timm's is built without weights, for a number of classes that no other s
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
@@ -179,14 +180,36 @@ NETWORKS: tuple[PackagedNetwork, ...] = (
 
 def write_package_index(path: Path) -> None:
     """Write the index; the bytes depend on nothing but the installed packages."""
-    text = json.dumps(package_index(), separators=(",", ":"), sort_keys=True)
+    finished = path.with_name(f"{path.name}.partial")
+    text = json.dumps(package_index(finished), separators=(",", ":"), sort_keys=True)
     path.write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
+    finished.unlink()
 
 
-def package_index() -> dict[str, Any]:
-    """Describe every network; some 3,000 constructions without weights."""
-    entries = [record for network in NETWORKS for record in records_of_network(network)]
-    entries += [record for name in timm_names() for record in records_of_timm_network(name)]
+def package_index(finished: Path) -> dict[str, Any]:
+    """Describe every network; some 3,000 constructions without weights.
+
+    Args:
+        finished: A line of JSON for each network that is done. A run that was stopped goes on after them.
+    """
+    makers: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        f"{metadata.version(network.distribution)} {network}": functools.partial(records_of_network, network)
+        for network in NETWORKS
+    }
+    makers |= {
+        f"timm {metadata.version('timm')} {name}": functools.partial(records_of_timm_network, name)
+        for name in timm_names()
+    }
+    lines = finished.read_text().splitlines(keepends=True) if finished.exists() else []
+    if lines and not lines[-1].endswith("\n"):  # the run was stopped while it wrote
+        finished.write_text("".join(lines := lines[:-1]))
+    done: dict[str, list[dict[str, Any]]] = dict(json.loads(line) for line in lines)
+    with finished.open("a") as stream:
+        for key in [key for key in makers if key not in done]:
+            done[key] = list(makers[key]())
+            stream.write(json.dumps([key, done[key]]) + "\n")
+            stream.flush()
+    entries = [record for key in makers for record in done[key]]
     used = sorted({record["distribution"] for record in entries})
     packages = [
         {
@@ -234,12 +257,14 @@ def records_of_network(network: PackagedNetwork) -> Iterator[dict[str, Any]]:
 def records_of_timm_network(name: str) -> Iterator[dict[str, Any]]:
     """Yield timm's network with a classifier, and where its tensors differ, the one without."""
     timm = families.import_family_package("timm", "the index")
+    import torch
 
     arguments = {"model_name": name, "pretrained": False, "num_classes": CLASSES}
     try:
         built: Any = _built(timm.create_model, arguments)
-    except RuntimeError:  # it runs a part of itself to see its sizes, which needs weights
-        return
+    except RuntimeError:  # it runs a part of itself to see its sizes: all of it has to be on one device
+        with torch.device("meta"):
+            built = timm.create_model(**arguments).eval()
     stem = (timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()).first_conv
     stems = [stem] if isinstance(stem, str) else list(stem or ())
     parameters = {"classes": "num_classes", "channels": "in_chans"}

@@ -51,9 +51,52 @@ def test_published_files_are_not_doubted() -> None:
 @pytest.mark.parametrize(
     "text", ["resnet50", "ResNet50", "torchvision.models.resnet50", "timm/resnet50.a1_in1k"]
 )
-def test_the_files_own_name_settles_it(text: str) -> None:
-    """A file that names the inferred network has no warning."""
-    assert stating(("args.arch", text)).warnings == ()
+def test_the_files_own_name_wins_with_a_doubt(text: str) -> None:
+    """A file that names the network is believed; others with the same tensors are named all the same."""
+    model = stating(("args.arch", text))
+    (warning,) = model.warnings
+    assert model.architecture == "torchvision/resnet50"
+    assert "because the file says so" in warning
+    assert "timm's resnetaa50 and timm's resnetblur50, which would compute something else" in warning
+    assert "--expect PHOTO=CLASS" in warning
+
+
+def test_a_name_that_alone_fits_is_not_doubted() -> None:
+    """A file that names the only known network with its tensors has no warning."""
+    assert stating(("arch", "densenet121"), name="densenet121").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("stated", "known"),
+    [
+        (("arch", "resnet18"), "resnet18"),
+        (("args.model", "timm/vit_tiny_patch16_224.augreg_in21k"), "timm/vit_tiny_patch16_224.augreg_in21k"),
+        (("hyper_parameters.model_name", "EfficientNet-B0"), "EfficientNet-B0"),
+    ],
+)
+def test_a_known_name_with_other_tensors_is_contradicted(stated: tuple[str, str], known: str) -> None:
+    """The warning says that the tensors contradict the file's name."""
+    (warning,) = stating(stated).warnings
+    assert f"its tensors contradict that: the network {known} has others" in warning
+
+
+@pytest.mark.parametrize(
+    "stated", [("backbone", "resnet18"), ("hyper_parameters.encoder_name", "resnet34"), ("arch", "my_net")]
+)
+def test_names_of_parts_and_unknown_names_contradict_nothing(stated: tuple[str, str]) -> None:
+    """A backbone is a part of a network, and an unknown name says nothing about tensors."""
+    (warning,) = stating(stated).warnings
+    assert "The file calls its network" in warning
+    assert "contradict" not in warning
+
+
+def test_an_unknown_network_is_refused_with_the_files_name() -> None:
+    """The refusal of unknown tensors quotes what the file calls its network, and contradicts it."""
+    odd = replace(checkpoint({"a.weight": torch.ones(2)}), stated_networks=(("args.arch", "resnet18"),))
+    with pytest.raises(
+        ArchitectureError, match=r"'resnet18' \(args\.arch\), and its tensors contradict that"
+    ):
+        build_architecture(odd)
 
 
 @pytest.mark.parametrize("text", ["resnetaa50", "timm/resnetaa50.a1h_in1k", "resnetblur50"])

@@ -79,7 +79,9 @@ def test_a_training_checkpoint_says_its_network(
     own = network(name, **made)
     model = read(trained(tmp_path, own, name, **args))
     assert model.architecture == f"timm/{name}"
-    assert model.warnings == ()
+    same = {"resnetaa50": "timm's resnet50 and timm's resnetblur50"}
+    assert len(model.warnings) == (name in same)
+    assert all(f"These tensors also fit {same[name]}" in doubt for doubt in model.warnings)
     check_equal(model, own)
 
 
@@ -175,3 +177,12 @@ def test_an_argument_that_cannot_be_used_is_a_printed_doubt(tmp_path: Path) -> N
     path = trained(tmp_path, own, num_classes=None, model_kwargs={"act_layer": argparse.Namespace(x=1)})
     (warning,) = read(path).warnings
     assert "model_kwargs" in warning
+
+
+def test_a_name_that_the_tensors_contradict_is_refused(tmp_path: Path) -> None:
+    """The refusal quotes the file's name, and names the network that the tensors fit."""
+    path = trained(tmp_path, network(SMALL), "test_resnet", num_classes=None)
+    with pytest.raises(ArchitectureError, match="'test_resnet', and its tensors contradict it") as caught:
+        read(path)
+    assert "exactly those of timm/test_efficientnet" in caught.value.hint
+    assert read(path, arch="timm/test_efficientnet").architecture == "timm/test_efficientnet"

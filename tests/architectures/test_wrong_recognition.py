@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from exporter import checkpoints
 from exporter.architectures import build_architecture, families, skeleton
 from exporter.errors import ArchitectureError
-from exporter.records import Model
+from exporter.records import Checkpoint, Model
 from tests.command import exit_code
 from tests.pipeline.test_real_weights import weights_file
 
@@ -286,6 +286,24 @@ def test_a_files_own_name_contradicts(name: str, tmp_path: Path) -> None:
     assert "--arch timm/resnetblur18" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("own", "named"),
+    [
+        ("resnetblur18", "resnet18"),
+        ("resnetblur18", "torchvision.models.resnet18"),
+        ("tf_mobilenetv3_small_100", "mobilenetv3_small_100"),
+    ],
+)
+def test_a_wrong_name_in_a_file_is_doubted(own: str, named: str, tmp_path: Path) -> None:
+    """The file's name is believed, and the network that was trained is among those that the doubt names."""
+    torch.save({"state_dict": packaged(own).state_dict(), "arch": named}, tmp_path / "weights.pth")
+    model = read(tmp_path / "weights.pth")
+    assert model.architecture.endswith(named.rpartition(".")[2])
+    (doubt,) = model.warnings
+    assert f"timm's {own}" in doubt
+    assert "--expect PHOTO=CLASS" in doubt
+
+
 def test_a_detector_with_other_anchors_is_doubted(tmp_path: Path) -> None:
     """Anchors follow from no tensor."""
     skeleton.skeleton_builders()
@@ -297,6 +315,22 @@ def test_a_detector_with_other_anchors_is_doubted(tmp_path: Path) -> None:
     assert "order of anchors" in " ".join(build_architecture(held).warnings)
     named = build_architecture(held, arch="torchvision/ssdlite320_mobilenet_v3_large")
     assert named.warnings == ()
+
+
+@pytest.mark.parametrize("stated", ["", "fasterrcnn_mobilenet_v3_large_fpn"])
+def test_detectors_with_the_same_tensors_are_named(stated: str) -> None:
+    """The file's name decides between two detectors that differ in settings; the doubt names the other."""
+    names = ["fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn"]
+    state = skeleton.construct_skeleton(names[0], {"num_classes": 3}).state_dict()
+    zeros = {key: torch.zeros(value.shape) for key, value in state.items()}
+    held = Checkpoint(Path("detector.pth"), "0" * 64, "state_dict", zeros)
+    if stated:
+        held = replace(held, stated_networks=(("args.model", stated),))
+    model = build_architecture(held)
+    own = stated or names[0]
+    (other,) = set(names) - {own}
+    assert model.architecture == f"torchvision/{own}"
+    assert f"These tensors also fit torchvision/{other}." in model.warnings[0]
 
 
 def test_a_doubt_is_printed_reported_and_recorded(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
