@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.families import __main__ as program
-from benchmarks.families import page
+from benchmarks.families import inputs, page
 from benchmarks.families.made import TRANSFORMERS, pretrained_folder
 from benchmarks.families.packages import PACKAGED
 from benchmarks.families.rows import Figure, Row, read_row
@@ -124,6 +124,26 @@ def test_a_refusal_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     row = program.run_family("net", tmp_path, tmp_path)
     assert row.refusal == "export-mobile: No known network."
     assert "refused" in page.markdown_of_families([row])
+
+
+KINDS = (
+    "detector", "segmentation", "keypoints", "text detector", "text recognition", "VAD", "speech",
+    "sentence embeddings", "token classifier", "two towers", "super-resolution",
+    "language model with a cache",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_network_has_a_row(kind: str) -> None:
+    """Its title says the kind."""
+    assert any(kind in family.title for family in FAMILIES.values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_command_names_the_network(name: str) -> None:
+    """A network is found from its file alone; its inputs are some that the program can write."""
+    assert "--arch" not in FAMILIES[name].options
+    assert FAMILIES[name].calibration in {"", inputs.PHOTO_FOLDER, *inputs.WRITERS}
 
 
 def test_every_family_has_a_source(tmp_path: Path) -> None:
