@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from exporter.capture import rounding_errors
 from exporter.capture.calls import call_runner, copy_module_for_calls, first_line_of_call_error
@@ -12,6 +14,9 @@ from exporter.capture.widened_casts import with_widened_casts
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
 from exporter.verify.reference_io import Stacks
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class ReferenceNetwork:
@@ -37,9 +42,22 @@ class ReferenceNetwork:
         self.captured, self.widen, self.seed, self.size, self.casts = captured, widen, seed, size, casts
         self._names = [spec.name for spec in captured.inputs]
 
+    @functools.cached_property
+    def _module(self) -> nn.Module:
+        """The network that every sequence starts from; widened once, as copies share its weights.
+
+        Copies of a TorchScript network share nothing: it is widened anew each time.
+        """
+        from torch.jit import ScriptModule
+
+        module = self.captured.module
+        if not self.widen or isinstance(module, ScriptModule):
+            return module
+        return copy_module_for_calls(module).double()
+
     def start(self) -> Runner:
         """Return a runner that starts with the checkpoint's state."""
-        module = copy_module_for_calls(self.captured.module)
+        module = copy_module_for_calls(self._module)
         if self.seed is not None:
             return rounding_errors.rounding_errors_runner(
                 module, lambda network: call_runner(network, False, self._names), self.seed, self.size
