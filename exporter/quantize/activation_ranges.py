@@ -10,7 +10,7 @@ clipped (`output_reach`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ MARGIN = 1.35
 
 MOST_SAMPLES = 16
 """How many calibration samples the parts are tried on; the full range comes from all of them."""
+
+MOST_KEPT = 2**26
+"""How many numbers of probes are kept for a second use, 256 MB; larger ones are computed again."""
 
 Parts = tuple[float, float]
 """The parts of the lower and of the upper end."""
@@ -115,13 +118,12 @@ def choose_activation_ranges(
     """
     ranges = _activation_ranges_by_observer(prepared)
     few = spread_graph_samples(samples, MOST_SAMPLES)
-    best = _best_activation_ranges(
-        prepared, {group: _first_activation_ranges(group.observers[0]) for group in ranges}, few
-    )
-    if signed := [group for group in ranges if _is_activation_range_signed(group.observers[0])]:
-        best |= _best_activation_ranges(
-            prepared, {group: _activation_ranges_around(best[group]) for group in signed}, few
-        )
+    signed = [group for group in ranges if _is_activation_range_signed(group.observers[0])]
+    probes = _ProbesTwice(prepared, few, _tensors_of_ranges(signed))
+    first = {group: _first_activation_ranges(group.observers[0]) for group in ranges}
+    best = _best_activation_ranges(first, probes.first(_tensors_of_ranges(ranges)))
+    around = {group: _activation_ranges_around(best[group]) for group in signed}
+    best |= _best_activation_ranges(around, probes.second())
     returned = output_reach.returned_tensors(prepared)
     for group, parts in best.items():
         widened = _widen_activation_range(parts)
@@ -171,18 +173,49 @@ def _activation_ranges_around(parts: Parts) -> list[Parts]:
     return list(dict.fromkeys([parts, *((p, parts[1]) for p in PARTS), *((parts[0], p) for p in PARTS)]))
 
 
+class _ProbesTwice:
+    """Probes of all tensors, and then those of a few again: kept where they are small, or made anew."""
+
+    def __init__(
+        self, prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]], again: Sequence[fx.Node]
+    ) -> None:
+        self._prepared = prepared
+        self._samples = samples
+        self._again = again
+        self._kept: list[dict[fx.Node, Probe]] | None = []
+
+    def first(self, tensors: Sequence[fx.Node]) -> Iterator[dict[fx.Node, Probe]]:
+        """Yield the probes of all tensors, sample by sample."""
+        for probes in make_error_probes(self._prepared, tensors, self._samples):
+            few = {node: probes[node] for node in self._again if node in probes}
+            size = sum(probe.value.numel() + probe.gradients.numel() for probe in few.values())
+            if self._kept is None or size * len(self._samples) > MOST_KEPT:
+                self._kept = None
+            else:
+                self._kept.append(few)
+            yield probes
+
+    def second(self) -> Iterator[dict[fx.Node, Probe]]:
+        """Yield the same probes of the few tensors, sample by sample; after `first`."""
+        if self._kept is not None:
+            yield from self._kept
+        elif self._again:
+            yield from make_error_probes(self._prepared, self._again, self._samples)
+
+
+def _tensors_of_ranges(ranges: Sequence[_Range]) -> list[fx.Node]:
+    return [tensor for group in ranges for tensor in group.tensors]
+
+
 def _best_activation_ranges(
-    prepared: fx.GraphModule,
-    candidates: Mapping[_Range, Sequence[Parts]],
-    samples: Sequence[tuple[Tensor, ...]],
+    candidates: Mapping[_Range, Sequence[Parts]], probes: Iterable[Mapping[fx.Node, Probe]]
 ) -> dict[_Range, Parts]:
-    """Return each range's cheapest candidate over all samples; the first where the outputs ignore it."""
+    """Return each range's cheapest candidate over all samples' probes; the first where outputs ignore it."""
     grids = {group: group.grids(parts) for group, parts in candidates.items()}
     costs = {group: [0.0] * len(parts) for group, parts in candidates.items()}
-    tensors = [tensor for group in candidates for tensor in group.tensors]
-    for probes in make_error_probes(prepared, tensors, samples):
+    for of_sample in probes:
         for group, here in grids.items():
             costs[group] = [
-                total + group.cost(probes, grid) for total, grid in zip(costs[group], here, strict=True)
+                total + group.cost(of_sample, grid) for total, grid in zip(costs[group], here, strict=True)
             ]
     return {group: candidates[group][min(range(len(c)), key=c.__getitem__)] for group, c in costs.items()}

@@ -13,8 +13,8 @@ Calibration", 2025), whose damping is fixed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import NamedTuple
 
@@ -61,28 +61,50 @@ class LayerMoments:
     places: int
 
     @classmethod
-    def of_columns(cls, rounded: Tensor, exact: Tensor | None) -> LayerMoments:
-        """Sum over the columns of a layer's inputs, (groups, inputs, places). None: nothing was lost."""
-        transposed = rounded.transpose(1, 2)
-        products, total = (rounded @ transposed).double(), rounded.sum(2, keepdim=True).double()
-        if exact is None:
-            return cls(products, torch.zeros_like(products), total, torch.zeros_like(total), rounded.shape[2])
-        lost = exact - rounded
-        return cls(
-            products,
-            (lost @ transposed).double(),
-            total,
-            lost.sum(2, keepdim=True).double(),
-            rounded.shape[2],
-        )
+    def of_columns(cls, columns: Iterable[tuple[Tensor, Tensor | None]]) -> LayerMoments:
+        """Sum over the columns of a layer's inputs, sample by sample.
+
+        Args:
+            columns: Of each sample the rounded inputs, (groups, inputs, places), and what rounding took from
+                them; None: nothing.
+        """
+        sums: list[Tensor] = []
+        places = 0
+        for rounded, lost in columns:
+            if not sums:
+                groups, inputs, _ = rounded.shape
+                sums = [rounded.new_zeros(groups, inputs, size) for size in (inputs, inputs, 1, 1)]
+            turned = rounded.transpose(1, 2)
+            sums[0].baddbmm_(rounded, turned)  # adds in the pass that multiplies
+            sums[2] += rounded.sum(2, keepdim=True)
+            if lost is not None:
+                sums[1].baddbmm_(lost, turned)
+                sums[3] += lost.sum(2, keepdim=True)
+            places += rounded.shape[2]
+        products, lost_products, total, lost_total = (part.double() for part in sums)
+        return cls(products, lost_products, total, lost_total, places)
+
+    def of_outputs(self, weight: Tensor) -> LayerMoments:
+        """Return the sums with what the layer's outputs lost instead of what its inputs lost.
+
+        Args:
+            weight: The weight of some of the layer's outputs, (groups, outputs, inputs).
+        """
+        return replace(self, lost_products=weight @ self.lost_products, lost=weight @ self.lost)
 
     def __add__(self, other: LayerMoments) -> LayerMoments:
+        return self._with(other, 1)
+
+    def __sub__(self, other: LayerMoments) -> LayerMoments:
+        return self._with(other, -1)
+
+    def _with(self, other: LayerMoments, sign: int) -> LayerMoments:
         return LayerMoments(
-            self.products + other.products,
-            self.lost_products + other.lost_products,
-            self.total + other.total,
-            self.lost + other.lost,
-            self.places + other.places,
+            torch.add(self.products, other.products, alpha=sign),
+            torch.add(self.lost_products, other.lost_products, alpha=sign),
+            self.total + sign * other.total,
+            self.lost + sign * other.lost,
+            self.places + sign * other.places,
         )
 
 
@@ -98,19 +120,23 @@ def find_layer_correction(weight: Tensor, folds: Sequence[LayerMoments]) -> Laye
         return None
     weight = weight.double()
     judged = weight[:, :: max(1, weight.shape[1] // MOST_OUTPUTS)]
-    pairs = [(sum_of_layer_moments([*folds[:k], *folds[k + 1 :]]), folds[k]) for k in range(len(folds))]
+    held_out = [fold.of_outputs(judged) for fold in folds]
+    every = sum_of_layer_moments(held_out)
+    regressions = [_LayerRegression.on_moments(every - fold) for fold in held_out]
     chosen, least, before = None, 0.0, math.inf
     for damping in DAMPINGS:
         error = sum(
-            _error_of_layer_correction(judged, held_out, _fitted_layer_correction(judged, fitted, damping))
-            for fitted, held_out in pairs
+            _error_of_layer_correction(fold, regression.fit(damping))
+            for fold, regression in zip(held_out, regressions, strict=True)
         )
         if error < least:
             chosen, least = damping, error
         if error > before:
             break
         before = error
-    return None if chosen is None else _fitted_layer_correction(weight, sum_of_layer_moments(folds), chosen)
+    if chosen is None:
+        return None
+    return _LayerRegression.on_moments(sum_of_layer_moments(folds).of_outputs(weight)).fit(chosen)
 
 
 def sum_of_layer_moments(folds: Sequence[LayerMoments]) -> LayerMoments:
@@ -118,24 +144,46 @@ def sum_of_layer_moments(folds: Sequence[LayerMoments]) -> LayerMoments:
     return reduce(LayerMoments.__add__, folds)
 
 
-def _fitted_layer_correction(weight: Tensor, moments: LayerMoments, damping: float) -> LayerCorrection:
-    """Return the ridge regression on the moments, with a bias of its own that is not damped."""
-    change = torch.zeros_like(weight)
-    mean, lost = moments.total / moments.places, moments.lost / moments.places
-    if math.isfinite(damping):
-        products = moments.products - moments.total @ mean.transpose(1, 2)
-        right = weight @ (moments.lost_products - moments.lost @ mean.transpose(1, 2))
-        diagonal = products.diagonal(dim1=1, dim2=2)
-        square = moments.products.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-        share = diagonal.mean(1, keepdim=True).clamp(min=0)
-        diagonal += damping * share + ROUNDING * square + (square <= 0)  # inputs of zeros: any number does
-        change = torch.cholesky_solve(right.transpose(1, 2), torch.linalg.cholesky(products)).transpose(1, 2)
-    return LayerCorrection(change, weight @ lost - change @ mean)
+@dataclass(frozen=True, eq=False)
+class _LayerRegression:
+    """The ridge regression on some moments, prepared for several dampings."""
+
+    moments: LayerMoments
+    """Moments of outputs."""
+    mean: Tensor
+    """The inputs' mean, (groups, inputs, 1)."""
+    products: Tensor
+    """Inputs times inputs, both less their mean, (groups, inputs, inputs)."""
+    right: Tensor
+    """Lost outputs times inputs, both less their mean, (groups, inputs, outputs)."""
+    diagonal: Tensor
+    """The diagonal of `products` without damping, (groups, inputs)."""
+
+    @classmethod
+    def on_moments(cls, moments: LayerMoments) -> _LayerRegression:
+        """Prepare the regression on moments of outputs."""
+        mean = moments.total / moments.places
+        products = torch.baddbmm(moments.products, moments.total, mean.transpose(1, 2), alpha=-1)
+        right = torch.baddbmm(moments.lost_products, moments.lost, mean.transpose(1, 2), alpha=-1)
+        diagonal = products.diagonal(dim1=1, dim2=2).clone()
+        return cls(moments, mean, products, right.transpose(1, 2), diagonal)
+
+    def fit(self, damping: float) -> LayerCorrection:
+        """Return the correction; its bias is not damped."""
+        lost = self.moments.lost / self.moments.places
+        if not math.isfinite(damping):
+            return LayerCorrection(torch.zeros_like(self.moments.lost_products), lost)
+        square = self.moments.products.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        share = self.diagonal.mean(1, keepdim=True).clamp(min=0)
+        damped = self.products.diagonal(dim1=1, dim2=2)
+        damped.copy_(self.diagonal + damping * share + ROUNDING * square + (square <= 0))  # zeros: any does
+        change = torch.cholesky_solve(self.right, torch.linalg.cholesky(self.products)).transpose(1, 2)
+        return LayerCorrection(change, lost - change @ self.mean)
 
 
-def _error_of_layer_correction(weight: Tensor, moments: LayerMoments, correction: LayerCorrection) -> float:
-    """Return the squared error of the layer's outputs at the places, less that without a correction."""
+def _error_of_layer_correction(moments: LayerMoments, correction: LayerCorrection) -> float:
+    """Return the squared error of outputs at the places of their moments, less that without a correction."""
     change, bias = correction
-    squares = ((change @ moments.products - 2 * weight @ moments.lost_products) * change).sum()
-    biases = bias * (bias * moments.places + 2 * (change @ moments.total - weight @ moments.lost))
+    squares = ((change @ moments.products - 2 * moments.lost_products) * change).sum()
+    biases = bias * (bias * moments.places + 2 * (change @ moments.total - moments.lost))
     return float(squares + biases.sum())

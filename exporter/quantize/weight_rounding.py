@@ -190,11 +190,8 @@ class _Rounding:
         columns_of = partial(_weight_rounding_columns, node=node, groups=groups, kernel=kernel, most=most)
         rounded = self.walk.values[node.args[0]]
         return [
-            layer_correction.sum_of_layer_moments(
-                [
-                    LayerMoments.of_columns(columns_of(rounded[p]), columns_of(exact[p]) if exact else None)
-                    for p in fold
-                ]
+            LayerMoments.of_columns(
+                (columns_of(rounded[p]), columns_of(exact[p] - rounded[p]) if exact else None) for p in fold
             )
             for fold in self.folds
         ]
@@ -227,17 +224,19 @@ def weight_rounding_together(weight: Tensor, products: Tensor, scale: Tensor) ->
     """
     factor = _weight_rounding_inverse_factor(products)
     rows = factor / factor.diagonal(dim1=1, dim2=2)[..., None]
-    left, scale = weight.double().clone(), scale.double()
-    steps, errors = torch.empty_like(left), torch.empty_like(left)
-    for begin in range(0, left.shape[2], BLOCK):
-        end = min(begin + BLOCK, left.shape[2])
+    # Input by input, in units of each output's step: what is changed together lies together in memory.
+    left = (weight.double() / scale.double()).transpose(1, 2).contiguous()
+    errors = torch.empty_like(left)
+    for begin in range(0, left.shape[1], BLOCK):
+        end = min(begin + BLOCK, left.shape[1])
         for k in range(begin, end):
-            here = slice(k, k + 1)
-            steps[..., here] = torch.round(left[..., here] / scale).clamp_(-127, 127)
-            errors[..., here] = left[..., here] - steps[..., here] * scale
-            left[..., k:end] -= errors[..., here] @ rows[:, here, k:end]
-        left[..., end:] -= errors[..., begin:end] @ rows[:, begin:end, end:]
-    return steps
+            here, behind = slice(k, k + 1), slice(k + 1, end)
+            wanted = left[:, here].clone()
+            left[:, here].round_().clamp_(-127, 127)
+            torch.sub(wanted, left[:, here], out=errors[:, here])
+            left[:, behind].baddbmm_(rows[:, here, behind].transpose(1, 2), errors[:, here], alpha=-1)
+        left[:, end:].baddbmm_(rows[:, begin:end, end:].transpose(1, 2), errors[:, begin:end], alpha=-1)
+    return left.transpose(1, 2)
 
 
 def _weight_rounding_inverse_factor(products: Tensor) -> Tensor:
@@ -266,18 +265,20 @@ def _weight_rounding_columns(x: Tensor, node: Any, groups: int, kernel: tuple[in
         (padded.shape[2 + axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
         for axis in (0, 1)
     ]
-    step = max(1, len(x) * size[0] * size[1] // most)
-    places = torch.arange(0, len(x) * size[0] * size[1], step)
-    sample, row, column = places // (size[0] * size[1]), places // size[1] % size[0], places % size[1]
-    # Only the places that are used are copied; `unfold` copies every value as often as the kernel is large.
     by, to, down, right = padded.stride()
     windows = padded.as_strided(
         (x.shape[1], *kernel, len(x), *size),
         (to, dilation[0] * down, dilation[1] * right, by, stride[0] * down, stride[1] * right),
         padded.storage_offset(),
     )
-    columns = windows[..., sample, row, column]
-    return columns.reshape(groups, x.shape[1] // groups * kernel[0] * kernel[1], -1)
+    inputs = x.shape[1] // groups * kernel[0] * kernel[1]
+    step = max(1, len(x) * size[0] * size[1] // most)
+    if step == 1 or kernel == (1, 1):  # as a rule nothing is copied
+        return windows.reshape(groups, inputs, -1)[..., ::step]
+    # Only the places that are used are copied; `unfold` copies every value as often as the kernel is large.
+    places = torch.arange(0, len(x) * size[0] * size[1], step)
+    sample, row, column = places // (size[0] * size[1]), places // size[1] % size[0], places % size[1]
+    return windows[..., sample, row, column].reshape(groups, inputs, -1)
 
 
 def _pair_for_weight_rounding(numbers: Sequence[int]) -> tuple[int, int]:

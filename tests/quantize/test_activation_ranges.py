@@ -67,6 +67,19 @@ def test_an_outlier_that_matters_is_kept() -> None:
     assert parts_of(weights, samples_with_outlier())[1] == 1.0
 
 
+def test_probes_that_are_too_large_to_keep_choose_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ends are refined by the same probes, kept or made anew, and refining them matters here."""
+    weights = torch.ones(400)
+    weights[[7, 8]] = 0.0
+    samples = samples_with_outlier()
+    samples[:, 8] = -8.0
+    kept = parts_of(weights, samples)
+    monkeypatch.setattr(activation_ranges, "MOST_KEPT", 0)
+    assert parts_of(weights, samples) == kept
+    monkeypatch.setattr(activation_ranges._ProbesTwice, "second", lambda probes: iter([]))
+    assert parts_of(weights, samples) != kept
+
+
 def test_what_is_best_is_widened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The best range is widened, because unseen inputs reach further."""
     weights = torch.ones(400)

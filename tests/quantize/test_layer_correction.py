@@ -32,12 +32,14 @@ def rounded(seed: int) -> Tensor:
     return (exact(seed) / 0.8).round() * 0.8
 
 
+def moments_of(rounded: Tensor, exact: Tensor) -> LayerMoments:
+    """Return the moments of one sample's rounded and float inputs."""
+    return LayerMoments.of_columns([(rounded, exact - rounded)])
+
+
 def folds(lose: dict[int, Tensor] | None = None) -> list[LayerMoments]:
     """Return the moments of four scenes; `lose` says what their rounded inputs lack, instead of rounding."""
-    return [
-        LayerMoments.of_columns(exact(seed) - lose[seed] if lose else rounded(seed), exact(seed))
-        for seed in range(4)
-    ]
+    return [moments_of(exact(seed) - lose[seed] if lose else rounded(seed), exact(seed)) for seed in range(4)]
 
 
 @pytest.mark.parametrize("choosing", [1, 128])
@@ -96,7 +98,7 @@ HARDLY_VARYING: dict[str, Callable[[Tensor], Tensor]] = {
 def test_inputs_that_hardly_vary_leave_weights_finite(name: str) -> None:
     """Sums of such inputs are no more accurate than float32: no matrix of them can be solved as it is."""
     scenes = [HARDLY_VARYING[name](exact(seed)) for seed in range(4)]
-    moments = [LayerMoments.of_columns(x + 0.01 * rounded(seed), x) for seed, x in enumerate(scenes)]
+    moments = [moments_of(x + 0.01 * rounded(seed), x) for seed, x in enumerate(scenes)]
     correction = layer_correction.find_layer_correction(weight(), moments)
     assert correction is None or all(change.isfinite().all() for change in correction)
 
@@ -104,7 +106,7 @@ def test_inputs_that_hardly_vary_leave_weights_finite(name: str) -> None:
 def test_a_dozen_places_correct_nothing() -> None:
     """As few held-out places confirm by chance: a classifier's last layer has one for each sample."""
     few = [exact(seed)[..., :3] for seed in range(4)]
-    moments = [LayerMoments.of_columns(0.9 * x - 1, x) for x in few]
+    moments = [moments_of(0.9 * x - 1, x) for x in few]
     assert layer_correction.find_layer_correction(weight(), moments) is None
 
 
@@ -127,8 +129,26 @@ def test_the_error_is_what_the_sums_say() -> None:
     plain = weight().double() @ rounded(0).double() - expected
     corrected = plain + correction.weight @ rounded(0).double() + correction.bias
     difference = corrected.square().sum() - plain.square().sum()
-    error = layer_correction._error_of_layer_correction(weight().double(), moments, correction)
+    error = layer_correction._error_of_layer_correction(moments.of_outputs(weight().double()), correction)
     assert error == pytest.approx(float(difference), rel=1e-4)
+
+
+def test_moments_of_samples_are_the_sums_over_their_places() -> None:
+    """The sums of several samples, added to others and taken away again, are those of all places at once."""
+    samples = [(rounded(seed), exact(seed) - rounded(seed)) for seed in range(3)]
+    moments = LayerMoments.of_columns(samples) + folds()[3] - folds()[3]
+    seen, lost = (torch.cat(parts, 2).double() for parts in zip(*samples, strict=True))
+    assert moments.places == 3 * PLACES
+    for actual, expected in (
+        (moments.products, seen @ seen.transpose(1, 2)),
+        (moments.lost_products, lost @ seen.transpose(1, 2)),
+        (moments.total, seen.sum(2, keepdim=True)),
+        (moments.lost, lost.sum(2, keepdim=True)),
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-2)
+    nothing = LayerMoments.of_columns([(rounded(0), None)])
+    assert not nothing.lost_products.any()
+    assert not nothing.lost.any()
 
 
 class Layers(torch.nn.Module):
