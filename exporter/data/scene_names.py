@@ -1,9 +1,9 @@
 """Reads from file names which pictures come from one source: crops of a photo, frames of a video.
 
-A name says so by a word ("IMG_12_crop3", "frame_0001", "clip2-0007"), by a second, short number
-("IMG_12_3"), as a copy of another file ("cat (1)" beside "cat"), or together with its neighbours: "lake_0,
-lake_1, tree_0, tree_1, …" are a few numbered files of each of several names. A camera's counter ("IMG_0001,
-IMG_0002, …") says nothing.
+A name says so by a word ("IMG_12_crop3", "frame_0001", "clip2-0007"), by a second, short number or a letter
+after a number ("IMG_12_3", "IMG_12_b"), as a copy of another file ("cat (1)" beside "cat"), or together with
+its neighbours: "lake_0, lake_1, tree_0, tree_1, …" are a few numbered files of each of several names. A
+camera's counter ("IMG_0001, IMG_0002, …") says nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _VIDEO = re.compile(
     r"^(.*(?:\b|_|\d)(?:video|vid|movie|mov|clip|seq|sequence|cam|camera|footage)(?:[ _.-]?[\da-z]*)"
     r"|.*\.(?:mp4|mov|avi|mkv|webm|m4v))[ _.-](?:f|frame)?\d+$"
 )
-_SECOND_NUMBER = re.compile(r"^(.*\d)[ _-]\d{1,3}$")
+_SECOND_NUMBER = re.compile(r"^(.*\d)[ _-](?:\d{1,3}|[a-z]|left|right)$")
 _NO_SOURCE = re.compile(r"(?:^|\D)(?:19|20)\d\d[-_.]?\d?\d?$|^n\d{8}$")
 """A year, a year and a month, and ImageNet's name of a class."""
 _NUMBERED = re.compile(r"^(.*[^\d _.-])[ _.-]*\d{1,3}$")
