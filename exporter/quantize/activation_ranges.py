@@ -10,8 +10,9 @@ clipped (`output_reach`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,10 +60,10 @@ class RangeObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         """Return scale and zero point, one element each."""
         return self.at(self.parts)
 
-    def clip(self, x: Tensor) -> Tensor:
-        """Return `x` within the chosen range, not rounded."""
+    def clipping(self) -> Callable[[Tensor], Tensor]:
+        """Return a function that clips a tensor to the chosen range, not rounded."""
         grid = _RangeGrid.of(self, self.parts)
-        return x.clamp(grid.first * grid.scale, grid.last * grid.scale)
+        return partial(torch.clamp, min=grid.first * grid.scale, max=grid.last * grid.scale)
 
     def at(self, parts: Parts) -> tuple[Tensor, Tensor]:
         """Return scale and zero point of a part of the range."""

@@ -121,7 +121,7 @@ def find_layer_correction(weight: Tensor, folds: Sequence[LayerMoments]) -> Laye
     weight = weight.double()
     judged = weight[:, :: max(1, weight.shape[1] // MOST_OUTPUTS)]
     held_out = [fold.of_outputs(judged) for fold in folds]
-    every = sum_of_layer_moments(held_out)
+    every = reduce(LayerMoments.__add__, held_out)
     regressions = [_LayerRegression.on_moments(every - fold) for fold in held_out]
     chosen, least, before = None, 0.0, math.inf
     for damping in DAMPINGS:
@@ -136,12 +136,12 @@ def find_layer_correction(weight: Tensor, folds: Sequence[LayerMoments]) -> Laye
         before = error
     if chosen is None:
         return None
-    return _LayerRegression.on_moments(sum_of_layer_moments(folds).of_outputs(weight)).fit(chosen)
-
-
-def sum_of_layer_moments(folds: Sequence[LayerMoments]) -> LayerMoments:
-    """Add up the sums of parts of the places."""
-    return reduce(LayerMoments.__add__, folds)
+    whole = replace(
+        every,
+        lost_products=weight @ reduce(torch.add, (fold.lost_products for fold in folds)),
+        lost=weight @ reduce(torch.add, (fold.lost for fold in folds)),
+    )
+    return _LayerRegression.on_moments(whole).fit(chosen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -115,7 +115,7 @@ class _LayerWalk:
                 return
             if node.target in LAYERS:
                 yield node
-            self.values[node] = next(inputs) if node.op == "placeholder" else list(self._results(node))
+            self.values[node] = next(inputs) if node.op == "placeholder" else self._results(node)
             for argument in node.all_input_nodes:
                 if last_use[argument] is node:
                     del self.values[argument]
@@ -124,18 +124,20 @@ class _LayerWalk:
         """Give a node of every sample another value."""
         self.values[node] = [value] * len(self.samples)
 
-    def _results(self, node: fx.Node) -> Iterator[Any]:
+    def _results(self, node: fx.Node) -> list[Any]:
         if node.op == "get_attr":
-            yield from [graph_attribute(self.module, str(node.target))] * len(self.samples)
-            return
-        for place in range(len(self.samples)):
-            args, kwargs = fx.map_arg((node.args, node.kwargs), partial(self._value, place))
-            if node.op == "call_module":
-                submodule = self.module.get_submodule(str(node.target))
-                call: Any = submodule.clip if isinstance(submodule, RangeObserver) else submodule
-                yield call(*args, **kwargs)
-            else:
-                yield node.target(*args, **kwargs)  # type: ignore[operator]
+            return [graph_attribute(self.module, str(node.target))] * len(self.samples)
+        if node.target is DEQUANTIZE_CHANNELS and node.all_input_nodes[0].op == "get_attr":
+            return [self._result(node, node.target, 0)] * len(self.samples)  # a weight: the same for all
+        call: Any = node.target
+        if node.op == "call_module":
+            call = self.module.get_submodule(str(node.target))
+            call = call.clipping() if isinstance(call, RangeObserver) else call
+        return [self._result(node, call, place) for place in range(len(self.samples))]
+
+    def _result(self, node: fx.Node, call: Any, place: int) -> Any:
+        args, kwargs = fx.map_arg((node.args, node.kwargs), partial(self._value, place))
+        return call(*args, **kwargs)
 
     def _value(self, place: int, node: fx.Node) -> Any:
         return self.values[node][place]
@@ -176,7 +178,7 @@ class _Rounding:
                 grouped = (grouped.double() + correction.weight).to(weight.dtype)
                 self.weights[node.name] = grouped.reshape(weight.shape)
                 self._add_to_bias(node.args[2], correction.bias.flatten())
-        products = layer_correction.sum_of_layer_moments(moments).products
+        products = reduce(torch.add, (fold.products for fold in moments))
         together = weight_rounding_together(grouped, products, scales.reshape(groups, -1, 1))
         steps.copy_(together.reshape(weight.shape))
         # It was dequantised before: its new value is what this layer must see.

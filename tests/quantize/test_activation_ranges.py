@@ -94,7 +94,7 @@ def test_values_are_clipped_to_the_chosen_part() -> None:
     watch = observer()
     watch(torch.linspace(-4.0, 8.0, 100))
     watch.parts = (0.5, 0.25)
-    clipped = watch.clip(torch.tensor([-3.0, -1.234, 0.0, 1.567, 7.0]))
+    clipped = watch.clipping()(torch.tensor([-3.0, -1.234, 0.0, 1.567, 7.0]))
     assert clipped[1:4].tolist() == pytest.approx([-1.234, 0.0, 1.567])
     assert clipped[[0, 4]].tolist() == pytest.approx([-2.0, 2.0], abs=0.02)
 
