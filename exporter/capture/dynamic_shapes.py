@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from exporter.capture.calls import call_runner, copy_module_for_calls
+from exporter.capture.embedded_preprocessing import embedded_preprocessing_of
 from exporter.errors import FixedSizesError, LoweringError, UsageError
 from exporter.records import Captured, DynamicShape, DynamicSize, Sample, SizeRange, TensorSpec
 from exporter.verify.several_sizes import (
+    Point,
     SizedCall,
     SizesIO,
     max_error_of_several_sizes,
@@ -150,7 +152,8 @@ def run_reference_of_dynamic_shapes(captured: Captured, samples: Sequence[Sample
 
     Args:
         captured: The model with its ranges.
-        samples: Verification inputs of the example's sizes, which are cut and repeated.
+        samples: Verification inputs of the example's sizes, which are cut and repeated; photos that are
+            resized within the network are resized.
 
     Raises:
         CaptureError: The network does not run at a size in its ranges.
@@ -158,15 +161,28 @@ def run_reference_of_dynamic_shapes(captured: Captured, samples: Sequence[Sample
     names = [spec.name for spec in captured.inputs]
     wide = call_runner(copy_module_for_calls(captured.module).double(), True, names)
     single = call_runner(copy_module_for_calls(captured.module), names=names)
+    embedded = embedded_preprocessing_of(captured.module)
+    whole = embedded is not None and embedded.resize is not None
+    sample_at = _photo_of_several_sizes if whole else sample_of_several_sizes
     calls = []
     for point in several_size_points(captured.dynamic):
         for sample in samples[:CALLS]:
-            inputs = sample_of_several_sizes(sample, captured.dynamic, point)
+            inputs = sample_at(sample, captured.dynamic, point)
             exact = _like_single_dynamic_shape(wide(inputs), own := single(inputs))
             calls.append(SizedCall(point, inputs, exact, max_error_of_several_sizes(exact, own)))
     count = len(captured.outputs)
     varying = axes_of_dynamic_shapes(captured.program, count) if captured.program else ((),) * count
     return SizesIO(captured.dynamic, varying, tuple(calls))
+
+
+def _photo_of_several_sizes(sample: Sample, sizes: Sequence[DynamicSize], point: Point) -> Sample:
+    """Return a photo [1, height, width, channels] of a point's sizes that shows the same."""
+    (pixels,) = sample
+    places = {size.places[0][1]: size.range.name for size in sizes}
+    wanted = [point[places[axis]] for axis in (1, 2)]
+    planes = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    resized = nn.functional.interpolate(planes, wanted, mode="bilinear", antialias=True).round()
+    return (np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy().astype(np.uint8)),)
 
 
 def _like_single_dynamic_shape(exact: Sample, single: Sample) -> Sample:

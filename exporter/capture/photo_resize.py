@@ -41,10 +41,11 @@ class PhotoResize(nn.Module):
             self._weights(positions, side, torch.minimum(*sides), wanted)
             for positions, side, wanted in zip((ys, xs), sides, (self.rows, self.columns), strict=True)
         )
-        planes = photo.permute(0, 3, 1, 2).reshape(colours * height, width)
-        narrow = self._clipped(planes @ horizontal.transpose(0, 1))
-        columns = narrow.reshape(colours, height, -1).transpose(1, 2).reshape(-1, height)
-        crop = self._clipped(columns @ vertical.transpose(0, 1))
+        planes = photo.permute(0, 3, 1, 2).reshape(1, colours * height, width)
+        # Products of batches, of one here, are the kind that XNNPACK computes without constant weights.
+        narrow = self._clipped(torch.bmm(planes, horizontal.transpose(0, 1).unsqueeze(0)))
+        columns = narrow.reshape(colours, height, -1).transpose(1, 2).reshape(1, -1, height)
+        crop = self._clipped(torch.bmm(columns, vertical.transpose(0, 1).unsqueeze(0)))
         return crop.reshape(1, colours, len(self.columns), len(self.rows)).transpose(2, 3)
 
     def _clipped(self, values: Tensor) -> Tensor:
