@@ -90,14 +90,18 @@ def samples(count: int = 4) -> list[Sample]:
     return [(np.array(photo(side, side, False).rotate(90 * i)).astype(np.uint8)[None],) for i in range(count)]
 
 
+def captured_with_sides(sides: tuple[int, int]) -> Captured:
+    torch.manual_seed(0)
+    net = Model(Net().eval(), "tests:net", (TensorSpec("x", (1, 3, 28, 28)),), HOW, 0)
+    model = embed_preprocessing(net, "rgb", sides)
+    sizes = dynamic_shapes_of_photos(sides)
+    return captured_program.capture_program(model, samples()[0], others=samples()[1:], sizes=sizes)
+
+
 @functools.cache
 def captured() -> tuple[Captured, Path]:
     """Capture the network with its resize, and write what its artifacts are judged by."""
-    torch.manual_seed(0)
-    net = Model(Net().eval(), "tests:net", (TensorSpec("x", (1, 3, 28, 28)),), HOW, 0)
-    model = embed_preprocessing(net, "rgb", SIDES)
-    sizes = dynamic_shapes_of_photos(SIDES)
-    made = captured_program.capture_program(model, samples()[0], others=samples()[1:], sizes=sizes)
+    made = captured_with_sides(SIDES)
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-tests-"))
     reference_io.save_reference_io(run_float64_reference(made, samples(), {})[0], folder / EVIDENCE)
     save_several_sizes(run_reference_of_dynamic_shapes(made, samples()), folder / SIZES)
@@ -128,6 +132,17 @@ def test_artifacts_take_photos_of_any_size(name: str) -> None:
         "height=600, width=24",
     )
     assert verdict.sizes.refused == ("height=23", "height=601", "width=23", "width=601")
+
+
+def test_half_precision_counts_the_rows_of_a_large_photo(tmp_path: Path) -> None:
+    """float16 has no odd numbers above 2,048; what counts rows stays in float32."""
+    made = captured_with_sides((24, 4096))
+    variant = VARIANTS["onnx-fp16"]
+    run, _ = FORMATS["onnx"].load(FORMATS["onnx"].emit(made, variant, tmp_path).path, variant, 1)
+    pixels = np.array(photo(4095, 40, True), np.uint8)[None]
+    with torch.no_grad():
+        exact = made.module(torch.from_numpy(pixels)).numpy()
+    assert np.abs(run((pixels,))[0] - exact).max() < 2e-3 * np.abs(exact).max()
 
 
 def test_the_resize_stays_in_float() -> None:

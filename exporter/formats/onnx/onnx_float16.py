@@ -109,7 +109,7 @@ def _names_not_in_onnx_float16(graph: onnx.GraphProto, unsupported: frozenset[st
 
 
 def _onnx_places_of_open_sizes(nodes: Sequence[half_precision.HalfNode]) -> list[int]:
-    """Return the nodes that compute with the places in an axis of any size, before any weight is read.
+    """Return the nodes that compute with an axis of any size, or the places in it, before any weight.
 
     Half precision counts to 2,048 only. A photo is resized with such places.
     """
@@ -120,10 +120,13 @@ def _onnx_places_of_open_sizes(nodes: Sequence[half_precision.HalfNode]) -> list
         if node.weights:
             continue
         read = {*node.inputs}
-        if node.operator == "Shape" or read & open_sizes:
+        computes_size = node.operator != "Range" and bool(read & open_sizes)
+        counts = (node.operator == "Range" and bool(read & open_sizes)) or bool(read & places)
+        if node.operator == "Shape" or computes_size:
             open_sizes |= {*node.outputs}
-        if (node.operator == "Range" and read & open_sizes) or read & places:
+        if counts:
             places |= {*node.outputs}
+        if counts or computes_size:
             positions.append(index)
     return positions
 
