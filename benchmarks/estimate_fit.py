@@ -58,7 +58,8 @@ def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -
     operators = _operator_costs(subjects, scaling, call_ms)
     graph = _graph_costs(subjects, scaling, call_ms)
     most = max(others, default=1.0)
-    return Fit(cycles, call_ms, scaling, {}, operators, {}, graph, {}, seen, most, caveat)
+    least = min((s.work.kernels for s in subjects), default=0)
+    return Fit(cycles, call_ms, least, scaling, {}, operators, {}, graph, {}, seen, most, caveat)
 
 
 def _other_share(work: latency_model.Work, cycles: Mapping[str, float]) -> float:

@@ -115,7 +115,7 @@ def estimate_by_latency_model(
     if threads > 1:
         parts = {name: value / _latency_model_speedup(name, target, fit) for name, value in parts.items()}
         parts["threads"] = fit.scaling.kernel_ms * work.kernels
-    parts["call"] = fit.call_ms
+    parts["call"] = call_ms_of_latency_model(work, fit)
     parts["other"] += max(
         0.0, _least_of_threads_in_latency_model(work, target, fit, threads) - sum(parts.values())
     )
@@ -123,7 +123,9 @@ def estimate_by_latency_model(
     p50 = sum(parts.values())
     spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
     # Which operators are unseen only counts tell; an unseen size widens every interval.
-    unseen = _unseen_by_latency_model(p50 / slower, others if work.counts else 0.0, fit)
+    unseen = _unseen_by_latency_model(
+        (p50 - parts["call"]) / slower + parts["call"], others if work.counts else 0.0, fit
+    )
     assumed = _assumed_by_latency_model(target, threads, parts["memory"] > 0)
     more = UNSEEN_FACTOR ** len(unseen) * ASSUMED_FACTOR ** len(assumed)
     spread = replace(spread, factor=spread.factor * more)
@@ -243,6 +245,14 @@ def _latency_model_speedup(part: str, target: Target, fit: Fit) -> float:
     """Return the speedup of a part by four threads: the fit's, scaled by the target's four fastest cores."""
     fitted = fit.scaling.other_speedup if part in ONE_THREAD else fit.scaling.speedup
     return max(1.0, fitted * _ideal_latency_model_speedup(target) / IDEAL_OF_REFERENCE) if fitted > 1 else 1.0
+
+
+def call_ms_of_latency_model(work: Work, fit: Fit) -> float:
+    """Return what a call costs once; in a network of fewer kernels than the rows' it costs a part of that.
+
+    The rows in int8 are of whole networks alone: of a network of two layers they tell no constant.
+    """
+    return fit.call_ms * min(1.0, work.kernels / fit.least_kernels if fit.least_kernels else 1.0)
 
 
 def decoder_floor_of_latency_model(work: Work, cluster: Cluster) -> float:

@@ -54,6 +54,8 @@ class Fit:
     """Class -> cycles of one instruction: fma, dot, simd (other vector ones), load (and store), other."""
     call_ms: float
     """What every call costs besides."""
+    least_kernels: int
+    """The fewest convolutions and matrix products of the rows: a call of fewer costs a part of `call_ms`."""
     scaling: Scaling
     spread: Mapping[str, Spread]
     """Number of threads -> interval."""

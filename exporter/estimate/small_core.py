@@ -45,7 +45,9 @@ def estimate_on_small_core(
         name: value * (small.arithmetic if name == "vectors" else small.others) * 1000 / cluster.max_mhz
         for name, value in latency_model.latency_model_parts(work, fit).items()
     }
-    parts["call"] = fit.call_ms * small.others * parameters.mhz / cluster.max_mhz
+    parts["call"] = (
+        latency_model.call_ms_of_latency_model(work, fit) * small.others * parameters.mhz / cluster.max_mhz
+    )
     floor = latency_model.decoder_floor_of_latency_model(work, cluster)
     parts["other"] += max(0.0, floor - sum(parts.values()))
     parts["memory"] = max(

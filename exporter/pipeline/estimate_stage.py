@@ -52,7 +52,8 @@ def run_estimate_stage(
         rows: The artifacts.
         counts: Artifact name -> what it executes; what is missing is estimated from the graph.
         target: The phone.
-        flops: FLOPs of one inference; None leaves what was not counted without an estimate.
+        flops: FLOPs of one inference; None or 0 leaves what was not counted without an estimate, unless there
+            are operators.
         operators: Those of the network's graph; none where OUT has no graph.
     """
     kernels = max(
@@ -126,7 +127,7 @@ def _estimates_in_stage(
         or row.variant.name not in target.runnable
     ):
         return ()
-    if counts is None and flops is None:
+    if counts is None and not flops and not operators:
         return ()
     own = latency_model.count_kernels_for_latency_model(row.structure.operators) or kernels
     narrow = row.variant.precision in QUANTIZED

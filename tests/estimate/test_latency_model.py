@@ -129,6 +129,30 @@ def test_what_the_rows_do_not_show_widens_the_interval(change: dict[str, Any], n
     assert not any(note in text for text in usual.notes)
 
 
+@pytest.mark.parametrize("threads", latency_model.THREADS)
+@pytest.mark.parametrize("kernels", [0, 2, 10])
+def test_a_network_of_few_layers_costs_a_part_of_a_call(threads: int, kernels: int) -> None:
+    """Rows in int8 are of 21 kernels and more: two layers do not take half a millisecond as those do."""
+    own, tiny = fit(precision="int8"), Counts(fma=1000, scalar=10_000)
+    assert own.least_kernels == 21
+    call = own.call_ms * kernels / own.least_kernels
+    short = estimated(tiny, threads, "int8", kernels=kernels, weight_bytes=0).p50_ms
+    assert short == pytest.approx(call, abs=0.002)
+    few, many = (estimated(MOBILENET, threads, "int8", kernels=n).p50_ms for n in (21, 100))
+    assert few == pytest.approx(many)
+
+
+@pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
+@pytest.mark.parametrize("threads", latency_model.THREADS)
+def test_a_tiny_network_is_an_unseen_size_on_every_chip(target: Target, threads: int) -> None:
+    """What a call costs once does not shrink with the core, and is no size."""
+    work = Work(Counts(fma=1000, scalar=10_000), 2000, 1000, 2)
+    estimate = latency_model.estimate_by_latency_model(
+        work, target, load_parameters(), fit(precision="int8"), "int8", threads
+    )
+    assert any("far outside" in note for note in estimate.notes)
+
+
 @pytest.mark.parametrize("target", SNAPDRAGONS, ids=lambda target: target.name)
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 def test_a_published_network_is_no_unseen_size_on_a_faster_chip(target: Target, threads: int) -> None:

@@ -24,6 +24,7 @@ from exporter.formats import VARIANTS
 from exporter.pipeline import audit_claims, count_stage, estimate_stage
 from exporter.records import Report
 from exporter.report import manifest
+from exporter.report.manifest import restore
 from tests.exports import exported
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
@@ -145,3 +146,19 @@ def test_when_an_export_estimates(
     """The option comes before the environment, and only Snapdragons have estimates."""
     monkeypatch.setenv(estimate_stage.SWITCH, switch)
     assert estimate_stage.is_estimate_stage_wanted(asked, get_target(target)) is wanted
+
+
+def test_a_network_of_no_products_needs_its_graph(out: Path) -> None:
+    """Zero FLOPs estimate no latency: what the operators do is known from counts or from the graph alone."""
+    report = restore.restore_report(manifest.load_manifest(out / MANIFEST))
+    target = get_target(report.target_name)
+    operators = estimate_stage.operators_for_estimates(report.artifacts, out)
+    estimated_rows = {
+        (flops, bool(graph)): sum(
+            bool(row.estimates)
+            for row in estimate_stage.run_estimate_stage(report.artifacts, {}, target, flops, graph)
+        )
+        for flops, graph in ((0, ()), (None, ()), (0, operators), (10**9, ()))
+    }
+    assert estimated_rows[0, False] == estimated_rows[None, False] == 0
+    assert estimated_rows[0, True] == estimated_rows[10**9, False] > 0
