@@ -125,7 +125,7 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
         with clock("measure"):  # again, as what is chosen is chosen by comparison
             timed = measure_host_latencies_of_artifacts(context, built, checked)
     with clock("arm64"):
-        emulations = emulation_stage.run_emulation_stage_of_export(context, built)
+        emulations = emulation_stage.run_emulation_stage_of_export(context, built, model.facts.flops)
     extras = stage_results.ExtraResults()
     artifacts = report_stage_rows(context, built, checked, timed, emulations)
     with clock("estimate"):

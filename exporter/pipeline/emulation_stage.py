@@ -14,7 +14,7 @@ from exporter.config.targets import Target
 from exporter.emulated import arm_tools, cores
 from exporter.emulated import run as emulated
 from exporter.emulated.arm_tools import ArmTools
-from exporter.errors import LoweringError
+from exporter.errors import LoweringError, OverBoundsError
 from exporter.files import EVIDENCE, digest_file_or_folder
 from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key, default_cache_root
 from exporter.pipeline.cached_steps import Step, cached_steps
@@ -30,6 +30,9 @@ from exporter.verify.standard import read_programs_of_standard
 
 SAMPLES = 2
 """The first verification samples, which are run: an emulated call takes seconds."""
+MOST_FLOPS = 5_000_000_000
+"""FLOPs of a call up to which an export emulates. QEMU takes a minute for that many, and longer on a busy
+machine: ResNet-50 would take longer there than all other stages together."""
 SECONDS = 1200.0
 """Bound on the wall time of one artifact."""
 
@@ -186,12 +189,27 @@ def run_emulation_stage(
     return {variant.name: item for (variant, _), item in zip(chosen, results, strict=True)}
 
 
-def run_emulation_stage_of_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
-    """Emulate what an export built, where the programs are prepared and the target is an Android phone."""
+def run_emulation_stage_of_export(
+    context: Context, built: Sequence[BuildResult], flops: int | None
+) -> Mapping[str, Emulation]:
+    """Emulate what an export built, where the programs are prepared and the target is an Android phone.
+
+    Args:
+        context: The run.
+        built: What it built.
+        flops: FLOPs of a call, where they are known; beyond `MOST_FLOPS` nothing runs.
+    """
     ready = arm_tools.ready_arm_tools(default_cache_root())
     if not ready or not context.request.verify or "coreml-fp16" in context.target.runnable:
         return {}
     files = [(item.variant, item.file) for item in built if item.file]
+    if flops is not None and flops > MOST_FLOPS:
+        result = _not_run_in_emulation_stage(
+            context.target,
+            f"A call computes {flops / 1e9:.1f} GFLOPs, and an export emulates up to {MOST_FLOPS / 1e9:.0f}: "
+            "`export-mobile verify OUT --on arm64` runs it.",
+        )
+        return {variant.name: result for variant, _ in files if variant.backend in emulated.BACKENDS}
     limits = context.request.limits
     return run_emulation_stage(
         context.folders.out, files, limits, context.target, ready, context.run, context.cache
@@ -213,5 +231,12 @@ def _emulation_stage_job(
     )
 
 
+def _not_run_in_emulation_stage(target: Target, reason: str) -> Emulation:
+    return Emulation("not_run", reason, "", cores.emulated_core_name(target), 0)
+
+
 def _crash_in_emulation_stage(target: Target, error: Exception) -> Emulation:
+    """Return the result where the job ended: its time says nothing of the artifact, a crash does."""
+    if isinstance(error, OverBoundsError):
+        return _not_run_in_emulation_stage(target, f"On emulated Arm: {error}")
     return Emulation("failed", f"On emulated Arm: {error}", "", cores.emulated_core_name(target), SAMPLES)

@@ -18,7 +18,7 @@ from exporter.config.targets import get_target
 from exporter.emulated import arm_tools
 from exporter.emulated import run as emulated
 from exporter.emulated.arm_tools import ArmTools
-from exporter.errors import LoweringError, MissingDependencyError
+from exporter.errors import LoweringError, MissingDependencyError, OverBoundsError, WorkerError
 from exporter.estimate import qemu_plugin
 from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import audit, count_stage, emulation_stage, estimate_stage
@@ -258,3 +258,32 @@ def test_the_manifest_keeps_the_result(tmp_path: Path) -> None:
     path.write_text(json.dumps(text))
     with pytest.raises(VerificationError):
         manifest.load_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OverBoundsError("It took more than 1200 s and was stopped."), "not_run"),
+        (WorkerError("signal 11"), "failed"),
+    ],
+)
+def test_a_job_that_was_stopped_for_its_time_proves_nothing(error: Exception, status: str) -> None:
+    """A large network takes QEMU longer than a job may; a crash of its runtime is the artifact's."""
+    result = emulation_stage._crash_in_emulation_stage(PHONE, error)
+    assert (result.status, result.reason) == (status, f"On emulated Arm: {error}")
+
+
+@pytest.mark.parametrize("flops", [emulation_stage.MOST_FLOPS, emulation_stage.MOST_FLOPS + 1])
+def test_an_export_emulates_no_large_network(flops: int) -> None:
+    """Beyond a number of FLOPs nothing runs, and the report says why, and by which command it does."""
+    context, built = mock.Mock(target=PHONE), mock.Mock(variant=VARIANTS["onnx-fp32"], file="onnx-fp32.onnx")
+    with (
+        mock.patch.object(arm_tools, "ready_arm_tools", return_value=ArmTools(Path(), Path())),
+        mock.patch.object(emulation_stage, "run_emulation_stage", return_value={}) as ran,
+    ):
+        results = emulation_stage.run_emulation_stage_of_export(context, [built], flops)
+    assert ran.called is (flops == emulation_stage.MOST_FLOPS)
+    assert [(name, result.status) for name, result in results.items()] == [("onnx-fp32", "not_run")][
+        : not ran.called
+    ]
+    assert all("verify OUT --on arm64" in result.reason for result in results.values())
