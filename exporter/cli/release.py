@@ -76,10 +76,11 @@ def release(
 ) -> None:
     """Package OUT as a signed release in DIR: zip, Maven repository, Swift package, BOM and hashes.
 
-    Without --key, the release is not signed, and says so.
+    An OUT of several parts or sizes becomes a release for each, in DIR/PART. Without --key, the release
+    is not signed, and says so.
     """
     from exporter.cli.console.release import print_release
-    from exporter.release import bundle
+    from exporter.release import bundle, parts_release
     from exporter.release.release_request import ReleaseRequest
 
     request = ReleaseRequest(
@@ -97,6 +98,12 @@ def release(
         card=card,
         key=key,
     )
+    if parts := parts_release.release_parts(request, check):
+        if as_json:
+            typer.echo(json.dumps([asdict(release) for release in parts], indent=2, default=str))
+        for release_of_part in () if as_json else parts:
+            print_release(release_of_part, app_console())
+        return
     published = bundle.release_bundle(request, check)
     if as_json:
         typer.echo(json.dumps(asdict(published), indent=2, default=str))

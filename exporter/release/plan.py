@@ -105,7 +105,7 @@ def plan_release(request: ReleaseRequest) -> Plan:
     labels = serials.serial_labels(listed)
     overridden = overrides.override_sentences(request, listed, chosen, labels)
     not_measured = unproven_speed_sentences(request, listed, chosen)
-    name = request.name or _network_name_for_plan(listed)
+    name = request.name or network_name_for_plan(listed)
     statements = {"not_measured": not_measured, "not_verified": not_verified, "overridden": overridden}
     narrowed = _make_manifest_for_plan(request, listed, chosen, name, statements)
     intact.check_intact(request.out, _parse_manifest_of_plan(request, _manifest_text_of_plan(narrowed)))
@@ -161,7 +161,7 @@ def _check_planned_words(request: ReleaseRequest) -> None:
             raise UsageError(f"{option} {file}: {'not a file' if file.exists() else 'no such file'}.")
 
 
-def _network_name_for_plan(listed: Manifest) -> str:
+def network_name_for_plan(listed: Manifest) -> str:
     """Return the network's name: torchvision/resnet18 gives "resnet18", mypkg.nets:make_net "make_net"."""
     last = re.split(r"[/:.]", listed.source.architecture)[-1].lower()
     name = re.sub(r"[^a-z0-9]+", "_", last).lstrip("_0123456789").rstrip("_")

@@ -24,6 +24,7 @@ from exporter.pipeline.buckets import (
 )
 from exporter.pipeline.parts import load_parts, remove_earlier_parts
 from exporter.records import DynamicShape
+from exporter.release.sha256sums import sha256sums_problems
 from tests.command import exit_code
 
 RANGES = parse_dynamic_options(["x=1x3x{s=8..16:8}x{s}"])
@@ -116,9 +117,18 @@ def test_one_file_has_a_method_for_each_size(tmp_path: Path, monkeypatch: pytest
         merge_bucket_files(files, variant, tmp_path)
 
     assert exit_code("verify", out, "--jobs", "1") == 0
+    release = ["release", out, "--version", "1.0.0", "--allow-unmeasured", "-o"]
+    assert exit_code(*release, tmp_path / "signed", "--key", tmp_path / "net.pth") == 2
+    assert exit_code(*release, tmp_path / "shipped") == 0
+    assert sorted(path.name for path in (tmp_path / "shipped").iterdir()) == ["16x16", "8x8", "sizes"]
+    assert (tmp_path / "shipped" / "8x8" / "halved_8x8-1.0.0.zip").exists()
+    assert (tmp_path / "shipped" / "sizes" / "sizes.pte").read_bytes() == (out / "sizes.pte").read_bytes()
+    assert sha256sums_problems(tmp_path / "shipped" / "sizes") == ()
     data = (out / "sizes.pte").read_bytes()
     (out / "sizes.pte").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert "sizes.pte is not the file" in load_parts(out)["8x8"][1]
+    assert exit_code(*release, tmp_path / "changed") == 9
+    assert not (tmp_path / "changed").exists()
 
 
 @pytest.mark.slow
