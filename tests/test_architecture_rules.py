@@ -94,6 +94,7 @@ TORCH_AT_THE_TOP = {
     "exporter.formats.simulation",
     "exporter.quantize.int8_scheme",
     "exporter.quantize.dynamic_int8",
+    "exporter.quantize.own_operands",
     "exporter.quantize.rounding_ties",
     "exporter.quantize.float_head",
     "exporter.quantize.cross_layer_equalization",

@@ -111,6 +111,7 @@ def quantize_by_static_int8_recipe(
         embeddings,
         float_head,
         float_tail,
+        own_operands,
         recurrent_weights,
         weight_rounding,
     )
@@ -133,6 +134,7 @@ def quantize_by_static_int8_recipe(
     recurrent_weights.quantize_recurrent_weights(converted)
     embeddings.quantize_embeddings(converted)
     weight_rounding.improve_weight_rounding(converted, weights, samples, reference, scenes)
+    own_operands.give_readers_own_operands(converted)
     return Int8Program(converted, program.example_inputs[0], weights)
 
 
