@@ -13,7 +13,7 @@ from exporter.architectures import (
     weight_loading,
 )
 from exporter.architectures.weight_readings import Weights
-from exporter.checkpoints import foreign_files
+from exporter.checkpoints import averaged_copy, foreign_files
 from exporter.errors import ArchitectureError
 
 OWN_FACTORY_HINT = (
@@ -66,6 +66,13 @@ def torchvision_identification_error(
             f"The file holds {kind.title}: it has {network_index.printable_network_index_key(name)}, "
             "which no known network has.",
             kind.advice,
+        )
+    if copies := averaged_copy.copies_of_one_network(readings[0]):
+        names = [network_index.printable_network_index_key(f"{name}.") for name in copies]
+        listed = " and ".join(map(repr, names))
+        return ArchitectureError(
+            f"The file holds {len(names)} copies of one network, {listed}, and nothing says which to ship.",
+            f"Leave the others out: {' '.join(f'--ignore-key {name + chr(42)!r}' for name in names[1:])}.",
         )
     called = lookalike_doubts.spoken_stated_names(stated)
     ranked = [(network_index.near_misses_in_network_index(shapes), shapes) for shapes in readings]

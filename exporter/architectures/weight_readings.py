@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import network_index
+from exporter.checkpoints import prefixes
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, Reading
 
@@ -75,10 +76,20 @@ def weight_readings(checkpoint: Checkpoint, ignored: tuple[str, ...] = ()) -> tu
                 network_index.printable_network_index_key(key) for key in list(checkpoint.tensors)[:3]
             )
             raise UsageError(f"--ignore-key {pattern!r} matches none of the file's tensors ({few}, …).")
-    return tuple(
-        _weight_reading_without(weights, reading, ignored) if ignored else weights
+    if not ignored:
+        return tuple(every)
+    remaining = [
+        _weight_reading_without(weights, reading, ignored)
         for weights, reading in zip(every, checkpoint.readings or (stored,), strict=True)
-    )
+    ]
+    return (*remaining, *_shorter_weight_readings(remaining[-1]))
+
+
+def _shorter_weight_readings(weights: Weights) -> Iterator[Weights]:
+    """Yield the weights without the prefix that their names share now that others are left out."""
+    for reading in prefixes.prefix_readings(weights.tensors)[1:]:
+        stored = {old: new for new, old in reading.names.items()}
+        yield weights.respelt(stored.__getitem__, reading.notes[-1])
 
 
 def _make_weight_reading(checkpoint: Checkpoint, reading: Reading) -> Weights:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from exporter.checkpoints import (
+    averaged_copy,
     checkpoint_contents,
     checkpoint_tensors,
     foreign_files,
@@ -15,6 +19,9 @@ from exporter.checkpoints.inert_values import AnyTensor, Opaque
 from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint, Reading
+
+if TYPE_CHECKING:
+    import torch
 
 ARGUMENTS = "args"
 """The entry of `Checkpoint.settings` with what the training program was called with."""
@@ -55,12 +62,16 @@ def checkpoint_of_weights(
         tensors=loaded,
         notes=(*notes, *converted),
         contents=checkpoint_contents.describe_checkpoint_contents(pickled.root),
-        readings=prefixes.prefix_readings(loaded, network),
+        readings=prefixes.prefix_readings(loaded, network or _averaged_copy(loaded)),
         layer_versions=chosen.layer_versions,
         extra_state=chosen.extra_state,
         stated_networks=stated_network.stated_networks(pickled.root),
         settings={ARGUMENTS: said} if (said := stated_network.stated_network_arguments(pickled.root)) else {},
     )
+
+
+def _averaged_copy(tensors: Mapping[str, torch.Tensor]) -> Reading | None:
+    return averaged_copy.find_averaged_copy({name: tuple(tensor.shape) for name, tensor in tensors.items()})
 
 
 def _checkpoint_weights_shape(ref: AnyTensor) -> tuple[int, ...]:

@@ -33,7 +33,9 @@ def inspect(model: ModelRequest, as_json: Json = False, debug: Debug = False) ->
         listings.list_inspection(inspection, app_console())
     if inspection.architecture is None:
         if model.arch is None:
-            raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
+            raise ArchitectureError(
+                "No known network fits the weights.", "The row `network` shows why, and what to try."
+            )
         raise ArchitectureError(f"The weights do not fit {model.arch}.", "The row `network` shows why.")
 
 

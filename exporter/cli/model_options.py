@@ -41,8 +41,8 @@ Part = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Export only some parts (A,B) of a network: encoder, decoder, text, vision; prefill, decode "
-        "of a language model. All parts, verified together, when left out.",
+        help="Export only some parts (A,B) of a network: encoder, decoder, text, vision; detector, masks or "
+        "keypoints; prefill, decode of a language model. All parts, verified together, when left out.",
     ),
 ]
 IgnoreKey = Annotated[

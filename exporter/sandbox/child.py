@@ -59,11 +59,14 @@ def _child_answer(function: Callable[[], Any], confinement: Confinement, writer:
     from exporter import sandbox
 
     try:
-        silence = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
+        # A process that is confined already may open nothing to write, not even /dev/null.
+        unread, silence = os.pipe()
+        os.close(unread)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for descriptor in (1, 2):
             os.dup2(silence, descriptor)
         faulthandler.disable()
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - they may lead elsewhere
+        sys.stdout = sys.stderr = None  # they may lead elsewhere, and printing to None is no error
         sandbox.enter_sandbox(confinement)
         try:
             answer = ("ok", function())

@@ -321,6 +321,15 @@ def test_inspect_refuses_in_bounded_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@confines
+def test_inspect_reads_an_archive_with_code(tmp_path: Path) -> None:
+    """`inspect` may write nothing, and checks the operators of a TorchScript archive all the same."""
+    path = tmp_path / "net.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), path)
+    inspection = inspect_checkpoint(ModelRequest(path, input_shapes=(TensorSpec("", (1, 3)),)))
+    assert (inspection.kind, inspection.parameters) == ("torchscript", 8)
+
+
 def test_inspect_names_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that is stopped is told as the checkpoint's refusal, with the file and the bound."""
     monkeypatch.setattr(job_rights, "confinement_seconds", lambda _: 0.01)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,3 +232,16 @@ def _connect(_: Path) -> None:
     with socket.socket(socket.AF_INET) as stream:
         stream.settimeout(2)
         stream.connect(("127.0.0.1", 9))
+
+
+def test_a_confined_process_has_confined_children() -> None:
+    """A process that may write nothing confines a child of its own, whose printing is no error."""
+
+    def printing() -> int:
+        warnings.warn("nowhere", stacklevel=2)
+        return 7
+
+    def asking() -> int:
+        return int(child.call_in_child(printing, Confinement(seconds=10)))
+
+    assert child.call_in_child(asking, Confinement(forks=True, seconds=20)) == 7
