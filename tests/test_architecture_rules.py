@@ -106,6 +106,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.embeddings",
     "exporter.quantize.error_probes",
     "exporter.quantize.layer_correction",
+    "exporter.quantize.moment_factor",
     "exporter.quantize.activation_ranges",
     "exporter.quantize.recurrent_weights",
     "exporter.quantize.weight_rounding",

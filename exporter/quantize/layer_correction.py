@@ -21,6 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from exporter.quantize.moment_factor import factor_of_moments
+
 DAMPINGS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """Shares of the mean diagonal that are added to it, in order of trial; infinite corrects the bias alone."""
 
@@ -177,7 +179,7 @@ class _LayerRegression:
         share = self.diagonal.mean(1, keepdim=True).clamp(min=0)
         damped = self.products.diagonal(dim1=1, dim2=2)
         damped.copy_(self.diagonal + damping * share + ROUNDING * square + (square <= 0))  # zeros: any does
-        change = torch.cholesky_solve(self.right, torch.linalg.cholesky(self.products)).transpose(1, 2)
+        change = torch.cholesky_solve(self.right, factor_of_moments(self.products)).transpose(1, 2)
         return LayerCorrection(change, lost - change @ self.mean)
 
 

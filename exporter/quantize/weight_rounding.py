@@ -29,6 +29,7 @@ from exporter.quantize.graphs import (
     stored_in_graph,
 )
 from exporter.quantize.layer_correction import LayerMoments
+from exporter.quantize.moment_factor import factor_of_moments
 from exporter.quantize.scene_folds import folds_of_scenes
 
 LAYERS = (aten.conv2d.default, aten.linear.default)
@@ -248,9 +249,8 @@ def _weight_rounding_inverse_factor(products: Tensor) -> Tensor:
     # An input that is always zero would make its moments singular; any number does, as nothing depends on it.
     mean = diagonal.mean(1, keepdim=True)
     moments = moments + torch.diag_embed(DAMPING * mean + (mean == 0) + (diagonal == 0) * mean)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor
+    inverse = torch.cholesky_inverse(factor_of_moments(moments))
+    return factor_of_moments(inverse).transpose(1, 2)
 
 
 def _weight_rounding_columns(x: Tensor, node: Any, groups: int, kernel: tuple[int, ...], most: int) -> Tensor:
