@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter import temporary_files
-from exporter.errors import OutputError, SeveralPartsError
+from exporter.errors import FixedSizesError, OutputError, SeveralPartsError
 from exporter.files import DEVICE, LOG, MANIFEST, PAGE
 
 FORCE = "Give --force to replace an earlier export there, or another folder with -o."
@@ -71,7 +71,7 @@ def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Sta
         except OSError as error:
             _keep_staging_log(stage.log, destination)
             raise _unwritable_staging(destination, error) from error
-        except SeveralPartsError:  # nothing went wrong: each part gets a folder of its own
+        except (SeveralPartsError, FixedSizesError):  # nothing went wrong: each part or size gets a folder
             raise
         except Exception:  # not Ctrl-C, which leaves nothing to look into
             _keep_staging_log(stage.log, destination)

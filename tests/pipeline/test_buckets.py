@@ -94,6 +94,7 @@ def test_one_file_has_a_method_for_each_size(tmp_path: Path, monkeypatch: pytest
     options += ["--formats", "executorch", "--precisions", "fp32", "--samples", "4"]
     dynamic = ["--dynamic", "x=1x3x{s=8..16:8}x{s}", "-o", str(out)]
     assert exit_code(tmp_path / "net.pth", *options, *dynamic) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "out"]
     listed = json.loads((out / "parts.json").read_text())
     assert [part["name"] for part in listed["parts"]] == ["8x8", "16x16"]
     assert listed["merged"]["methods"] == {"8x8": "forward_8x8", "16x16": "forward_16x16"}
