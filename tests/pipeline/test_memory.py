@@ -61,3 +61,23 @@ class TestFree:
             monkeypatch.setattr(memory, name, tmp_path / name)
             (tmp_path / name).write_text(f"{text}\n")
         assert (memory.free_memory_bytes() or 0) > 100 * MIB
+
+
+def _measured_peaks() -> list[tuple[str, int, int]]:
+    """Return network, weights and measured peak in MiB of each row that the benchmarks' page shows."""
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text("utf-8")
+    section = page.partition("## Growth with the weights")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if "|" in line]
+    titles, numbers = rows[0], [row for row in rows[2:] if row[1].isdigit()]
+    weights, peak = titles.index("weights, MB"), titles.index("ours, peak MB")
+    return [(row[0], int(row[weights]), int(row[peak])) for row in numbers]
+
+
+@pytest.mark.parametrize(("network", "weights", "peak"), _measured_peaks())
+def test_the_estimate_is_near_what_was_measured(
+    network: str, weights: int, peak: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is at least the peak that the growth benchmark measured on two cores, and less than twice that."""
+    monkeypatch.setattr(memory, "default_pool_size", lambda: 2)
+    needed = plan_memory(weights * MIB, memory_gib=64).needed_bytes / MIB
+    assert peak <= needed < 2 * peak, network
