@@ -51,12 +51,15 @@ def fit_with_intervals(subjects: Sequence[Subject], speedup: float, caveat: str 
     """
     fit = estimate_fit.fit_runtime(subjects, speedup, caveat)
     misses = tuple(left_out_misses(subjects, speedup))
-    counted = [miss.log for miss in misses if miss.basis == "counts" and miss.subject.row.whole]
-    if not counted:
-        counted = _interval_misses(misses, "counts") or _interval_misses(misses, "operators")
-    by_basis = (counted, _interval_misses(misses, "operators"), _interval_misses(misses, "graph"))
+    operators = _whole_misses(misses, "operators") or _interval_misses(misses, "operators")
+    counted = _whole_misses(misses, "counts") or _interval_misses(misses, "counts") or operators
     least = 1.0 if len({s.row.source for s in subjects if s.row.whole}) > 1 else ONE_SOURCE
-    spreads = [_by_threads(_at_least(interval_of_misses(logs), least), subjects) for logs in by_basis]
+    spreads = []
+    for logs in (counted, operators, _interval_misses(misses, "graph")):
+        # What knows less is never more certain: each basis has at least the interval of the one before.
+        spread = _at_least(interval_of_misses(logs), least)
+        least = spread.factor
+        spreads.append(_by_threads(spread, subjects))
     return replace(fit, spread=spreads[0], operators_spread=spreads[1], graph_spread=spreads[2])
 
 
@@ -85,6 +88,11 @@ def _parts_left_out(subjects: Sequence[Subject]) -> list[set[str]]:
     if len(models) <= MOST_LEFT_OUT_ALONE:
         return [{model} for model in models]
     return [set(models[fold::FOLDS]) for fold in range(FOLDS)]
+
+
+def _whole_misses(misses: Sequence[Miss], basis: str) -> list[float]:
+    """Return the misses of whole models."""
+    return [miss.log for miss in misses if miss.basis == basis and miss.subject.row.whole]
 
 
 def _interval_misses(misses: Sequence[Miss], basis: str) -> list[float]:

@@ -243,6 +243,17 @@ GRAPH = GraphWork(macs=280_000_000, depthwise_macs=20_700_000, values=26_400_000
 """MobileNetV2's."""
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "executorch", "torchscript"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_knows_less_is_never_more_certain(runtime: str, precision: Precision) -> None:
+    """Counts, operators and FLOPs have intervals in this order, for each number of threads."""
+    own = latency_model.fit_of_latency_model(load_parameters(), runtime, precision)
+    for threads in ("1", "4") if own else ():
+        assert own
+        factors = [spread[threads].factor for spread in (own.spread, own.operators_spread, own.graph_spread)]
+        assert factors == sorted(factors)
+
+
 def test_a_graph_tells_more_than_flops() -> None:
     """Operators give a narrower interval than FLOPs where nothing is counted, and a note tells the basis."""
     by_graph, by_flops = estimated(None, graph=GRAPH), estimated(None)
