@@ -8,6 +8,7 @@ the recording with an error. Attributes that a call changes become buffers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from exporter.records import Model, Sample
 
 aten = torch.ops.aten
 
+INTERPRETER = "failed in the TorchScript interpreter"
 BRANCHES = frozenset({"prim::If", "prim::Loop", "prim::SetAttr"})
 """Nodes of TorchScript that a straight graph does not have."""
 CELLS = {cell: cell.decompose for cell in (aten.lstm_cell.default, aten.gru_cell.default)}
@@ -87,7 +89,7 @@ def straighten_script(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     fresh: Any = copy_module_for_calls(module)
     used: Any = copy_module_for_calls(module)
     with torch.no_grad():
-        outputs = fresh(*_copied_script_inputs(inputs))
+        outputs = _first_script_call(fresh, inputs)
         states = _first_script_states(used, fresh)
         straight = _recorded_script(fresh, states, inputs)
         again = straight(*_copied_script_inputs(inputs))
@@ -100,6 +102,22 @@ def straighten_script(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
             code="EM-STATE",
         )
     return straight
+
+
+def _first_script_call(module: Any, inputs: Sequence[Tensor]) -> Any:
+    """Return the archive's outputs.
+
+    Raises:
+        CaptureError: It does not run on these inputs.
+    """
+    try:
+        return module(*_copied_script_inputs(inputs))
+    except Exception as error:
+        shapes = ", ".join(str(list(value.shape)) for value in inputs)
+        raise CaptureError(
+            f"The TorchScript archive does not run on inputs of {shapes}: {_script_failure(str(error))}.",
+            "Give the shapes that it was made for with --input-shape.",
+        ) from error
 
 
 def _has_branches(module: torch.jit.ScriptModule) -> bool:
@@ -168,12 +186,34 @@ def _recorded_script(
     except Exception as error:
         raise CaptureError(
             "The TorchScript archive cannot be written out as a straight graph: "
-            f"{(str(error).strip().splitlines() or [type(error).__name__])[0][:200]}",
-            "Give the network's own class with --arch.",
+            f"{_script_failure(str(error))}.",
+            "Compute both ways and choose with torch.where, or give the network's own class with --arch.",
         ) from error
     _name_recorded_weights(graph)
     buffers = {path.replace(".", "_"): value for path, value in states.items()}
     return StraightScript(graph, buffers, spec[0]).eval()
+
+
+def _script_failure(text: str) -> str:
+    """Say which line of the archive's code failed, and why: of TorchScript's text, its end has that.
+
+    A branch on a tensor's values has no reason of its own there.
+    """
+    lines = [line.strip() for line in text.strip().splitlines()] or [""]
+    if INTERPRETER not in lines[0]:
+        return lines[0][:200]
+    file, marked = "", []
+    for above, line in itertools.pairwise(lines):
+        if above.startswith("File "):
+            file = above.partition(", in ")[0].removeprefix("File ")
+        if line.endswith("<--- HERE"):
+            marked.append((file, above))
+    own = [(place, code) for place, code in marked if "/torch/" not in place]
+    place, code = next(reversed(own or marked), ("its code", ""))
+    reason = lines[-1].partition("Error:")[2].strip() if "Error:" in lines[-1] else lines[-1]
+    if not reason:
+        return f"a branch depends on a tensor's values, at {place}: {code[:160]!r}"
+    return f"{reason[:200]}, at {place}: {code[:160]!r}"
 
 
 def _name_recorded_weights(graph: torch.fx.GraphModule) -> None:

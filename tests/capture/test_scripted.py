@@ -90,6 +90,49 @@ def test_what_no_straight_graph_computes_is_refused(network: nn.Module) -> None:
         scripted.straighten_script(archive, [torch.randn(1, 6)])
 
 
+class LoopsByValue(nn.Module):
+    """Repeats a step as often as a tensor says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(int(x.abs().max())):
+            x = x * 2
+        return x
+
+
+class OtherWidth(nn.Module):
+    """Has a branch on a number, and takes another width than its inputs have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return self.linear(x)  # type: ignore[no-any-return]
+        return x
+
+
+@pytest.mark.parametrize(
+    ("network", "reason", "code"),
+    [
+        (OnValues(), "a branch depends on a tensor's values", "if bool(x.sum() > 0):"),
+        (LoopsByValue(), "a branch depends on a tensor's values", "for _ in range(int(x.abs().max())):"),
+        (OtherWidth(), "shapes cannot be multiplied", "self.linear(x)"),
+    ],
+    ids=["branch", "loop", "width"],
+)
+def test_a_refusal_names_the_line_of_the_archive_and_the_reason(
+    network: nn.Module, reason: str, code: str
+) -> None:
+    """The message has what failed and where in the author's code, instead of TorchScript's first line."""
+    archive = torch.jit.script(network.eval())
+    with pytest.raises(CaptureError) as caught:
+        scripted.straighten_script(archive, [torch.randn(1, 6) + 3])
+    assert reason in str(caught.value)
+    assert code in str(caught.value)
+    assert "test_scripted.py" in caught.value.message
+
+
 def test_other_networks_stay_as_they_are() -> None:
     """Neither a network of Python nor TorchScript without branches is recorded."""
     plain = nn.Linear(6, 6)
