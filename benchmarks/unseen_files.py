@@ -127,7 +127,8 @@ def _mixed_file_result(subject: FloatNetwork, job: Job, folder: Path) -> FileRes
 
     calibrate, choose = split_choosing_scenes(job)
     scenes = tuple(scene for scene in job.scenes if scene in set(sorted(set(job.scenes))[:-CHOOSING_SCENES]))
-    program = _int8_program_of_file(subject, calibrate, scenes)
+    whole_program = _int8_program_of_file(subject, calibrate, scenes)
+    program = whole_program.without_corrections()
     samples = [int8_recipe.int8_recipe_tensors(sample) for sample in calibrate]
     choosing = [int8_recipe.int8_recipe_tensors(sample) for sample in choose]
     expected = sensitivity.run_for_sensitivity(subject.load(), choosing)  # type: ignore[arg-type]
@@ -135,7 +136,7 @@ def _mixed_file_result(subject: FloatNetwork, job: Job, folder: Path) -> FileRes
         program.module, program.float_weights, samples
     )
     module = program.module
-    start = int8_scheme.sqnr_of_int8_scheme(expected, module, choosing)
+    start = int8_scheme.sqnr_of_int8_scheme(expected, whole_program.module, choosing)
     for mix in operator_ranking.rank_operators(activations, prices):
         if start + mix.gain_db < ENOUGH_DB:  # as the search leaves out what it expects to miss
             continue
@@ -147,7 +148,7 @@ def _mixed_file_result(subject: FloatNetwork, job: Job, folder: Path) -> FileRes
     variant = VARIANTS[MIXED[job.method]]
     path = _emit_file(subject, replace(program, module=module).program(), variant, folder)
     whole = VARIANTS[variant.name.replace("mixed", "int8")]
-    other = _emit_file(subject, program.program(), whole, folder)
+    other = _emit_file(subject, whole_program.program(), whole, folder)
     ratio = _file_latency_ratio(path, variant, other, whole, job.judged[0])
     return FileResult(_file_outputs(path, variant, job.judged), path.stat().st_size, ratio)
 

@@ -290,7 +290,7 @@ def list_mixed_precision_candidates(work: Path) -> tuple[RankedMix, ...]:
     """List the operators to keep in float, candidate by candidate, the fewest first."""
     from exporter.quantize import int8_recipe, operator_ranking
 
-    quantized = int8_recipe.load_int8_recipe(work)
+    quantized = int8_recipe.load_int8_recipe(work).without_corrections()
     samples = [
         int8_recipe.int8_recipe_tensors(sample) for sample in stage_results.load_stage_data(work).calibration
     ]
@@ -325,7 +325,7 @@ def mix_precision_of_candidate(
     from exporter.quantize import int8_recipe, mixed_precision
     from exporter.verify import reference_io
 
-    quantized = int8_recipe.load_int8_recipe(work)
+    quantized = int8_recipe.load_int8_recipe(work).without_corrections()
     module = mixed_precision.keep_float_in_mixed_precision(
         quantized.module, quantized.float_weights, float_ops
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from exporter.records import Array, Runner, Sample
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, fx
+
+    from exporter.quantize.uncorrected_layers import UncorrectedLayer
 
 
 PROGRAM = "int8.pt2"
@@ -34,6 +36,16 @@ class Int8Program:
     """The sizes of its inputs that may differ from call to call, as `torch.export` takes them; None: none."""
     note: str = ""
     """How the program was quantised, where there was a choice. Shown to the user."""
+    uncorrected: dict[str, UncorrectedLayer] = field(default_factory=dict)
+    """Corrected layer node -> the layer before its correction."""
+
+    def without_corrections(self) -> Int8Program:
+        """Return the program without corrections of layers, of which a mixed program is made."""
+        from exporter.quantize.uncorrected_layers import take_back_layer_corrections
+
+        weights = {name: layer.weight for name, layer in self.uncorrected.items()}
+        module = take_back_layer_corrections(self.module, self.uncorrected)
+        return replace(self, module=module, float_weights={**self.float_weights, **weights}, uncorrected={})
 
     def program(self) -> torch.export.ExportedProgram:
         """Return the program, ready to be lowered."""
@@ -88,8 +100,9 @@ def quantize_by_int8_recipe(
         ways["weights only"] = weights_only.quantize_weights_only(module, weights, samples)
         reached["weights only"] = judge(ways["weights only"])
     chosen = int8_scheme.choose_int8_scheme(reached)
-    float_weights = fixed.float_weights if chosen.way == "static" else weights
-    return Int8Program(ways[chosen.way], program.example_inputs[0], float_weights, note=chosen.note)
+    if chosen.way == "static":
+        return replace(fixed, note=chosen.note)
+    return Int8Program(ways[chosen.way], program.example_inputs[0], weights, note=chosen.note)
 
 
 def quantize_by_static_int8_recipe(
@@ -133,9 +146,9 @@ def quantize_by_static_int8_recipe(
     data_movement.share_quantisation_of_data_movement(converted)
     recurrent_weights.quantize_recurrent_weights(converted)
     embeddings.quantize_embeddings(converted)
-    weight_rounding.improve_weight_rounding(converted, weights, samples, reference, scenes)
+    uncorrected = weight_rounding.improve_weight_rounding(converted, weights, samples, reference, scenes)
     own_operands.give_readers_own_operands(converted)
-    return Int8Program(converted, program.example_inputs[0], weights)
+    return Int8Program(converted, program.example_inputs[0], weights, uncorrected=uncorrected)
 
 
 def save_int8_recipe(quantized: Int8Program, work: Path) -> None:
@@ -143,8 +156,13 @@ def save_int8_recipe(quantized: Int8Program, work: Path) -> None:
     import torch
 
     torch.export.save(quantized.program(), work / PROGRAM)
+    layers = [node.name for node in _int8_recipe_layers(quantized.module)]
+    uncorrected = [quantized.uncorrected.get(name) for name in layers]
     torch.save(
-        [quantized.float_weights.get(node.name) for node in _int8_recipe_layers(quantized.module)],
+        {
+            "weights": [quantized.float_weights.get(name) for name in layers],
+            "uncorrected": [None if layer is None else tuple(layer) for layer in uncorrected],
+        },
         work / WEIGHTS,
     )
     (work / NOTE).write_text(quantized.note, "utf-8")
@@ -167,14 +185,19 @@ def load_int8_recipe(work: Path) -> Int8Program:
     """Load what `save_int8_recipe` wrote in this run's own work folder."""
     import torch
 
+    from exporter.quantize.uncorrected_layers import UncorrectedLayer
+
     program = load_int8_recipe_program(work)
     module: fx.GraphModule = program.module()
-    weights = zip(_int8_recipe_layers(module), torch.load(work / WEIGHTS), strict=True)
+    names = [node.name for node in _int8_recipe_layers(module)]
+    floats = torch.load(work / WEIGHTS)
+    weights, layers = (dict(zip(names, floats[part], strict=True)) for part in ("weights", "uncorrected"))
     return Int8Program(
         module,
         program.example_inputs[0],
-        {n.name: w for n, w in weights if w is not None},
+        {name: weight for name, weight in weights.items() if weight is not None},
         note=load_int8_recipe_note(work),
+        uncorrected={name: UncorrectedLayer(*layer) for name, layer in layers.items() if layer is not None},
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any
 
@@ -31,6 +31,7 @@ from exporter.quantize.graphs import (
 from exporter.quantize.layer_correction import LayerMoments
 from exporter.quantize.moment_factor import factor_of_moments
 from exporter.quantize.scene_folds import folds_of_scenes
+from exporter.quantize.uncorrected_layers import UncorrectedLayer
 
 LAYERS = (aten.conv2d.default, aten.linear.default)
 DAMPING = 0.01
@@ -65,8 +66,8 @@ def improve_weight_rounding(
     calibration: Sequence[tuple[Tensor, ...]],
     reference: fx.GraphModule | None = None,
     scenes: Sequence[int] = (),
-) -> None:
-    """Round the weights of a converted program anew, in place.
+) -> dict[str, UncorrectedLayer]:
+    """Round the weights of a converted program anew, in place; return corrected layers as they were before.
 
     Args:
         converted: The result of `convert_pt2e`, with its weights stored as integers.
@@ -89,6 +90,7 @@ def improve_weight_rounding(
             if layer.name in weights:
                 same: Any = next((other for other in layers if other.name == layer.name), None)
                 rounding.round_layer(layer, exact.values[same.args[0]] if same else [])
+    return rounding.uncorrected
 
 
 def _shared_in_weight_rounding(module: fx.GraphModule) -> frozenset[str]:
@@ -155,6 +157,8 @@ class _Rounding:
     """The places of the samples of each fold."""
     shared: frozenset[str]
     """Weights and biases that several layers read: a correction for one layer would be wrong for another."""
+    uncorrected: dict[str, UncorrectedLayer] = field(default_factory=dict)
+    """Layer -> the layer before its correction."""
 
     def round_layer(self, node: Any, exact: Sequence[Tensor]) -> None:
         """Correct and round one layer.
@@ -173,15 +177,21 @@ class _Rounding:
         if grouped.shape[2] > MOST_INPUTS:
             return
         moments = self._moments(node, groups, tuple(weight.shape[2:]), exact)
+        products = reduce(torch.add, (fold.products for fold in moments))
+        round_together = partial(
+            weight_rounding_together, products=products, scale=scales.reshape(groups, -1, 1)
+        )
+        correction = None
         if exact and self._owns_parameters(node):
             correction = layer_correction.find_layer_correction(grouped, moments)
-            if correction is not None:
-                grouped = (grouped.double() + correction.weight).to(weight.dtype)
-                self.weights[node.name] = grouped.reshape(weight.shape)
-                self._add_to_bias(node.args[2], correction.bias.flatten())
-        products = reduce(torch.add, (fold.products for fold in moments))
-        together = weight_rounding_together(grouped, products, scales.reshape(groups, -1, 1))
-        steps.copy_(together.reshape(weight.shape))
+        if correction is not None:
+            plain = round_together(grouped).reshape(weight.shape).to(steps.dtype)
+            bias = graph_attribute(module, str(node.args[2].target))
+            self.uncorrected[node.name] = UncorrectedLayer(weight, plain, bias)
+            grouped = (grouped.double() + correction.weight).to(weight.dtype)
+            self.weights[node.name] = grouped.reshape(weight.shape)
+            self._add_to_bias(node.args[2], correction.bias.flatten())
+        steps.copy_(round_together(grouped).reshape(weight.shape))
         # It was dequantised before: its new value is what this layer must see.
         self.walk.put(dequantize, steps.float() * scales.reshape(-1, *[1] * (weight.dim() - 1)))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from exporter.quantize import sensitivity
-from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
+from exporter.quantize import int8_recipe, sensitivity
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE, graph_attribute
 from exporter.quantize.int8_recipe import int8_recipe_tensors, quantize_by_int8_recipe
 from exporter.quantize.mixed_precision import keep_float_in_mixed_precision, mixed_precision_operators
 from tests.nets import captured, quantized, samples, trained
@@ -50,18 +52,41 @@ def test_rounding_again_is_no_operator() -> None:
     assert [operator.kind for operator in mixed_precision_operators(module)] == ["relu"]
 
 
-def test_with_everything_in_float_the_network_is_the_float_one() -> None:
-    """No quantiser is left; without a correction, the outputs are those of the original weights."""
+def test_with_everything_in_float_the_network_is_the_float_one(tmp_path: Path) -> None:
+    """No quantiser is left; with corrections taken back, the outputs are those of the original weights."""
     program = captured("cnn").program
     assert program is not None
-    made = quantize_by_int8_recipe(program, samples("cnn", 0, 8), (0,) * 8)
-    names = [operator.name for operator in mixed_precision_operators(made.module)]
-    module = keep_float_in_mixed_precision(made.module, made.float_weights, names)
-    assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
-    assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
-    with torch.no_grad():
-        for call in calls(0, 4):
-            torch.testing.assert_close(module(*call), trained("cnn")(*call), rtol=1e-4, atol=1e-4)
+    made = quantize_by_int8_recipe(program, samples("cnn", 0, 8))
+    assert made.uncorrected
+    before = [made.module(*call) for call in calls(0, 2)]
+    int8_recipe.save_int8_recipe(made, tmp_path)
+    for quantized_again in (made, int8_recipe.load_int8_recipe(tmp_path)):
+        plain = quantized_again.without_corrections()
+        names = [operator.name for operator in mixed_precision_operators(plain.module)]
+        module = keep_float_in_mixed_precision(plain.module, plain.float_weights, names)
+        assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
+        assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
+        with torch.no_grad():
+            for call in calls(0, 4):
+                torch.testing.assert_close(module(*call), trained("cnn")(*call), rtol=1e-4, atol=1e-4)
+    for call, output in zip(calls(0, 2), before, strict=True):
+        torch.testing.assert_close(made.module(*call), output, rtol=0, atol=0)
+
+
+def test_layers_without_corrections_are_rounded_anew() -> None:
+    """Each layer's integers stand for its own float weight, not for the corrected one."""
+    program = captured("cnn").program
+    assert program is not None
+    made = quantize_by_int8_recipe(program, samples("cnn", 0, 8))
+    plain = made.without_corrections()
+    assert not plain.uncorrected
+    weights = {node.name: node.args[1] for node in plain.module.graph.nodes if node.name in made.uncorrected}
+    for name, dequantize in weights.items():
+        steps, scale = (graph_attribute(plain.module, str(node.target)) for node in dequantize.args[:2])
+        weight = plain.float_weights[name]
+        scale = scale.reshape(-1, *[1] * (weight.dim() - 1))
+        assert not torch.equal(weight, made.float_weights[name])
+        assert (weight / scale - steps).abs().mean() < (made.float_weights[name] / scale - steps).abs().mean()
 
 
 def test_a_tensor_stays_quantised_while_one_side_is() -> None:
