@@ -8,11 +8,10 @@ all but a few operators in float has 27 dB with corrections, and 46 dB without.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor, fx
-
-from exporter.quantize.graphs import copy_graph
+if TYPE_CHECKING:
+    from torch import Tensor, fx
 
 
 class UncorrectedLayer(NamedTuple):
@@ -34,6 +33,8 @@ def take_back_layer_corrections(
         module: The whole program in int8; it is not changed.
         layers: Layer's node name -> the layer before its correction.
     """
+    from exporter.quantize.graphs import copy_graph
+
     plain = copy_graph(module)
     for node in plain.graph.nodes:
         if node.name in layers:
