@@ -46,6 +46,7 @@ OTHER_PROGRAMS = {
     "--draws",
     "--editable",
     "--from",
+    "--front-page",
     "--held-out",
     "--index-url",
     "--markdown",
