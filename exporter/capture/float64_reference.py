@@ -13,6 +13,7 @@ from exporter.capture import rounding_errors
 from exporter.capture.calls import call_runner, copy_module_for_calls, first_line_of_call_error
 from exporter.capture.epsilons import program_epsilons
 from exporter.capture.other_roundings import OtherRoundings
+from exporter.capture.position_axes import position_axes
 from exporter.capture.reference_floor import (
     MAX_FLOOR,
     bound_reference_floor,
@@ -123,6 +124,7 @@ def run_float64_reference(
         state=captured.state,
         output_names=tuple(spec.name for spec in captured.outputs),
         resting=outputs_of_resting_activations(captured.program),
+        positions=tuple(np.array(axes, np.int64) for axes in position_axes(captured.program)),
         rounded=outputs_of_rounded_quantities(captured.program),
         epsilons=program_epsilons(captured.program),
         untrained_norm=single.untrained_norm(samples, stack_reference_io(expected)),

@@ -62,7 +62,11 @@ def _constant_channel(movement: Array, floor: Array, scale: Array) -> Array:
 
 
 def measure_channels(
-    reference: Stacks, actual: Stacks, eager_errors: Stacks, resting: Sequence[bool] = ()
+    reference: Stacks,
+    actual: Stacks,
+    eager_errors: Stacks,
+    resting: Sequence[bool] = (),
+    positions: Stacks = (),
 ) -> Iterator[Channels]:
     """Measure every channel of every float or complex output, axis by axis.
 
@@ -71,13 +75,15 @@ def measure_channels(
         actual: The artifact's outputs.
         eager_errors: Eager float32's largest error per element; empty where it is not known.
         resting: See `ReferenceIO`.
+        positions: See `ReferenceIO`.
     """
     for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
         if y.dtype.kind in "fc" and len(y) > 1 and y.size:
             floors = eager_errors[index] if eager_errors else np.zeros(y.shape[1:])
             rests = bool(resting) and resting[index]
+            alike = range(-1, y.ndim) if rests else positions[index].tolist() if positions else ()
             yield from _channels_of_output(
-                index, _real_channels(y), _real_channels(a), _real_channel_floor(y, floors), rests
+                index, _real_channels(y), _real_channels(a), _real_channel_floor(y, floors), alike
             )
 
 
@@ -93,13 +99,16 @@ def _real_channel_floor(reference: Array, floors: Array) -> Array:
     return np.stack([floors, floors], axis=-1) if reference.dtype.kind == "c" else floors
 
 
-def _channels_of_output(output: int, y: Array, a: Array, floors: Array, rests: bool) -> Iterator[Channels]:
+def _channels_of_output(
+    output: int, y: Array, a: Array, floors: Array, alike: Sequence[int]
+) -> Iterator[Channels]:
+    """Measure an output's channels; along the axes in `alike` they are one group and may be small."""
     elements = _ChannelElements.of(y, a, floors)
     axes: Sequence[int] = [axis for axis, size in enumerate(y.shape[1:]) if size > 1] or [-1]
     for axis in axes:
         channels = elements.along(output, axis)
         low, high = channels.low, channels.high
-        if rests:
+        if axis in alike:
             yield replace(channels, small_by_nature=np.ones(len(low), bool))
         else:
             groups = group_channels(low, high, channels.samples, channels.constant)

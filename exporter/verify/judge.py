@@ -200,7 +200,14 @@ def _judge_worst_channel(
     )
     names = references.output_names
     return worst_channel(
-        references.reference, outputs, references.eager_errors, allowed, names, labels, references.resting
+        references.reference,
+        outputs,
+        references.eager_errors,
+        allowed,
+        names,
+        labels,
+        references.resting,
+        references.positions,
     )
 
 

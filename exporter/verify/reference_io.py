@@ -28,6 +28,7 @@ STACKS = (
     "edge_unstable",
     "shapes",
     "edge_shapes",
+    "positions",
     "scenes",
 )
 """The groups of arrays in the file, as `ReferenceIO` names them."""
@@ -70,6 +71,9 @@ class ReferenceIO:
     resting: tuple[bool, ...] = ()
     """Per output, whether its units rest near zero
     (`exporter.capture.resting_activations`). Empty: not known."""
+    positions: Stacks = ()
+    """Per output, the numbers of the axes along which every position is computed alike, such as a score map's
+    height and width (`exporter.capture.position_axes`); 0 is usually the batch. Empty: not known."""
     rounded: tuple[bool, ...] = ()
     """Per output, whether it is a quantity rounded to integers (`exporter.capture.rounded_outputs`).
     Empty: not known."""

@@ -56,6 +56,7 @@ def worst_channel(
     names: Sequence[str] = (),
     labels: Sequence[str] = (),
     resting: Sequence[bool] = (),
+    positions: Stacks = (),
 ) -> WorstChannel | None:
     """Return the channel with the least room to its limit; None where no channel has an error.
 
@@ -67,10 +68,11 @@ def worst_channel(
         names: The outputs' names; their numbers stand in where there are none.
         labels: The classes' names; used for an axis of as many channels.
         resting: See `ReferenceIO`.
+        positions: See `ReferenceIO`.
     """
     places = [
         place
-        for channels in measure_channels(reference, actual, eager_errors, resting)
+        for channels in measure_channels(reference, actual, eager_errors, resting, positions)
         for place in _worst_channel_of_axis(
             channels, tolerance, reference[channels.output], actual[channels.output]
         )

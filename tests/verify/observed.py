@@ -20,6 +20,7 @@ def made_references(
     edge_unstable: Sequence[Array] | None = None,
     names: Sequence[str] = (),
     resting: bool = False,
+    positions: Sequence[int] = (),
 ) -> ReferenceIO:
     """Return evidence with one output per reference; float32's errors are those of rounding it."""
     count = len(edge_names)
@@ -37,6 +38,7 @@ def made_references(
         eager_errors=tuple(eager_errors) if eager_errors is not None else tuple(map(rounding, reference)),
         edge_unstable=tuple(edge_unstable or ()),
         resting=(resting,) * len(reference),
+        positions=(np.array(positions, np.int64),) * len(reference),
         output_names=tuple(names) or tuple(f"out{i}" for i in range(len(reference))),
     )
 

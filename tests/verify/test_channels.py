@@ -243,6 +243,35 @@ def test_only_an_activation_excuses_a_unit_that_hardly_moves() -> None:
     assert "out0[..., 5] is dead" in str(judged(INT8, made_references(y), int8(y)).reason)
 
 
+def score_map(quiet: int) -> Array:
+    """Return two scores over 24 x 32 positions; in one column hardly anything is seen."""
+    random = np.random.default_rng(8)
+    y = random.uniform(0, 1, (16, 1, 2, 24, 32)) * (random.uniform(size=(16, 1, 1, 24, 32)) < 0.2)
+    y[..., quiet] = random.uniform(0, 0.01, (16, 1, 2, 24))
+    return y - 0.01  # no probability, which would excuse it, too
+
+
+def test_a_column_of_a_score_map_may_be_quiet_by_chance() -> None:
+    """What a position shows in a few samples is the samples' doing; the graph must say that it is one."""
+    y = score_map(30)
+    assert judged(INT8, made_references(y, positions=(2, 3)), int8(y)).reason is None
+    assert "out0[..., 30]" in str(judged(INT8, made_references(y), int8(y)).reason)
+
+
+@pytest.mark.parametrize("fault", ["dead class", "dead column", "noisy class"])
+def test_positions_excuse_no_fault(fault: str) -> None:
+    """A class of the map, which is no position, or a column that moves by more than the noise."""
+    y = score_map(30)
+    a = int8(y)
+    if fault == "dead class":
+        a[:, :, 1] = a[:, :, 1].mean()
+    elif fault == "dead column":
+        a[..., 7] = 0
+    else:
+        a[:, :, 1] += np.random.default_rng(9).normal(0, 0.2, a[:, :, 1].shape)
+    assert judged(INT8, made_references(y, positions=(2, 3)), a).status == "failed"
+
+
 def test_a_clipped_class_does_not_loosen_its_own_limit() -> None:
     """The clipped class is never the answer: agreement is whole while the output falls below 20 dB."""
     y = np.random.default_rng(3).normal(size=(16, 1, 6))
