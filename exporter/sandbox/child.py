@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import io
 import json
 import os
 import signal
@@ -13,6 +14,13 @@ from typing import Any, NoReturn
 from exporter.sandbox.confinement import Confinement
 
 ANSWER_BYTES = 16 << 20
+
+
+class _Silence(io.TextIOBase):
+    """A stream that takes text and keeps nothing, without a file behind it."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 class ChildFailed(Exception):  # noqa: N818 - the caller says what it means for the file
@@ -66,7 +74,7 @@ def _child_answer(function: Callable[[], Any], confinement: Confinement, writer:
         for descriptor in (1, 2):
             os.dup2(silence, descriptor)
         faulthandler.disable()
-        sys.stdout = sys.stderr = None  # they may lead elsewhere, and printing to None is no error
+        sys.stdout = sys.stderr = _Silence()  # they may lead elsewhere
         sandbox.enter_sandbox(confinement)
         try:
             answer = ("ok", function())

@@ -239,7 +239,8 @@ def test_bytes_have_their_channels_last(
     assert embedded.preprocessing is not None
     assert embedded.preprocessing.pixels == how
     assert embedded.notes[0] == "first"
-    assert f"photo is uint8 {list(taken)}, the {how} bytes" in embedded.notes[1]
+    sizes = "x".join(map(str, taken))
+    assert f"photo is uint8 {sizes}, the {how} bytes" in embedded.notes[1]
     assert not embedded.module.training
 
 

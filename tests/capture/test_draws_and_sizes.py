@@ -118,7 +118,7 @@ def test_a_refusal_of_sizes_has_its_reason() -> None:
     refusal = dynamic_shapes.dynamic_shapes_refusal
     assert (
         refusal("Net", LoweringError("it is fixed")).message
-        == "Net cannot have the sizes of --dynamic: it is fixed"
+        == "Net cannot have the ranges of --dynamic in one file: it is fixed"
     )
     assert refusal("Net", None).message.endswith("it has no graph")
     assert refusal("Net", None).code == "EM-DYNAMIC"

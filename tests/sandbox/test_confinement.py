@@ -245,3 +245,12 @@ def test_a_confined_process_has_confined_children() -> None:
         return int(child.call_in_child(printing, Confinement(seconds=10)))
 
     assert child.call_in_child(asking, Confinement(forks=True, seconds=20)) == 7
+
+
+def test_a_child_may_write_to_its_streams() -> None:
+    """A library that writes to standard output or error is no failure of the file."""
+    confinement = Confinement(seconds=20)
+    assert child.call_in_child(lambda: [sys.stdout.write("seen"), sys.stderr.write("by")], confinement) == [
+        4,
+        2,
+    ]

@@ -212,8 +212,16 @@ def test_a_lowering_fault_fails_though_the_quality_would_pass() -> None:
 
 def test_a_program_that_amplifies_rounding_ties_allows_as_much() -> None:
     """Where the program differs from itself by 26 dB, 25 dB is no fault of the lowering; 21 dB is."""
-    assert judged(INT8, noisy(25), lowering=Lowering((LOGITS,), 26.0))[0] == "passed"
-    assert judged(INT8, noisy(21), lowering=Lowering((LOGITS,), 26.0))[0] == "failed"
+    program = Lowering(
+        (LOGITS + 10 ** (-25 / 20) * LOGITS.std() * np.random.default_rng(5).normal(size=LOGITS.shape),), 26.0
+    )
+    assert judged(INT8, program.outputs[0] + noisy(25) - LOGITS, lowering=program)[0] == "passed"
+    assert judged(INT8, program.outputs[0] + noisy(21) - LOGITS, lowering=program)[0] == "failed"
+
+
+def test_ties_draw_no_more_than_a_programs_own_rounding_anew() -> None:
+    """A program as exact as the model has no rounding that ties could draw, however loud they seem."""
+    assert judged(INT8, noisy(25), lowering=Lowering((LOGITS,), 26.0))[0] == "failed"
 
 
 @pytest.mark.parametrize(
