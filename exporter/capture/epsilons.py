@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from exporter.capture.resting_activations import resting_activation_operator
+from exporter.capture.graph_operators import graph_operator
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +48,10 @@ def program_epsilons(program: torch.export.ExportedProgram | None) -> tuple[floa
 
 def _takes_computed_addend(node: fx.Node) -> bool:
     """Tell whether a root is taken of a sum with one number that is computed of other values."""
-    if resting_activation_operator(node) not in _ROOTS or not node.all_input_nodes:
+    if graph_operator(node) not in _ROOTS or not node.all_input_nodes:
         return False
     addition = node.all_input_nodes[0]
-    operands = addition.all_input_nodes if resting_activation_operator(addition) == "add" else []
+    operands = addition.all_input_nodes if graph_operator(addition) == "add" else []
     return any(o.op == "call_function" and getattr(o.meta.get("val"), "numel", int)() == 1 for o in operands)
 
 

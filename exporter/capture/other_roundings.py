@@ -15,21 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from exporter.capture.graph_operators import graph_operator_names
 from exporter.capture.rounding_errors import STEP
 
-
-def _operators(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-SUMS = _operators(
+SUMS = graph_operator_names(
     "convolution addmm mm bmm baddbmm addmv mv dot mean sum prod cumsum var var_mean std std_mean "
     "native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit "
     "_native_batch_norm_legit_no_training _softmax _log_softmax logsumexp linalg_vector_norm "
     "_scaled_dot_product_flash_attention_for_cpu avg_pool2d _adaptive_avg_pool2d"
 )
 """Operators that sum: in another order their error is that of other operands."""
-ROUNDS = SUMS | _operators(
+ROUNDS = SUMS | graph_operator_names(
     "add sub mul div reciprocal pow sqrt rsqrt exp expm1 log log1p sin cos tan tanh sigmoid hardsigmoid "
     "gelu silu mish softplus elu erf erfc atan atan2 addcmul addcdiv upsample_bilinear2d lerp"
 )

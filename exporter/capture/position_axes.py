@@ -13,11 +13,7 @@ from math import prod
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
-from exporter.capture.resting_activations import (
-    flat_resting_activations,
-    resting_activation_names,
-    resting_activation_operator,
-)
+from exporter.capture.graph_operators import flat_graph_arguments, graph_operator, graph_operator_names
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +22,10 @@ if TYPE_CHECKING:
 Axes = frozenset[int]
 NONE: Axes = frozenset()
 
-_CONVOLVES = resting_activation_names(
+_CONVOLVES = graph_operator_names(
     "conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d"
 )
-_KEEPS = resting_activation_names(
+_KEEPS = graph_operator_names(
     "batch_norm _native_batch_norm_legit_no_training group_norm instance_norm dropout clone contiguous "
     "detach alias to _to_copy slice split split_with_sizes chunk expand constant_pad_nd pad reflection_pad2d "
     "replication_pad2d "
@@ -38,7 +34,7 @@ _KEEPS = resting_activation_names(
     "_upsample_bilinear2d_aa getitem linear layer_norm softmax _softmax log_softmax _log_softmax cumsum"
 )
 """Operators whose result has their first operand's positions, but for those of `_axes_mixed_by_position`."""
-_RESHAPES = resting_activation_names("view reshape flatten unflatten _unsafe_view")
+_RESHAPES = graph_operator_names("view reshape flatten unflatten _unsafe_view")
 
 
 def position_axes(program: torch.export.ExportedProgram | None) -> tuple[tuple[int, ...], ...]:
@@ -54,7 +50,7 @@ def position_axes(program: torch.export.ExportedProgram | None) -> tuple[tuple[i
 
 
 def _position_axes_of(node: fx.Node, known: Mapping[fx.Node, Axes]) -> Axes:
-    operator, operands = resting_activation_operator(node), node.all_input_nodes
+    operator, operands = graph_operator(node), node.all_input_nodes
     if not operator or not operands:
         return NONE
     first = known[operands[0]]
@@ -76,7 +72,7 @@ def _position_axes_of(node: fx.Node, known: Mapping[fx.Node, Axes]) -> Axes:
 def _position_shape(node: fx.Node) -> tuple[int, ...]:
     """Return the sizes of a call's first result; open sizes are those of the example, or 0."""
     value = node.meta.get("val")
-    first = next((each for each in flat_resting_activations([value]) if hasattr(each, "shape")), None)
+    first = next((each for each in flat_graph_arguments([value]) if hasattr(each, "shape")), None)
     sizes = () if first is None else first.shape
     return tuple(size if isinstance(size, int) else int(size.node.hint or 0) for size in sizes)
 

@@ -6,21 +6,17 @@ score beside boxes in pixels; the graph tells the two apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
+
+from exporter.capture.graph_operators import flat_graph_arguments, graph_operator, graph_operator_names
 
 if TYPE_CHECKING:
     import torch
     from torch import fx
 
 
-def resting_activation_names(text: str) -> frozenset[str]:
-    """Return the names of operators that a text lists."""
-    return frozenset(text.split())
-
-
-_RESTS = resting_activation_names("relu relu6 silu gelu hardswish mish softplus")
-_PASSES_ON = resting_activation_names(
+_RESTS = graph_operator_names("relu relu6 silu gelu hardswish mish softplus")
+_PASSES_ON = graph_operator_names(
     "view reshape flatten unflatten permute transpose squeeze unsqueeze expand clone contiguous detach alias "
     "to _to_copy dropout slice select mean amax avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
     "adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d max_pool1d max_pool2d max_pool3d "
@@ -49,8 +45,8 @@ def _resting_activation_rests(node: fx.Node, known: dict[fx.Node, bool]) -> bool
 def _computed_by_resting_activation(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
     from torch.fx import Node
 
-    operator = resting_activation_operator(node)
-    operands = [operand for operand in flat_resting_activations(node.args) if isinstance(operand, Node)]
+    operator = graph_operator(node)
+    operands = [operand for operand in flat_graph_arguments(node.args) if isinstance(operand, Node)]
     if operator in _RESTS or _is_resting_activation_clipped_from_zero(node, operator):
         return True
     if operator in _PASSES_ON:
@@ -64,23 +60,6 @@ def _computed_by_resting_activation(node: fx.Node, known: dict[fx.Node, bool]) -
     return False
 
 
-def resting_activation_operator(node: fx.Node) -> str:
-    """Return the name of a call's ATen operator, without its overload; empty for what is no call."""
-    if node.op != "call_function":
-        return ""
-    name = getattr(node.target, "__name__", str(node.target))
-    return name.removeprefix("aten.").partition(".")[0].rstrip("_")
-
-
-def flat_resting_activations(values: Iterable[object]) -> Iterator[object]:
-    """Yield the arguments of a call, those in lists too."""
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            yield from flat_resting_activations(value)
-        else:
-            yield value
-
-
 def _is_resting_activation_clipped_from_zero(node: fx.Node, operator: str) -> bool:
     """Tell whether this is ReLU6, which `torch.export` writes as a hard tanh from 0."""
     return operator == "hardtanh" and len(node.args) > 1 and node.args[1] in (0, 0.0)
@@ -88,6 +67,5 @@ def _is_resting_activation_clipped_from_zero(node: fx.Node, operator: str) -> bo
 
 def _is_resting_activation_gated_by_itself(operands: list[fx.Node]) -> bool:
     return any(
-        resting_activation_operator(gate) in {"sigmoid", "hardsigmoid"} and gate.args[0] in operands
-        for gate in operands
+        graph_operator(gate) in {"sigmoid", "hardsigmoid"} and gate.args[0] in operands for gate in operands
     )

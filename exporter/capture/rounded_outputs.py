@@ -8,26 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.capture.resting_activations import (
-    flat_resting_activations,
-    resting_activation_names,
-    resting_activation_operator,
-)
+from exporter.capture.graph_operators import flat_graph_arguments, graph_operator, graph_operator_names
 
 if TYPE_CHECKING:
     import torch
     from torch import fx
 
-_CONVERTS = resting_activation_names(
+_CONVERTS = graph_operator_names(
     "to _to_copy type_as convert_element_type quantize_per_tensor quantize_per_channel"
 )
 """Operators that make integers of floats."""
-_CHOOSES = resting_activation_names(
+_CHOOSES = graph_operator_names(
     "argmax argmin argsort nonzero nonzero_static searchsorted bucketize bincount histc count_nonzero "
     "one_hot unique unique_consecutive _unique2 multinomial"
 )
 """Operators whose integers say which or how many, whatever their operands are."""
-_PAIRS = resting_activation_names(
+_PAIRS = graph_operator_names(
     "topk sort max min median mode kthvalue cummax cummin aminmax max_pool2d_with_indices"
 )
 """Operators that give values, and then indices."""
@@ -60,7 +56,7 @@ class _RoundedTrace:
         return self._rounded[node]
 
     def _find_rounded(self, node: fx.Node) -> bool:
-        operator = resting_activation_operator(node)
+        operator = graph_operator(node)
         if not _is_integer(node) or operator in _CHOOSES:
             return False
         operands = _values_of(node)
@@ -78,7 +74,7 @@ class _RoundedTrace:
     def _find_measured(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
             return node.name in self.inputs and not _is_boolean(node)
-        if _is_boolean(node) or resting_activation_operator(node) in _CHOOSES:
+        if _is_boolean(node) or graph_operator(node) in _CHOOSES:
             return False
         return any(self.is_measured(operand) for operand in _values_of(node))
 
@@ -87,15 +83,13 @@ def _values_of(node: fx.Node) -> list[fx.Node]:
     """Return the operands that a value is computed from; of indices that come with values, none."""
     from torch.fx import Node
 
-    operands = [
-        o for o in flat_resting_activations((*node.args, *node.kwargs.values())) if isinstance(o, Node)
-    ]
-    if resting_activation_operator(node) != "getitem" or len(node.args) < 2:
+    operands = [o for o in flat_graph_arguments((*node.args, *node.kwargs.values())) if isinstance(o, Node)]
+    if graph_operator(node) != "getitem" or len(node.args) < 2:
         return operands
     source, place = operands[0], node.args[1]
-    if resting_activation_operator(source) not in _PAIRS:
+    if graph_operator(source) not in _PAIRS:
         return operands
-    return [] if place == 1 and resting_activation_operator(source) != "aminmax" else operands
+    return [] if place == 1 and graph_operator(source) != "aminmax" else operands
 
 
 def _dtype_of(node: fx.Node) -> torch.dtype | None:

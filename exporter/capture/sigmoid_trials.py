@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from exporter.capture.graph_operators import graph_operator
 from exporter.capture.reference_network import ReferenceNetwork
-from exporter.capture.resting_activations import resting_activation_operator
 from exporter.capture.sigmoids import ERROR
 from exporter.records import Sample
 from exporter.verify.reference_io import Stacks, pad_reference_io
@@ -73,7 +73,7 @@ def errors_of_sigmoid_trial(
     Returns:
         Float32 arrays, each shaped as one output; nothing where no sigmoid is computed.
     """
-    if program is None or not any(resting_activation_operator(n) in GATES for n in program.graph.nodes):
+    if program is None or not any(graph_operator(n) in GATES for n in program.graph.nodes):
         return ()
     with SigmoidsOff():
         trials = exact.sequences(samples[:USED])

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.capture.resting_activations import (
-    flat_resting_activations,
-    resting_activation_names,
-    resting_activation_operator,
-)
+from exporter.capture.graph_operators import flat_graph_arguments, graph_operator, graph_operator_names
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
 
 ERROR = 2.0**-24
 """The error of a sigmoid near zero: half a unit in the last place of 1."""
-_MOVES = resting_activation_names(
+_MOVES = graph_operator_names(
     "view reshape flatten unflatten permute transpose squeeze unsqueeze expand clone contiguous detach alias "
     "to _to_copy dropout slice select getitem cat stack split split_with_sizes chunk max amax topk sort "
     "index gather min amin mean _assert_tensor_metadata"
@@ -46,11 +42,11 @@ def _holds_sigmoid(output: fx.Node) -> bool:
     waiting, seen = [output], {output}
     while waiting:
         node = waiting.pop()
-        operator = resting_activation_operator(node)
+        operator = graph_operator(node)
         if operator == "sigmoid" or (operator == "mul" and _multiplies_sigmoid(node)):
             return True
         if operator in _MOVES:
-            operands = {each for each in flat_resting_activations(node.args) if isinstance(each, Node)}
+            operands = {each for each in flat_graph_arguments(node.args) if isinstance(each, Node)}
             waiting += operands - seen
             seen |= operands
     return False
@@ -58,6 +54,6 @@ def _holds_sigmoid(output: fx.Node) -> bool:
 
 def _multiplies_sigmoid(product: fx.Node) -> bool:
     """Tell whether a sigmoid is multiplied with another or a tanh, as the gate of an LSTM's output is."""
-    operators = [resting_activation_operator(node) for node in product.all_input_nodes]
+    operators = [graph_operator(node) for node in product.all_input_nodes]
     two = len(operators) == 2  # with a number, it may be scaled
     return two and "sigmoid" in operators and all(operator in _BOUNDED for operator in operators)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from exporter.capture import matmul_weights, resting_activations, sigmoids
+from exporter.capture import graph_operators, matmul_weights, resting_activations, sigmoids
 from exporter.capture.batch_statistics import batch_statistics_of_program
 from exporter.capture.control_flow import control_flow_of_program
 
@@ -149,13 +149,13 @@ def test_each_node_is_asked_once() -> None:
 def test_operators_have_short_names(target: Any, name: str) -> None:
     """A name has neither library nor overload, nor the mark of an operator in place."""
     node = nodes_of((target, 0))[-1]
-    assert resting_activations.resting_activation_operator(node) == name
-    assert resting_activations.resting_activation_operator(nodes_of()[0]) == ""
+    assert graph_operators.graph_operator(node) == name
+    assert graph_operators.graph_operator(nodes_of()[0]) == ""
 
 
 def test_arguments_are_flattened() -> None:
     """Lists and tuples are flattened at any depth; a text is one argument."""
-    assert list(resting_activations.flat_resting_activations([1, (2, [3, "ab"]), []])) == [1, 2, 3, "ab"]
+    assert list(graph_operators.flat_graph_arguments([1, (2, [3, "ab"]), []])) == [1, 2, 3, "ab"]
 
 
 HOLDS: dict[str, tuple[list[tuple[Any, ...]], bool]] = {
