@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import aten, graph_attribute
+from exporter.quantize.graphs import aten, graph_attribute, remove_graph_attribute
 from exporter.quantize.recurrent_weights import round_recurrent_weight
 
 EMBEDDING = aten.embedding.default
@@ -36,8 +36,7 @@ def quantize_embeddings(module: fx.GraphModule) -> None:
         return
     module.graph.eliminate_dead_code()
     for name in stored.keys() - {str(node.target) for node in module.graph.nodes}:
-        path, _, last = name.rpartition(".")
-        delattr(module.get_submodule(path), last)  # or its floats would be written into the artifact
+        remove_graph_attribute(module, name)
     module.graph.lint()
     module.recompile()
 

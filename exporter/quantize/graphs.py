@@ -39,6 +39,12 @@ def graph_attribute(module: fx.GraphModule, name: str) -> Tensor:
     return tensor
 
 
+def remove_graph_attribute(module: fx.GraphModule, name: str) -> None:
+    """Delete the tensor that a `get_attr` node's target names; it would be written into the artifact."""
+    path, _, last = name.rpartition(".")
+    delattr(module.get_submodule(path), last)
+
+
 def stored_in_graph(node: fx.Node) -> fx.Node:
     """Return the `get_attr` node that a weight comes from, through observers and dequantisers."""
     while node.op != "get_attr":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize import graphs
-from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZER_OF
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZER_OF, remove_graph_attribute
 
 DEQUANTIZERS = (*QUANTIZER_OF, DEQUANTIZE_CHANNELS)
 
@@ -75,8 +75,7 @@ def _forget_unused_of_mixed_precision(module: fx.GraphModule) -> None:
     """Remove the integers of layers that are float again, which would be written into the artifact."""
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - used:
-        path, _, last = name.rpartition(".")
-        delattr(module.get_submodule(path), last)
+        remove_graph_attribute(module, name)
 
 
 def _restore_mixed_precision_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten, graph_attribute
+from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten, graph_attribute, remove_graph_attribute
 
 RECURRENT = (aten.lstm.input, aten.gru.input)
 """Operators whose third argument lists the weights and biases of all their layers and directions."""
@@ -41,8 +41,7 @@ def quantize_recurrent_weights(module: fx.GraphModule) -> None:
     if dequantized:
         module.graph.eliminate_dead_code()
         for name in dequantized.keys() - {str(node.target) for node in module.graph.nodes}:
-            path, _, last = name.rpartition(".")
-            delattr(module.get_submodule(path), last)  # or its floats would be written into the artifact
+            remove_graph_attribute(module, name)
         module.graph.lint()
         module.recompile()
 

@@ -46,7 +46,8 @@ def take_back_layer_corrections(
 
 
 def _replace_layer_tensor(module: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
+    from exporter.quantize.graphs import remove_graph_attribute
+
+    remove_graph_attribute(module, str(node.target))
     path, _, name = str(node.target).rpartition(".")
-    holder = module.get_submodule(path)
-    delattr(holder, name)
-    holder.register_buffer(name, value)
+    module.get_submodule(path).register_buffer(name, value)
