@@ -102,7 +102,7 @@ def verify(
     runs nothing: reads what the artifacts need, and whether the app's libraries have it.
     """
     from exporter.cli.console import listings
-    from exporter.pipeline.parts import load_parts
+    from exporter.pipeline.parts_record import load_parts
     from exporter.pipeline.workers.pool import default_pool_size
     from exporter.release import check
 

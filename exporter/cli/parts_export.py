@@ -14,7 +14,7 @@ from exporter.errors import NothingPassedError, RequirementError, UsageError
 if TYPE_CHECKING:
     from exporter.config.buckets import Bucket
     from exporter.pipeline.context import Observer
-    from exporter.pipeline.parts import PartsExport
+    from exporter.pipeline.parts_record import PartsExport
 
 
 def export_and_print_parts(
@@ -51,7 +51,7 @@ def export_and_print_buckets(
 def _finish_parts_export(
     result: PartsExport, request: Request, require: Sequence[str], as_json: bool
 ) -> None:
-    from exporter.pipeline.parts import PARTS
+    from exporter.pipeline.parts_record import PARTS
 
     if as_json:
         typer.echo((request.destination / PARTS).read_text())

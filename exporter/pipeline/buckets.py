@@ -34,16 +34,18 @@ from exporter.pipeline import job_rights
 from exporter.pipeline.build_stage import may_have_ranges_in_build_stage
 from exporter.pipeline.context import Observer
 from exporter.pipeline.parts import (
-    MERGED,
     SAMPLES,
-    MergedFile,
-    PartsExport,
     copy_parts,
     may_select_parts,
-    remove_earlier_parts,
     row_of_part,
     sum_of_part_medians,
     variants_of_all_parts,
+)
+from exporter.pipeline.parts_record import (
+    MERGED,
+    MergedFile,
+    PartsExport,
+    remove_earlier_parts,
     write_parts_record,
 )
 from exporter.pipeline.variants import plan_variants

@@ -14,7 +14,7 @@ from typing import Any
 
 from exporter.errors import ReleaseError, UsageError, VerificationError
 from exporter.files import MANIFEST, copy_file_or_folder
-from exporter.pipeline.parts import MERGED, PARTS, load_parts
+from exporter.pipeline.parts_record import MERGED, PARTS, load_parts
 from exporter.release import sha256sums
 from exporter.release.bundle import NEVER_REPLACED, Release, release_bundle
 from exporter.release.plan import network_name_for_plan

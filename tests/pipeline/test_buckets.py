@@ -22,7 +22,7 @@ from exporter.pipeline.buckets import (
     buckets_of_request,
     merge_bucket_files,
 )
-from exporter.pipeline.parts import load_parts, remove_earlier_parts
+from exporter.pipeline.parts_record import load_parts, remove_earlier_parts
 from exporter.records import DynamicShape
 from exporter.release.sha256sums import sha256sums_problems
 from tests.command import exit_code

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.pipeline.parts import calibration_of_part, load_parts, remove_earlier_parts
+from exporter.pipeline.parts import calibration_of_part
+from exporter.pipeline.parts_record import load_parts, remove_earlier_parts
 from tests.architectures.test_huggingface import T5, saved
 from tests.command import exit_code
 
