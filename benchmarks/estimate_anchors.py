@@ -81,12 +81,12 @@ def print_anchors(paths: Sequence[Path], works: Mapping[str, Work]) -> None:
 def _published_latencies(paths: Sequence[Path], works: Mapping[str, Work], cell: Cell) -> dict[str, float]:
     """Return model -> published milliseconds of a cell, where the graph is known."""
     runtime, phone, cores = cell
-    latencies: dict[str, float] = {}
-    for path in (path for path in paths if f"qed-usc_{runtime}_" in path.name):
-        for model, by_cores in estimate_rows.pixel_latencies(path, "fp32", phone).items():
-            if cores in by_cores and model in works and works[model].graph:
-                latencies[model] = by_cores[cores]
-    return latencies
+    published = estimate_rows.pixel_latencies_of_runtime(paths, runtime, "fp32", phone)
+    return {
+        model: by_cores[cores]
+        for model, by_cores in published.items()
+        if cores in by_cores and model in works and works[model].graph
+    }
 
 
 def _ratios_to_predictions(

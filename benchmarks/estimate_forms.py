@@ -53,9 +53,7 @@ def print_tried_forms(paths: Sequence[Path], works: Mapping[str, Work]) -> None:
 def _form_subjects(
     paths: Sequence[Path], works: Mapping[str, Work], runtime: str, precision: str
 ) -> list[Subject]:
-    cells: dict[str, dict[str, float]] = {}
-    for path in (path for path in paths if f"qed-usc_{runtime}_" in path.name):
-        cells |= estimate_rows.pixel_latencies(path, precision)
+    cells = estimate_rows.pixel_latencies_of_runtime(paths, runtime, precision)
     return [
         Subject(Row("qed-usc", "tflite", model, precision, 1, cell["1large"] / A77_TO_A76), works[model])
         for model, cell in cells.items()

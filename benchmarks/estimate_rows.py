@@ -119,6 +119,17 @@ def pixel_latencies(path: Path, precision: str, phone: str = PIXEL) -> dict[str,
     return cells
 
 
+def pixel_latencies_of_runtime(
+    paths: Sequence[Path], runtime: str, precision: str, phone: str = PIXEL
+) -> dict[str, dict[str, float]]:
+    """Return `pixel_latencies` of those files that are of a runtime, "torch" or "tflite"."""
+    cells: dict[str, dict[str, float]] = {}
+    for path in paths:
+        if f"qed-usc_{runtime}_" in path.name:
+            cells |= pixel_latencies(path, precision, phone)
+    return cells
+
+
 def published_speedup(paths: Sequence[Path], precision: str) -> float:
     """Return by what four threads divide one thread's time on Snapdragons 855 and 865, in every runtime.
 

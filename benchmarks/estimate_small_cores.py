@@ -96,9 +96,7 @@ def _small_rows(
     paths: Sequence[Path], works: Mapping[str, Work], runtime: str, precision: str
 ) -> list[SmallRow]:
     """Return the rows of one runtime and precision whose graph is known."""
-    cells: dict[str, dict[str, float]] = {}
-    for path in (path for path in paths if f"qed-usc_{runtime}_" in path.name):
-        cells |= estimate_rows.pixel_latencies(path, precision)
+    cells = estimate_rows.pixel_latencies_of_runtime(paths, runtime, precision)
     both = {
         model: cell
         for model, cell in cells.items()
