@@ -71,10 +71,11 @@ def _position_axes_of(node: fx.Node, known: Mapping[fx.Node, Axes]) -> Axes:
 
 def _position_shape(node: fx.Node) -> tuple[int, ...]:
     """Return the sizes of a call's first result; open sizes are those of the example, or 0."""
+    from exporter.quantize.graphs import example_sizes_in_graph
+
     value = node.meta.get("val")
     first = next((each for each in flat_graph_arguments([value]) if hasattr(each, "shape")), None)
-    sizes = () if first is None else first.shape
-    return tuple(size if isinstance(size, int) else int(size.node.hint or 0) for size in sizes)
+    return () if first is None else example_sizes_in_graph(first.shape)
 
 
 def _position_rank(node: fx.Node) -> int:

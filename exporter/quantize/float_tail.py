@@ -21,6 +21,7 @@ from exporter.quantize.graphs import (
     LAYERS,
     GraphWalk,
     aten,
+    example_sizes_in_graph,
     graph_attribute,
     spread_graph_samples,
 )
@@ -70,7 +71,7 @@ def _weights_of_tail_layer(module: fx.GraphModule, node: fx.Node) -> Sequence[in
 
 def _places_of_tail_layer(node: fx.Node) -> int:
     """Return how many values a layer gives."""
-    return prod(int(size) for size in node.meta["val"].shape)
+    return prod(example_sizes_in_graph(node.meta["val"].shape))
 
 
 def _before_layers_of_tail(module: fx.GraphModule, layers: Collection[fx.Node]) -> set[fx.Node]:

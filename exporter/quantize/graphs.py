@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +30,14 @@ CLAMPS = (aten.hardtanh.default, aten.hardtanh_.default)
 ACTIVATIONS = (aten.relu.default, aten.relu_.default, *CLAMPS)
 """Activations that XNNPACK computes in one step with the layer before."""
 AVERAGES = (aten.mean.dim, aten.adaptive_avg_pool2d.default)
+
+
+def example_sizes_in_graph(sizes: Iterable[Any]) -> tuple[int, ...]:
+    """Return sizes as numbers: open ones as in the example, 0 where that is not known.
+
+    `int` of an open size would fix it, in the graph and in every copy of it.
+    """
+    return tuple(size if isinstance(size, int) else int(size.node.hint or 0) for size in sizes)
 
 
 def graph_attribute(module: fx.GraphModule, name: str) -> Tensor:

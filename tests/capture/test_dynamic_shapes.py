@@ -239,11 +239,19 @@ def test_a_size_that_a_trace_holds_fails(tmp_path: Path) -> None:
     assert verdict.reason.startswith("At x[2]=16, width=16 its largest error is")
 
 
+def input_sizes(program: torch.export.ExportedProgram) -> list[str]:
+    """Write the sizes of the inputs, open ones by their symbols."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    return [str(nodes[name].meta["val"].shape) for name in program.graph_signature.user_inputs]
+
+
 def test_int8_keeps_the_ranges(tmp_path: Path) -> None:
     """The quantised program takes every size, and its file's outputs are near the network's."""
     made, folder = captured("pictures")
     assert made.program is not None
+    before = input_sizes(made.program)
     quantized = int8_recipe.quantize_by_int8_recipe(made.program, pictures())
+    assert input_sizes(made.program) == before, "quantising fixes no size of the float program"
     shapes = torch_dynamic_shapes(quantized.module, made.dynamic, 1)
     int8_recipe.save_int8_recipe(replace(quantized, dynamic_shapes=shapes), tmp_path)
     low = replace(made, program=int8_recipe.load_int8_recipe_program(tmp_path))
