@@ -1,31 +1,79 @@
 """How the time and the memory of an export grow with the weights, against the plain sequential script.
 
-    python -m benchmarks.growth [--networks resnet50,vit_b_16] [--jobs N] [--memory GB]
+    python -m benchmarks.growth [--networks resnet50,vit_b_16] [--jobs N] [--memory GB] [--work FOLDER]
 
 Each network of torchvision, with random weights (only time and memory are read here), goes to ONNX and
 ExecuTorch in fp32, verified, without a cache; and once through the plain library calls, unverified. Prints
 seconds of processors, which other programs change less than wall seconds, and the peak memory of each process
-tree: proportional set size, sampled five times a second. The last columns are ours over the plain script's.
+tree: proportional set size, sampled five times a second. The columns "time" and "memory" are ours over the
+plain script's. Below the table are the seconds for each 100 MB that networks of one kind take more.
+
+Each run is one file in `--work`, with the commit that it ran at. A program that was stopped goes on where it
+was; a file of another commit is not used, but measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.process_memory import ProcessTreeRun, run_and_watch_memory
 
-NETWORKS = ("mobilenet_v2", "resnet50", "vit_b_16", "vit_l_32")
-"""The last has the weights of vit_l_16, and a quarter of its operations to repeat in float64."""
+KINDS = {
+    "MobileNet": ("mobilenet_v2",),
+    "ResNet": ("resnet50",),
+    "ViT, patches of 16": ("vit_b_16", "vit_l_16"),
+}
+"""Networks whose operations grow as their weights do are of one kind."""
+NETWORKS = tuple(network for kind in KINDS.values() for network in kind)
 MIB = 1 << 20
+HEADINGS = (
+    "network",
+    "weights, MB",
+    "ours, CPU s",
+    "ours, peak MB",
+    "1 GB + 4 x weights, MB",
+    "plain, CPU s",
+    "plain, peak MB",
+    "time",
+    "memory",
+)
 
 
-def save_random_weights(network: str, path: Path) -> int:
-    """Write a state_dict of random weights, and return its size in bytes.
+@dataclass(frozen=True)
+class GrowthRow:
+    """What one network took, by our export and by the plain script."""
+
+    network: str
+    weights_bytes: int
+    ours: ProcessTreeRun
+    plain: ProcessTreeRun
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row's cells under `HEADINGS`."""
+        ours, plain = self.ours, self.plain
+        numbers = (
+            self.weights_bytes / MIB,
+            ours.cpu_seconds,
+            ours.peak_bytes / MIB,
+            ((1 << 30) + 4 * self.weights_bytes) / MIB,
+            plain.cpu_seconds,
+            plain.peak_bytes / MIB,
+        )
+        ratios = (ours.cpu_seconds / plain.cpu_seconds, ours.peak_bytes / plain.peak_bytes)
+        return (self.network, *(f"{n:.0f}" for n in numbers), *(f"{ratio:.2f}" for ratio in ratios))
+
+
+def save_random_weights(network: str, path: Path) -> None:
+    """Write a state_dict of random weights.
 
     Layers that torchvision starts with zeros get noise, and batch norms the statistics of noise: an output
     that does not depend on the input proves nothing.
@@ -41,7 +89,6 @@ def save_random_weights(network: str, path: Path) -> int:
         "torch.save(network.state_dict(), sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", program, network, str(path)], check=True)
-    return path.stat().st_size
 
 
 def plain_export(network: str, checkpoint: Path, out: Path) -> None:
@@ -71,6 +118,10 @@ def our_command(checkpoint: Path, network: str, out: Path, more: Sequence[str]) 
     return [*command, *chosen, "--samples", "4", "--no-cache", "--no-estimate", *more]
 
 
+def plain_command(checkpoint: Path, network: str, out: Path) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.growth", "--plain", network, str(checkpoint), str(out)]
+
+
 def logged_run(command: Sequence[str], log: Path) -> ProcessTreeRun:
     """Run a command; where it fails, end with the end of its log."""
     with log.open("wb") as stream:
@@ -80,20 +131,64 @@ def logged_run(command: Sequence[str], log: Path) -> ProcessTreeRun:
     return run
 
 
-def measure_growth(network: str, folder: Path, more: Sequence[str]) -> str:
-    """Return one row of the table."""
-    checkpoint = folder / f"{network}.pth"
-    weights = save_random_weights(network, checkpoint)
-    ours = logged_run(our_command(checkpoint, network, folder / "ours", more), folder / "ours.log")
-    (folder / "plain").mkdir()
-    plain_command = [sys.executable, "-m", "benchmarks.growth", "--plain", network, str(checkpoint)]
-    plain = logged_run([*plain_command, str(folder / "plain")], folder / "plain.log")
-    allowed = (1 << 30) + 4 * weights
-    return (
-        f"| {network} | {weights / MIB:.0f} | {ours.cpu_seconds:.0f} | {ours.peak_bytes / MIB:.0f} "
-        f"| {allowed / MIB:.0f} | {plain.cpu_seconds:.0f} | {plain.peak_bytes / MIB:.0f} "
-        f"| {ours.cpu_seconds / plain.cpu_seconds:.2f} | {ours.peak_bytes / plain.peak_bytes:.2f} |"
-    )
+def measured_run(name: str, command: Sequence[str], out: Path, commit: str) -> ProcessTreeRun:
+    """Return the run that an earlier call stored for this command and commit, else run it and store it."""
+    stored, key = out.parent / f"{name}.json", {"command": list(command), "commit": commit}
+    if stored.is_file():
+        record = json.loads(stored.read_text())
+        if record["key"] == key:
+            return ProcessTreeRun(**record["run"])
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    print(f"{time.strftime('%H:%M:%S')} {out.parent.name}: {name} ...", file=sys.stderr, flush=True)
+    run = logged_run(command, out.parent / f"{name}.log")
+    shutil.rmtree(out)
+    stored.write_text(json.dumps({"key": key, "run": asdict(run)}))
+    seconds = f"{run.cpu_seconds:.0f} s of processors in {run.seconds:.0f} s"
+    print(f"  {seconds}, peak {run.peak_bytes / MIB:.0f} MB", file=sys.stderr, flush=True)
+    return run
+
+
+def measure_growth(network: str, work: Path, more: Sequence[str], commit: str) -> GrowthRow:
+    """Return one row of the table, from stored runs where there are any."""
+    folder = work / network
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "weights.pth"
+    if not checkpoint.is_file():
+        partial = folder / "weights.partial"
+        save_random_weights(network, partial)
+        partial.rename(checkpoint)
+    plain, ours = folder / "plain", folder / "ours"
+    plain_run = measured_run("plain", plain_command(checkpoint, network, plain), plain, commit)
+    our_run = measured_run("ours", our_command(checkpoint, network, ours, more), ours, commit)
+    return GrowthRow(network, checkpoint.stat().st_size, our_run, plain_run)
+
+
+def growth_lines(rows: Mapping[str, GrowthRow]) -> list[str]:
+    """Return the seconds for each 100 MB from the smallest to the largest measured network of each kind."""
+    lines = []
+    for kind, networks in KINDS.items():
+        measured = sorted((rows[n] for n in networks if n in rows), key=lambda row: row.weights_bytes)
+        if len(measured) < 2:
+            continue
+        small, large = measured[0], measured[-1]
+        hundreds = (large.weights_bytes - small.weights_bytes) / (100 * MIB)
+        ours = (large.ours.cpu_seconds - small.ours.cpu_seconds) / hundreds
+        plain = (large.plain.cpu_seconds - small.plain.cpu_seconds) / hundreds
+        constant = small.ours.cpu_seconds - ours * small.weights_bytes / (100 * MIB)
+        lines.append(
+            f"{kind}, {small.network} to {large.network}: "
+            f"ours {ours:.1f} s for each 100 MB and {constant:.0f} s, "
+            f"plain {plain:.1f} s; {large.weights_bytes / small.weights_bytes:.2f} times the weights "
+            f"took {large.ours.cpu_seconds / small.ours.cpu_seconds:.2f} times as long"
+        )
+    return lines
+
+
+def current_commit() -> str:
+    """Return the commit of the working tree, with a mark where files that an export runs are changed."""
+    words = ("git", "describe", "--always", "--dirty", "--exclude", "*", "--abbrev=12")
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:
@@ -101,6 +196,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--jobs", help="worker processes of ours")
     parser.add_argument("--memory", help="GB that ours may use")
+    parser.add_argument("--work", type=Path, default=Path("build/growth"), help="folder, %(default)s")
     parser.add_argument("--plain", nargs=3, metavar=("NETWORK", "CHECKPOINT", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.plain:
@@ -108,14 +204,13 @@ def main() -> None:
         return plain_export(network, Path(checkpoint), Path(out))
     options = {"--jobs": arguments.jobs, "--memory": arguments.memory}
     more = [word for name, value in options.items() if value for word in (name, value)]
-    print(
-        "| network | weights, MB | ours, CPU s | ours, peak MB | 1 GB + 4 x weights, MB "
-        "| plain, CPU s | plain, peak MB | time | memory |"
-    )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    commit = current_commit()
+    print(f"| {' | '.join(HEADINGS)} |\n|---|{'--:|' * (len(HEADINGS) - 1)}")
+    rows = {}
     for network in arguments.networks.split(","):
-        with tempfile.TemporaryDirectory(prefix="growth-") as folder:
-            print(measure_growth(network, Path(folder), more), flush=True)
+        rows[network] = measure_growth(network, arguments.work, more, commit)
+        print(f"| {' | '.join(rows[network].cells)} |", flush=True)
+    print("", *growth_lines(rows), f"At commit {commit}.", sep="\n")
     return None
 
 
