@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from pathlib import Path
 from typing import cast
 
@@ -26,8 +27,9 @@ from exporter.formats.coreml.coreml_compress import (
     load_coreml_program_to_compress,
 )
 from exporter.formats.coreml.coreml_convert import convert_to_coreml
-from exporter.formats.onnx.onnx_export import export_fp32_onnx
+from exporter.formats.onnx.onnx_export import finish_onnx_export, translate_fp32_to_onnx
 from exporter.formats.onnx.onnx_float16 import onnx_float16_model
+from exporter.formats.onnx.onnx_streamed import streamed_onnx
 from exporter.records import Array, Captured, TensorSpec
 from exporter.verify.compare_outputs import compare_agreement, compare_sqnr_db
 from tests import exports, nets
@@ -116,11 +118,19 @@ def test_every_name_of_the_table_is_an_operator() -> None:
     assert [name for name in half_precision.FLOAT32 if name not in operators] == []
 
 
+def float16_bytes(model: onnx_ir.Model) -> bytes:
+    """Return the file that a float32 model becomes."""
+    file = io.BytesIO()
+    onnx_float16_model(streamed_onnx(model))[0].write_to(file)
+    return file.getvalue()
+
+
 @functools.cache
 def loud() -> tuple[bytes, bytes, Array]:
     """Convert the loud network to plain float16 and to ours; get float64 outputs on 32 held-out digits."""
     net = nets.captured("loud")
-    plain = convert_float_to_float16(onnx.load_model_from_string(export_fp32_onnx(net)), keep_io_types=True)
+    whole = finish_onnx_export(translate_fp32_to_onnx(net))
+    plain = convert_float_to_float16(onnx.load_model_from_string(whole), keep_io_types=True)
     sorted_plain = onnx_ir.from_proto(plain)
     common.TopologicalSortPass()(sorted_plain)
     with torch.no_grad():
@@ -129,7 +139,7 @@ def loud() -> tuple[bytes, bytes, Array]:
     net.module.float()
     return (
         onnx_ir.to_proto(sorted_plain).SerializeToString(),
-        onnx_float16_model(export_fp32_onnx(net))[0],
+        float16_bytes(translate_fp32_to_onnx(net)),
         exact[:, None],
     )
 
@@ -197,9 +207,7 @@ def test_constants_of_float32_operators_are_not_rounded() -> None:
     constants = [helper.make_tensor("epsilon", floats, [], [1e-8])]
     graph = helper.make_graph(nodes, "g", [value("x", floats, [1, 4])], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    run = onnx_format._onnx_runner(
-        onnx_format._onnx_session(onnx_float16_model(model.SerializeToString())[0], 1)
-    )
+    run = onnx_format._onnx_runner(onnx_format._onnx_session(float16_bytes(onnx_ir.from_proto(model)), 1))
     assert run((np.zeros((1, 4), np.float32),))[1] == np.float32(1e-8)
 
 

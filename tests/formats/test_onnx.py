@@ -180,7 +180,7 @@ def test_bytes_are_reproducible_and_say_nothing_of_this_machine(
 
 def test_converting_twice_gives_the_same_ort_file(tmp_path: Path) -> None:
     """ONNX Runtime's own writer orders a table at random; ours does not show it."""
-    model = onnx_export.export_fp32_onnx(nets.captured("cnn"))
+    model = onnx_export.finish_onnx_export(onnx_export.translate_fp32_to_onnx(nets.captured("cnn")))
     files = [tmp_path / str(i) for i in range(4)]
     for file in files:
         ort_convert.convert_to_ort(model, file)

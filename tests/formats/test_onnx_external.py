@@ -22,7 +22,7 @@ from exporter.formats.onnx.onnx_needs import onnx_needs
 from exporter.records import About, Captured, Sample
 from tests import proof
 
-FP32 = VARIANTS["onnx-fp32"]
+FP32, FP16 = VARIANTS["onnx-fp32"], VARIANTS["onnx-fp16"]
 EMIT = FORMATS["onnx"].emit
 
 
@@ -81,14 +81,28 @@ def test_one_changed_weight_changes_the_hash(folder: Path) -> None:
     assert digest_file_or_folder(folder) != before
 
 
-@pytest.mark.parametrize("name", ["onnx-fp16", "ort-fp32"])
-def test_other_precisions_are_refused_by_name(
-    name: str, captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_half_precision_becomes_a_folder_too(
+    captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their converters and ORT's format know one file only."""
+    """Its weights take half of the bytes, and it computes what the single file computes."""
+    single = EMIT(captured, FP16, tmp_path).path
+    (tmp_path / "large").mkdir()
+    monkeypatch.setattr(onnx_export, "MAX_BYTES", 15_000)
+    folder = EMIT(captured, FP16, tmp_path / "large").path
+    assert 15_000 < (folder / WEIGHTS).stat().st_size < 20_000
+    runs = [FORMATS["onnx"].load(path, FP16, 1)[0] for path in (single, folder)]
+    for sample in rows():
+        np.testing.assert_array_equal(runs[0](sample)[0], runs[1](sample)[0])
+    assert FORMATS["onnx"].structure(folder, FP16) == FORMATS["onnx"].structure(single, FP16)
+
+
+def test_the_ort_format_is_refused_by_name(
+    captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ORT's format knows one file only."""
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 30_000)
-    with pytest.raises(LoweringError, match="only onnx-fp32 has another file"):
-        EMIT(captured, VARIANTS[name], tmp_path)
+    with pytest.raises(LoweringError, match="only onnx-fp32 and onnx-fp16 have another file"):
+        EMIT(captured, VARIANTS["ort-fp32"], tmp_path)
 
 
 def refer(key: str, value: str) -> Callable[[Path], None]:

@@ -61,9 +61,11 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
-        if variant.precision == "fp32":
-            return Emission(path, _write_fp32_onnx(captured, variant, path))
-        model, notes = _onnx_model(captured, variant)
+        if variant.precision in ("fp32", "fp16"):
+            return Emission(path, _write_float_onnx(captured, variant, path))
+        model = onnx_quantized.make_onnx_quantized_model(captured)
+        if variant.suffix == ".onnx":
+            model = onnx_quantized.unsigned_onnx_quantized(model)
         model = onnx_with_size_guards(model, captured.ranges)
         metadata = onnx_metadata(captured.about)
         if variant.suffix == ".ort":
@@ -76,11 +78,11 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
-    return Emission(path, (*notes, ORT_NOTE) if variant.suffix == ".ort" else notes)
+    return Emission(path, (ORT_NOTE,) if variant.suffix == ".ort" else ())
 
 
-def _write_fp32_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[str, ...]:
-    """Write a float32 artifact without a copy of its weights, and return notes on it.
+def _write_float_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[str, ...]:
+    """Write an artifact of float weights without a copy of them, and return notes on it.
 
     Raises:
         LoweringError: Its format has one file, which cannot hold the weights.
@@ -88,7 +90,10 @@ def _write_fp32_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[
     """
     if variant.suffix == ".ort" and captured.program is not None:
         onnx_export.refuse_onnx_program_too_large(captured.program)
-    model = streamed_onnx(onnx_export.translate_fp32_to_onnx(captured))
+    model, note = streamed_onnx(onnx_export.translate_fp32_to_onnx(captured)), ""
+    if variant.precision == "fp16":
+        model, note = onnx_float16.onnx_float16_model(model)
+    notes = (note,) if note else ()
     if captured.ranges:
         guard_sizes_of_onnx(model.proto, captured.ranges)
     model.add_metadata(model_metadata(captured.about))
@@ -99,12 +104,12 @@ def _write_fp32_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[
             whole = Path(folder) / onnx_external.MODEL
             model.write_file(whole)
             ort_convert.convert_to_ort(str(whole), path)
-        return (ORT_NOTE,)
+        return (*notes, ORT_NOTE)
     if model.size_bytes > onnx_export.MAX_BYTES:
         model.write_folder(path)
-        return (ONNX_FOLDER_NOTE,)
+        return (*notes, ONNX_FOLDER_NOTE)
     model.write_file(path)
-    return ()
+    return notes
 
 
 def onnx_metadata(about: About) -> bytes:
@@ -151,15 +156,6 @@ def _onnx_contents(path: Path) -> onnx_contents.Contents:
         return ort_file.read_ort_file(path) if path.suffix == ".ort" else onnx_file.read_onnx_file(path)
     except OSError as error:
         raise LoweringError(f"It cannot be read: {error.strerror}.") from error
-
-
-def _onnx_model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
-    """Make the ONNX model of half precision or of integers, and notes on how it was made."""
-    if variant.precision == "fp16":
-        model, note = onnx_float16.onnx_float16_model(onnx_export.export_fp32_onnx(captured))
-        return model, (note,) if note else ()
-    model = onnx_quantized.make_onnx_quantized_model(captured)
-    return (model if variant.suffix == ".ort" else onnx_quantized.unsigned_onnx_quantized(model)), ()
 
 
 def _onnx_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -47,18 +47,6 @@ def translate_fp32_to_onnx(captured: Captured) -> onnx_ir.Model:
     return model
 
 
-def export_fp32_onnx(captured: Captured) -> bytes:
-    """Translate the program to a checked model in one file, weights inside.
-
-    Raises:
-        LoweringError: There is no program, or its weights are too large for one file.
-        Exception: Whatever PyTorch or ONNX raise when they cannot express it.
-    """
-    if captured.program is not None:
-        refuse_onnx_program_too_large(captured.program)
-    return finish_onnx_export(translate_fp32_to_onnx(captured))
-
-
 def export_to_onnx(
     program: torch.export.ExportedProgram,
     inputs: Sequence[TensorSpec],
@@ -150,7 +138,7 @@ def refuse_onnx_export_too_large(size_bytes: int) -> None:
     if size_bytes > MAX_BYTES:
         raise LoweringError(
             f"The weights take {size_bytes / 1e9:.2f} GB; one ONNX file holds up to {MAX_BYTES / 1e9:.2f} "
-            "GB, and only onnx-fp32 has another file for them."
+            "GB, and only onnx-fp32 and onnx-fp16 have another file for them."
         )
 
 

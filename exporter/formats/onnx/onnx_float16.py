@@ -5,45 +5,84 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+from unittest import mock
+
+import numpy as np
 
 from exporter.errors import LoweringError
 from exporter.formats import half_precision
-from exporter.formats.onnx.onnx_export import finish_onnx_export
+from exporter.formats.onnx.onnx_export import clean_onnx_export
+from exporter.formats.onnx.onnx_streamed import StreamedOnnx, streamed_onnx
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
+BLOCK = 1 << 22
+"""Values that are rounded at once: rounding holds several copies of them."""
 
-def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
+
+def onnx_float16_model(model: StreamedOnnx) -> tuple[StreamedOnnx, str]:
     """Store weights and compute in float16; inputs, outputs and groups of nodes stay in float32.
 
     Args:
-        model: A checked fp32 model of static shapes.
+        model: An fp32 model. Its message is changed; its large tensors are converted as they are written.
 
     Returns:
         The model, and a note on what stayed in float32; empty when nothing did.
     """
-    import onnx
     import onnx_ir
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
-    proto = onnx.load_model_from_string(model)
+    proto = model.proto
     proto.graph.ClearField("value_info")  # the converter takes constants that are listed here for values
     refuse_nested_float16(proto.graph)
     _compute_constants_for_onnx_float16(proto.graph)
-    operators = [*DEFAULT_OP_BLOCK_LIST, *half_precision.FLOAT32]
     names = _names_not_in_onnx_float16(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
+    note = _onnx_float16_note(proto.graph, names)
     _own_onnx_float16_constants(proto.graph, names)
-    converted = convert_float_to_float16(
-        proto, keep_io_types=True, op_block_list=operators, node_block_list=sorted(names)
-    )
+    converted = _onnx_float16_message(proto, names)
     converted.graph.ClearField("value_info")  # not kept true around the casts it adds
     joined = onnx_ir.from_proto(converted)
     _join_onnx_float16_casts(joined)
     result = onnx_ir.to_proto(joined)
     result.graph.ClearField("value_info")  # the inferred types have served
-    return finish_onnx_export(onnx_ir.from_proto(result)), _onnx_float16_note(proto.graph, names)
+    halved = model.changed_model(result, _halved_onnx_tensor)
+    clean_onnx_export(halved)
+    return streamed_onnx(halved), note
+
+
+def _onnx_float16_message(proto: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
+    """Convert a message by ONNX Runtime's converter; references to large tensors get their new type only."""
+    from onnx import helper
+    from onnxruntime.transformers import float16
+
+    def described(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+
+    operators = [*float16.DEFAULT_OP_BLOCK_LIST, *half_precision.FLOAT32]
+    # The converter's own function reads all values of a tensor to know its shape, and there are none here.
+    with mock.patch.object(float16, "make_value_info_from_tensor", described):
+        converted: onnx.ModelProto = float16.convert_float_to_float16(
+            proto, keep_io_types=True, op_block_list=operators, node_block_list=sorted(names)
+        )
+    return converted
+
+
+def _halved_onnx_tensor(tensor: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
+    """Return a tensor whose values the converter rounds, in blocks, each time they are read."""
+    import onnx_ir
+    from onnxruntime.transformers.float16 import convert_np_to_float16
+
+    def halved() -> onnx_ir.TensorProtocol:
+        values = tensor.numpy().reshape(-1)
+        halves = np.empty(values.shape, np.float16)
+        for start in range(0, len(values), BLOCK):
+            halves[start : start + BLOCK] = convert_np_to_float16(values[start : start + BLOCK])
+        return onnx_ir.tensor(halves.reshape(tensor.shape.numpy()))
+
+    shape = onnx_ir.Shape(tensor.shape.numpy())
+    return onnx_ir.LazyTensor(halved, onnx_ir.DataType.FLOAT16, shape, name=tensor.name)
 
 
 def refuse_nested_float16(graph: onnx.GraphProto) -> None:

@@ -9,10 +9,10 @@ what comes before its tensors, the tensors, and what comes after them.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from exporter.formats.onnx import onnx_export, onnx_external
 
@@ -51,13 +51,20 @@ class StreamedOnnx:
 
     def write_file(self, path: Path) -> None:
         """Write one file; the values of one tensor are in memory at a time."""
-        head, tail = self._model_ends()
         with path.open("wb") as file:
-            file.write(head)
-            file.write(_streamed_tag(GRAPH, sum(map(_streamed_size, self._graph_parts()))))
-            for part in self._graph_parts():
-                file.write(part if isinstance(part, bytes) else part.tobytes())
-            file.write(tail)
+            self.write_to(file)
+
+    def write_to(self, file: BinaryIO) -> None:
+        """Write what one file holds."""
+        head, tail = self._model_ends()
+        file.write(head)
+        file.write(_streamed_tag(GRAPH, sum(map(_streamed_size, self._graph_parts()))))
+        for part in self._graph_parts():
+            if isinstance(part, bytes):
+                file.write(part)
+            else:
+                _write_streamed_tensor(part, file)
+        file.write(tail)
 
     def write_folder(self, folder: Path) -> None:
         """Write the weights to a file of their own, beside the graph."""
@@ -66,7 +73,7 @@ class StreamedOnnx:
         with (folder / onnx_external.WEIGHTS).open("wb") as file:
             for tensor in self.tensors.values():
                 file.seek(_streamed_place(file.tell()))
-                file.write(tensor.tobytes())
+                _write_streamed_tensor(tensor, file)
 
     def check(self) -> None:
         """Check the model as one with its weights in another file, which nobody reads for it.
@@ -82,6 +89,27 @@ class StreamedOnnx:
             with path.with_name(onnx_external.WEIGHTS).open("wb") as weights:
                 weights.truncate(sum(_streamed_place(tensor.nbytes) for tensor in self.tensors.values()))
             onnx.checker.check_model(str(path), full_check=True)
+
+    def changed_model(
+        self, proto: onnx.ModelProto, convert: Callable[[onnx_ir.TensorProtocol], onnx_ir.TensorProtocol]
+    ) -> onnx_ir.Model:
+        """Return a changed message as a model that has its large tensors again.
+
+        Args:
+            proto: This model's message after a change. Its references tell which tensor is meant, whatever
+                its name is now.
+            convert: Makes a tensor of another type, where the message states one. Nothing is converted
+                before it is written.
+        """
+        import onnx_ir
+
+        by_place = dict(zip(_streamed_places(self.tensors.values()), self.tensors.values(), strict=True))
+        model = onnx_ir.from_proto(proto)
+        for value in model.graph.initializers.values():
+            if isinstance(reference := value.const_value, onnx_ir.ExternalTensor):
+                tensor = by_place[reference.offset or 0]
+                value.const_value = tensor if tensor.dtype == reference.dtype else convert(tensor)
+        return model
 
     def _model_ends(self) -> tuple[bytes, bytes]:
         """Return the model's fields before and after its graph."""
@@ -111,30 +139,46 @@ def streamed_onnx(model: onnx_ir.Model) -> StreamedOnnx:
     """Take a model's large tensors out of its message."""
     import onnx_ir
 
-    values = [value for value in model.graph.initializers.values() if value.const_value is not None]
+    stored = {name: value.const_value for name, value in model.graph.initializers.items()}
     tensors = {
-        str(value.name): value.const_value
-        for value in values
-        if value.const_value is not None and value.const_value.nbytes >= onnx_external.LARGE_TENSOR_BYTES
+        name: tensor
+        for name, tensor in stored.items()
+        if tensor is not None and tensor.nbytes >= onnx_external.LARGE_TENSOR_BYTES
     }
-    offset = 0
     try:
-        for name, tensor in tensors.items():
+        for (name, tensor), place in zip(tensors.items(), _streamed_places(tensors.values()), strict=True):
             model.graph.initializers[name].const_value = onnx_ir.ExternalTensor(
                 onnx_external.WEIGHTS,
-                offset,
+                place,
                 tensor.nbytes,
                 tensor.dtype,
                 shape=onnx_ir.Shape(tensor.shape.numpy()),
                 name=name,
             )
-            offset = _streamed_place(offset + tensor.nbytes)
         proto = onnx_ir.to_proto(model)
     finally:
         for name, tensor in tensors.items():
             model.graph.initializers[name].const_value = tensor
     onnx_export.strip_onnx_export(proto)
     return StreamedOnnx(proto, tensors)
+
+
+def _write_streamed_tensor(tensor: onnx_ir.TensorProtocol, file: BinaryIO) -> None:
+    """Write a tensor's values, without a copy where they are in memory."""
+    import onnx_ir
+
+    if isinstance(tensor, (onnx_ir.Tensor, onnx_ir.LazyTensor)):
+        tensor.tofile(file)
+    else:
+        file.write(tensor.tobytes())
+
+
+def _streamed_places(tensors: Iterable[onnx_ir.TensorProtocol]) -> Iterator[int]:
+    """Yield where each large tensor begins in a file of weights."""
+    place = 0
+    for tensor in tensors:
+        yield place
+        place = _streamed_place(place + tensor.nbytes)
 
 
 def _streamed_place(offset: int) -> int:
