@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -37,7 +37,11 @@ def prepare_software_vulkan() -> None:
 
 def prepare_all_programs() -> None:
     """Prepare everything that this machine has the programs for; say of the rest what is missing."""
-    steps: tuple[Callable[[], object], ...] = (prepare_arm_programs, prepare_software_vulkan)
+    prepare_what_machine_can((prepare_arm_programs, prepare_software_vulkan))
+
+
+def prepare_what_machine_can(steps: Sequence[Callable[[], object]]) -> None:
+    """Take each step; one that lacks a program or the network is told, and stops no other."""
     for step in steps:
         try:
             step()

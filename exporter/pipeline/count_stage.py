@@ -25,6 +25,7 @@ from exporter.pipeline.workers.jobs import Job
 from exporter.records import Variant
 from exporter.verify import reference_io
 
+INSTALL = "apt install"
 FORMAT = 1
 """Incremented whenever counts of the same artifact change."""
 
@@ -38,6 +39,19 @@ def tools_for_count_stage(cache: Path) -> tuple[ArmTools, Plugin] | None:
         return ready, counting.make_qemu_plugin(ready.folder)
     except (MissingDependencyError, OSError):
         return None
+
+
+def missing_for_count_stage(cache: Path) -> str:
+    """Return the command that brings what counting lacks here; empty where nothing is missing.
+
+    Counting needs a QEMU that takes plugins, a C compiler, and Arm programs made by a cross compiler.
+    """
+    compiled = arm_tools.ready_arm_tools(cache) is not None
+    plugin, programs = counting.missing_for_qemu_plugin(), "" if compiled else arm_tools.missing_arm_tools()
+    install = " ".join(part.removeprefix(f"{INSTALL} ") for part in (plugin, programs) if part)
+    if install:
+        return f"{INSTALL} {install}"
+    return "" if compiled else arm_tools.PREPARE
 
 
 def count_artifact_in_stage(

@@ -184,6 +184,29 @@ def run_estimate_stage_of_export(
     )
 
 
+def report_of_estimate_stage(out: Path) -> tuple[Report, Target]:
+    """Return the report and the target of an export that can be estimated.
+
+    Args:
+        out: A folder that `export` made.
+
+    Raises:
+        UsageError: The target is no Snapdragon.
+        VerificationError: OUT has no valid manifest.
+    """
+    from exporter.report import manifest
+    from exporter.report.manifest import restore
+
+    report = restore.restore_report(manifest.load_manifest(out / MANIFEST))
+    target = targets.get_target(report.target_name)
+    if not latency_model.has_latency_model(target):
+        raise UsageError(
+            f"{target.title} has no estimate: only Snapdragons have.",
+            "Export for one, as --target snapdragon865.",
+        )
+    return report, target
+
+
 def run_estimate_stage_for_command(
     out: Path, workers: int = 1, observer: Observer | None = None, cached: bool = True
 ) -> Report:
@@ -199,16 +222,7 @@ def run_estimate_stage_for_command(
         UsageError: The target is no Snapdragon.
         VerificationError: OUT has no valid manifest, or a file is not the one that was exported.
     """
-    from exporter.report import manifest
-    from exporter.report.manifest import restore
-
-    report = restore.restore_report(manifest.load_manifest(out / MANIFEST))
-    target = targets.get_target(report.target_name)
-    if not latency_model.has_latency_model(target):
-        raise UsageError(
-            f"{target.title} has no estimate: only Snapdragons have.",
-            "Export for one, as --target snapdragon865.",
-        )
+    report, target = report_of_estimate_stage(out)
     files = [(row.variant, row.file) for row in report.artifacts if row.file and row.status in SHIPPABLE]
     for row in report.artifacts:
         if row.file and digest_file_or_folder(file_inside(out, row.file)) != row.sha256:

@@ -258,11 +258,21 @@ def estimate_text(report: Report) -> str:
 
 
 def estimate_notes_text(report: Report) -> tuple[str, ...]:
-    """Return why estimates are uncertain, and how often their intervals are meant to hold; once each."""
+    """Return why estimates are uncertain, and how often their intervals are meant to hold; once each.
+
+    A sentence that is not true of every estimated artifact begins with the names of those that it is about.
+    """
     every = [item for artifact in report.artifacts for item in artifact.estimates]
-    notes = dict.fromkeys(note for item in every for note in item.notes)
     if not every:
         return ()
+    about: dict[str, list[str]] = {}
+    for artifact in report.artifacts:
+        for note in dict.fromkeys(note for item in artifact.estimates for note in item.notes):
+            about.setdefault(note, []).append(artifact.variant.name)
+    estimated = sum(bool(artifact.estimates) for artifact in report.artifacts)
+    notes = (
+        note if len(names) == estimated else f"{', '.join(names)}: {note}" for note, names in about.items()
+    )
     low, high = (f(item.coverage for item in every) for f in (min, max))
     shares = f"{low:.0%}" if low == high else f"{low:.0%} to {high:.0%}"
     return (f"The intervals are meant to hold in {shares} of cases.", *notes)

@@ -38,9 +38,14 @@ def estimate_verdicts_overlap(first: EstimatedLatency, second: EstimatedLatency)
 
 
 def estimate_verdict_text(estimate: EstimatedLatency) -> str:
-    """Format an estimate: "9.1 ms, 7.4 to 11.2 (estimated)"."""
+    """Format an estimate: "9.1 ms, 7.4 to 11.2 (estimated)"; one without counts says that it has none."""
+    how = "estimated" if estimate.basis == "counts" else "estimated from the graph"
+    return f"{_estimate_verdict_interval(estimate)} ({how})"
+
+
+def _estimate_verdict_interval(estimate: EstimatedLatency) -> str:
     p50, low, high = (f"{value:.3g}" for value in (estimate.p50_ms, estimate.low_ms, estimate.high_ms))
-    return f"{p50} ms, {low} to {high} (estimated)"
+    return f"{p50} ms, {low} to {high}"
 
 
 def tied_estimate_verdicts(best: Artifact, estimated: Sequence[Artifact]) -> list[Artifact]:
@@ -59,12 +64,13 @@ def _is_estimate_verdict_tied(best: Artifact, item: Artifact) -> bool:
 
 
 def estimate_verdict_tie_reason(best: Artifact, tied: Sequence[Artifact]) -> str:
-    """Say why an artifact is chosen whose estimate cannot be told from others'."""
+    """Say why an artifact is chosen whose estimate cannot be told from others', and how they overlap."""
     estimate = best_estimate_verdict(best)
     assert estimate is not None
     return (
         f"The target's first choice of {len(tied)} passed artifacts whose estimates cannot be told apart "
-        f"({estimate_verdict_text(estimate)}, {estimate.where}; without counted instructions)"
+        f"without counted instructions ({estimate_verdict_text(estimate)}, {estimate.where}; "
+        f"{_estimate_verdict_next_overlap(best, estimate, tied)})"
     )
 
 
@@ -72,22 +78,30 @@ def estimate_verdict_choice_reason(best: Artifact, candidates: Sequence[Artifact
     """Say why an artifact is chosen by its estimate, and by how much the next one's interval overlaps."""
     estimate = best_estimate_verdict(best)
     assert estimate is not None
+    estimated = sum(bool(item.estimates) for item in candidates)
+    reason = (
+        f"The fastest on the phone's CPU by estimate ({estimate_verdict_text(estimate)}, {estimate.where}) "
+        f"of {estimated} passed artifacts that the target runs"
+    )
+    if overlap := _estimate_verdict_next_overlap(best, estimate, candidates):
+        reason += f"; {overlap}"
+    if left := len(candidates) - estimated:
+        reason += f"; {left} without an estimate {'was' if left == 1 else 'were'} left out"
+    return reason
+
+
+def _estimate_verdict_next_overlap(
+    best: Artifact, estimate: EstimatedLatency, candidates: Sequence[Artifact]
+) -> str:
+    """Say by how much an interval overlaps with that of the fastest other artifact; empty without others."""
     others = [
         (item, other) for item in candidates if item is not best and (other := best_estimate_verdict(item))
     ]
-    reason = (
-        f"The fastest on the phone's CPU by estimate ({estimate_verdict_text(estimate)}, {estimate.where}) "
-        f"of {len(others) + 1} passed "
-        "artifacts that the target runs"
-    )
-    if others:
-        second, other = min(others, key=lambda pair: pair[1].p50_ms)
-        share = estimate_verdicts_overlap(estimate, other)
-        name = f"{second.variant.name} ({other.p50_ms:.3g} ms)"
-        reason += f"; its interval overlaps by {share:.0%} with that of {name}"
-    if left := len(candidates) - len(others) - 1:
-        reason += f"; {left} without an estimate {'was' if left == 1 else 'were'} left out"
-    return reason
+    if not others:
+        return ""
+    second, other = min(others, key=lambda pair: pair[1].p50_ms)
+    share = estimate_verdicts_overlap(estimate, other)
+    return f"its interval overlaps by {share:.0%} with that of {second.variant.name} ({other.p50_ms:.3g} ms)"
 
 
 def estimate_verdict_bound(estimate: EstimatedLatency) -> str:
@@ -105,8 +119,7 @@ def estimate_verdict_compared(latency: DeviceLatency, estimates: Sequence[Estima
     inside = estimate.low_ms <= latency.p50_ms <= estimate.high_ms
     change = latency.p50_ms / estimate.p50_ms - 1 if estimate.p50_ms else 0.0
     direction = "more" if change >= 0 else "less"
-    interval = estimate_verdict_text(estimate).removesuffix(" (estimated)")
     return (
-        f"measured {latency.p50_ms:.3g} ms p50, {abs(change):.0%} {direction} than the estimate of {interval}"
-        f", {'inside' if inside else 'outside'} its interval"
+        f"measured {latency.p50_ms:.3g} ms p50, {abs(change):.0%} {direction} than the estimate of "
+        f"{_estimate_verdict_interval(estimate)}, {'inside' if inside else 'outside'} its interval"
     )

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from exporter.cli import estimate as estimate_command
 from exporter.cli.app import app
+from exporter.cli.doctor import examine
 from exporter.config.targets import get_target
 from exporter.emulated.arm_tools import ArmTools
 from exporter.emulated.run import BACKENDS
-from exporter.errors import VerificationError
+from exporter.errors import MissingDependencyError, VerificationError
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.qemu_plugin import PACKAGES, Plugin
 from exporter.files import MANIFEST
@@ -93,13 +95,39 @@ def test_without_qemu_the_graph_is_used_and_it_is_said(out: Path, monkeypatch: p
     monkeypatch.setenv("PATH", str(out))
     result = CliRunner().invoke(app, ["estimate", str(out)])
     assert result.exit_code == 0, result.output
-    assert "(estimated)" in result.stdout
-    assert " ".join(f"install QEMU: {PACKAGES}".split()) in " ".join(result.stdout.split())
+    printed = " ".join(result.stdout.split())
+    assert "(estimated from the graph)" in printed
+    assert f"To count what artifacts execute, run {PACKAGES}" in printed
     listed = json.loads((out / MANIFEST).read_text())
     graph = next(a for a in listed["artifacts"] if a["name"] == "onnx-fp32")["estimated_latencies"][0]
     assert (graph["evidence"], graph["basis"]) == ("estimated", "graph")
     assert graph["high_ms"] / graph["low_ms"] > counted.high_ms / counted.low_ms
     assert any("follows from the operators of the graph" in note for note in graph["notes"])
+
+
+@pytest.mark.parametrize(
+    ("plugin", "programs", "ready", "command"),
+    [
+        ("", "", True, ""),
+        ("apt install qemu-user gcc", "", True, "apt install qemu-user gcc"),
+        ("", "apt install cross", False, "apt install cross"),
+        ("", "apt install cross", True, ""),
+        ("apt install qemu-user gcc", "apt install cross", False, "apt install qemu-user gcc cross"),
+        ("", "", False, "export-mobile doctor --prepare"),
+    ],
+    ids=["ready", "no QEMU", "no cross compiler", "compiled before", "neither", "not prepared"],
+)
+def test_what_counting_lacks_is_named(
+    plugin: str, programs: str, ready: bool, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command brings everything that is missing; the doctor and the estimates name the same one."""
+    tools = object() if ready else None
+    monkeypatch.setattr(count_stage.counting, "missing_for_qemu_plugin", lambda: plugin)
+    monkeypatch.setattr(count_stage.arm_tools, "missing_arm_tools", lambda: programs)
+    monkeypatch.setattr(count_stage.arm_tools, "ready_arm_tools", lambda _: tools)
+    assert count_stage.missing_for_count_stage(tmp_path) == command
+    finding = examine._examine_counting()
+    assert (finding.state, finding.fix) == ("limited" if command else "ok", command)
 
 
 def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +137,40 @@ def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyP
     verdicts = {item["verdict"] for items in answer["artifacts"].values() for item in items}
     assert verdicts <= {"estimated within", "estimated over", "uncertain"}
     assert verdicts
+
+
+def can_prepare(monkeypatch: pytest.MonkeyPatch, prepare: Any) -> None:
+    """Stand for a machine that has every program that counting needs."""
+    monkeypatch.setattr(count_stage.counting, "missing_for_qemu_plugin", lambda: "")
+    monkeypatch.setattr(count_stage.arm_tools, "missing_arm_tools", lambda: "")
+    monkeypatch.setattr(estimate_command, "prepare_arm_programs", prepare)
+
+
+def test_where_preparing_fails_the_graph_is_used_and_it_is_said(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a network estimates like one without QEMU."""
+
+    def unreachable() -> None:
+        raise MissingDependencyError("The index cannot be reached.", "Connect.", code="EM-ARM64")
+
+    can_prepare(monkeypatch, unreachable)
+    monkeypatch.setattr(count_stage, "tools_for_count_stage", lambda _: None)
+    result = CliRunner().invoke(app, ["estimate", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "Not prepared. The index cannot be reached." in result.stderr
+    assert "(estimated from the graph)" in " ".join(result.stdout.split())
+
+
+def test_nothing_is_prepared_for_a_folder_without_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mistake is told at once, not after a download."""
+    prepared: list[str] = []
+    can_prepare(monkeypatch, lambda: prepared.append("prepared"))
+    result = CliRunner().invoke(app, ["estimate", str(tmp_path)])
+    assert isinstance(result.exception, VerificationError)
+    assert prepared == []
 
 
 def test_verify_says_that_nothing_in_out_proves_an_estimate(

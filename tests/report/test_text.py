@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.records import Preprocessing
+from exporter.records import EstimatedLatency, Preprocessing
 from exporter.report import text
 from tests.report import sample
 
@@ -72,3 +72,14 @@ def test_an_unmeasured_budget_says_so() -> None:
 def test_a_reason_names_the_users_line() -> None:
     """The source line of the user's model stands behind the cause."""
     assert text.reason_text(sample.artifacts()[-1]).endswith("distinct values. (at nets/mobile.py:88)")
+
+
+def test_a_note_names_the_artifacts_that_it_is_about_unless_it_is_about_all() -> None:
+    """Beside counted artifacts, "nothing was counted" is about some alone."""
+    report = sample.report()
+    counted = EstimatedLatency(4, 10, 8, 12, 0.9, "counts", notes=("One chip.",))
+    graph = replace(counted, basis="graph", notes=("One chip.", "Nothing was counted."))
+    first, second = report.artifacts[:2]
+    rows = (replace(first, estimates=(counted,)), replace(second, estimates=(graph, graph)))
+    _, *notes = text.estimate_notes_text(replace(report, artifacts=rows))
+    assert notes == ["One chip.", f"{second.variant.name}: Nothing was counted."]

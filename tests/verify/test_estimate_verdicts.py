@@ -216,11 +216,24 @@ def test_a_choice_names_the_next_best_and_counts_what_was_left_out() -> None:
 
 
 def test_a_tie_says_what_it_is_about() -> None:
-    """The reason has the number of artifacts, the estimate, and its threads."""
-    best = artifact(INT8, 1, estimate(10, 2, threads=1))
-    reason = estimate_verdicts.estimate_verdict_tie_reason(best, [best, best, best])
+    """The reason has the number of artifacts, the estimate, its threads, and the overlap."""
+    best = artifact(INT8, 1, estimate(10, 2, threads=1, basis="graph"))
+    others = [artifact(FP32, 1, estimate(40, 2)), artifact(VULKAN, 1, estimate(16, 2))]
+    reason = estimate_verdicts.estimate_verdict_tie_reason(best, [best, *others])
     assert "of 3 passed artifacts" in reason
-    assert "(10 ms, 5 to 20 (estimated), 1 thread; without counted instructions)" in reason
+    assert "(10 ms, 5 to 20 (estimated from the graph), 1 thread; its interval overlaps by 80%" in reason
+    assert reason.endswith(f"with that of {VULKAN.name} (16 ms))")
+
+
+@pytest.mark.parametrize(
+    ("basis", "how"), [("counts", "(estimated)"), ("graph", "(estimated from the graph)")]
+)
+def test_an_estimate_without_counts_is_flagged_wherever_it_is_printed(basis: str, how: str) -> None:
+    """The flag is in the figure's own words, and so in the terminal, the page and the reason of a choice."""
+    item = replace(estimate(10, 2), basis=basis)
+    assert estimate_verdicts.estimate_verdict_text(item) == f"10 ms, 5 to 20 {how}"
+    best = artifact(INT8, 1, item)
+    assert how in estimate_verdicts.estimate_verdict_choice_reason(best, [best])
 
 
 def test_the_two_largest_shares_bound_an_artifact() -> None:

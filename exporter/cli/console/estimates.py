@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from exporter.estimate import qemu_plugin
+from exporter.pipeline import count_stage
+from exporter.pipeline.cache import default_cache_root
 from exporter.report import text
 from exporter.report.terminal import folded_terminal_table, plain_terminal_text
 from exporter.verify import estimate_verdicts
@@ -42,8 +43,8 @@ def printed_estimate_remarks(report: Report) -> tuple[str, ...]:
     """Return what has no estimate, and what makes intervals wide, a sentence each."""
     remarks = text.estimate_notes_text(report)
     by_graph = any(item.basis == "graph" for a in report.artifacts for item in a.estimates)
-    if by_graph and (command := qemu_plugin.missing_for_qemu_plugin()):
-        remarks = (*remarks, f"To count what artifacts execute, install QEMU: {command}.")
+    if by_graph and (command := count_stage.missing_for_count_stage(default_cache_root())):
+        remarks = (*remarks, f"To count what artifacts execute, run {command}, then estimate again.")
     return remarks
 
 

@@ -26,7 +26,7 @@ from exporter.emulated import arm_tools
 from exporter.emulated.vulkan import vulkan_tools
 from exporter.errors import MissingDependencyError
 from exporter.estimate import qemu_plugin
-from exporter.pipeline import cache, memory
+from exporter.pipeline import cache, count_stage, memory
 
 LEAST_MEMORY_BYTES = 4 * 2**30
 """Memory below which the doctor warns. Exporting MobileNetV2 in two workers needs about half of it."""
@@ -207,10 +207,16 @@ def _examine_arm64() -> Finding:
 
 def _examine_counting() -> Finding:
     title = "Instruction counts"
-    if command := qemu_plugin.missing_for_qemu_plugin():
+    command = count_stage.missing_for_count_stage(cache.default_cache_root())
+    if not command:
+        return Finding(title, "ok", "QEMU takes the plugin: estimates follow from counted instructions")
+    if command == arm_tools.PREPARE:
+        detail = "estimates of exports follow from the graph until the programs are prepared"
+    elif qemu_plugin.missing_for_qemu_plugin():
         detail = "estimates follow from the graph: no dynamically linked QEMU, or no C compiler"
-        return Finding(title, "limited", detail, command)
-    return Finding(title, "ok", "QEMU takes the plugin: estimates follow from counted instructions")
+    else:
+        detail = "estimates follow from the graph: no Arm cross compiler"
+    return Finding(title, "limited", detail, command)
 
 
 def _examine_processor() -> tuple[Finding, ...]:
