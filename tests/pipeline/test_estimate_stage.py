@@ -16,9 +16,11 @@ from exporter.cli import estimate as estimate_command
 from exporter.cli.app import app
 from exporter.cli.doctor import examine
 from exporter.config.targets import get_target
+from exporter.emulated import arm_tools
 from exporter.emulated.arm_tools import ArmTools
 from exporter.emulated.run import BACKENDS
 from exporter.errors import MissingDependencyError, VerificationError
+from exporter.estimate import qemu_plugin
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.qemu_plugin import PACKAGES, Plugin
 from exporter.files import MANIFEST
@@ -122,9 +124,9 @@ def test_what_counting_lacks_is_named(
 ) -> None:
     """One command brings everything that is missing; the doctor and the estimates name the same one."""
     tools = object() if ready else None
-    monkeypatch.setattr(count_stage.counting, "missing_for_qemu_plugin", lambda: plugin)
-    monkeypatch.setattr(count_stage.arm_tools, "missing_arm_tools", lambda: programs)
-    monkeypatch.setattr(count_stage.arm_tools, "ready_arm_tools", lambda _: tools)
+    monkeypatch.setattr(qemu_plugin, "missing_for_qemu_plugin", lambda: plugin)
+    monkeypatch.setattr(arm_tools, "missing_arm_tools", lambda: programs)
+    monkeypatch.setattr(arm_tools, "ready_arm_tools", lambda _: tools)
     assert count_stage.missing_for_count_stage(tmp_path) == command
     finding = examine._examine_counting()
     assert (finding.state, finding.fix) == ("limited" if command else "ok", command)
@@ -141,8 +143,8 @@ def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyP
 
 def can_prepare(monkeypatch: pytest.MonkeyPatch, prepare: Any) -> None:
     """Stand for a machine that has every program that counting needs."""
-    monkeypatch.setattr(count_stage.counting, "missing_for_qemu_plugin", lambda: "")
-    monkeypatch.setattr(count_stage.arm_tools, "missing_arm_tools", lambda: "")
+    monkeypatch.setattr(qemu_plugin, "missing_for_qemu_plugin", lambda: "")
+    monkeypatch.setattr(arm_tools, "missing_arm_tools", lambda: "")
     monkeypatch.setattr(estimate_command, "prepare_arm_programs", prepare)
 
 

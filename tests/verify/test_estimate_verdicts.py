@@ -230,7 +230,7 @@ def test_a_tie_says_what_it_is_about() -> None:
 )
 def test_an_estimate_without_counts_is_flagged_wherever_it_is_printed(basis: str, how: str) -> None:
     """The flag is in the figure's own words, and so in the terminal, the page and the reason of a choice."""
-    item = replace(estimate(10, 2), basis=basis)
+    item = replace(estimate(10, 2), basis=basis)  # type: ignore[arg-type]
     assert estimate_verdicts.estimate_verdict_text(item) == f"10 ms, 5 to 20 {how}"
     best = artifact(INT8, 1, item)
     assert how in estimate_verdicts.estimate_verdict_choice_reason(best, [best])
