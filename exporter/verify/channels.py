@@ -20,6 +20,8 @@ CONSTANT = 20.0
 """A channel is constant when it varies over the inputs by less than this many of float32's own errors."""
 CONSTANT_SHARE = 1e-6
 """The same, as a share of the channel's largest value: below this float32 cannot vary."""
+FEW_POSITIONS = 64
+"""A channel with fewer positions is no map: how its movement is spread over the samples is chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,10 @@ class Channels:
     """The number of each channel's group."""
     small_by_nature: Array
     """Whether a channel may vary by less than a step of the others."""
+    moving_samples: Array
+    """How many samples the movement is spread over, from 1 to `samples`: 1 where one sample has all of it, as
+    for a detector's class that one photo shows. Noise is loud where a score moves, so its energy has no more
+    samples than this. Of a channel with few positions it is `samples`."""
 
     @property
     def scale(self) -> Array:
@@ -119,7 +125,7 @@ def _channels_of_output(
 class _ChannelElements:
     """Figures over the samples, per element of one output."""
 
-    samples: int
+    reference: Array
     mean: Array
     movement: Array
     artifact_movement: Array
@@ -144,7 +150,7 @@ class _ChannelElements:
             low, high = np.minimum(low, exact), np.maximum(high, exact)
         n = len(y)
         return cls(
-            n,
+            y,
             start + sums / n,
             np.maximum(squares / n - (sums / n) ** 2, 0),
             np.maximum(artifact_squares / n - (artifact_sums / n) ** 2, 0),
@@ -163,7 +169,7 @@ class _ChannelElements:
         return Channels(
             output=output,
             axis=axis,
-            samples=self.samples,
+            samples=len(self.reference),
             variation=movement + ((self.mean - means) ** 2).mean(rest),
             movement=movement,
             artifact_movement=np.atleast_1d(self.artifact_movement.mean(rest)),
@@ -173,4 +179,22 @@ class _ChannelElements:
             floor=floor,
             groups=np.zeros(len(low), np.int64),
             small_by_nature=np.zeros(len(low), bool),
+            moving_samples=self._moving_samples(rest, len(low)),
         )
+
+    def _moving_samples(self, rest: tuple[int, ...], channels: int) -> Array:
+        """Return over how many samples each channel's movement is spread (see `Channels`).
+
+        Args:
+            rest: The axes of a channel's positions.
+            channels: How many channels the output has along its other axis.
+        """
+        samples = len(self.reference)
+        if self.mean.size < FEW_POSITIONS * channels:
+            return np.full(channels, float(samples))
+        energies = np.stack(
+            [np.atleast_1d(((y.astype(np.float64) - self.mean) ** 2).mean(rest)) for y in self.reference]
+        )
+        sums, squares = energies.sum(0), (energies**2).sum(0)
+        spread: Array = np.divide(sums**2, squares, out=np.full(channels, float(samples)), where=squares > 0)
+        return spread

@@ -9,7 +9,7 @@ FALSE_ALARMS = 1e-3
 """Accepted probability that noise alone condemns any channel of a right output."""
 
 
-def noise_by_chance(samples: int, channels: int) -> float:
+def noise_by_chance(samples: float, channels: int) -> float:
     """Return how much louder than its group's noise the loudest channel of a right output is, in energy.
 
     Every channel's noise energy, averaged over the samples, is a chi-squared variable; this is its quantile

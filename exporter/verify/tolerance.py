@@ -49,7 +49,7 @@ def tolerance_of_energy(channels: Channels, tolerance: Tolerance, coarse: Array)
     """
     own = _own_tolerance(channels, tolerance) * channels.variation
     by_own = own * _tolerance_by_chance(channels) * _tolerance_between_channels(channels)
-    by_noise = _tolerance_of_noise(channels, tolerance)
+    by_noise = _tolerance_of_noise(channels, tolerance, channels.moving_samples)
     still = np.maximum((tolerance.constant * channels.scale) ** 2, by_noise)
     varying = np.where(coarse, own, np.maximum(by_own, by_noise))
     limits: Array = np.where(channels.constant, still, varying)
@@ -98,8 +98,15 @@ def _has_others_to_tolerate(channels: Channels) -> Array:
     return others
 
 
-def _tolerance_of_noise(channels: Channels, tolerance: Tolerance) -> Array:
-    margin = noise_by_chance(channels.samples, channels.error.size)
+def _tolerance_of_noise(channels: Channels, tolerance: Tolerance, samples: Array) -> Array:
+    """Return the energy that the group's noise may have in each channel.
+
+    Args:
+        channels: What was measured.
+        tolerance: What the precision may cost.
+        samples: How many samples each channel's noise is spread over.
+    """
+    margin = np.array([noise_by_chance(count, channels.error.size) for count in samples])
     noise: Array = (
         margin
         * _tolerance_between_channels(channels)
@@ -132,7 +139,9 @@ def group_noise_for_tolerance(channels: Channels, own: float) -> Array:
 
 def dead_beyond_tolerance(channels: Channels, tolerance: Tolerance) -> Array:
     """Return which channels stand still in the artifact though the reference moves by more than the noise."""
-    excused = np.maximum(_tolerance_of_noise(channels, tolerance), _tolerance_floor(channels, tolerance))
+    every = np.full(channels.error.size, channels.samples)
+    noise = _tolerance_of_noise(channels, tolerance, every)
+    excused = np.maximum(noise, _tolerance_floor(channels, tolerance))
     moves = ~channels.constant & (channels.movement > excused)
     still: Array = moves & (channels.artifact_movement < DEAD * channels.movement)
     return still

@@ -47,6 +47,7 @@ def channels(error: list[float], variation: list[float], **others: Any) -> Chann
         "floor": [0.0] * count,
         "groups": list(range(count)),
         "small_by_nature": [False] * count,
+        "moving_samples": [16.0] * count,
         **others,
     }
     own = {name: np.array(values) for name, values in arrays.items()}
