@@ -311,3 +311,48 @@ def test_samples_and_batches_are_one_axis() -> None:
     assert stacked.shape == (6, 5)
     assert stacked.dtype == np.float64
     assert merged_measured_outputs(np.zeros((3, 2, 5), np.int32)).dtype == np.int32
+
+
+def masked(*weights: tuple[float, float]) -> tuple[Array, Array]:
+    """Return eight boxes, of which the first are sure and have masks of two prototypes: left and right."""
+    y = np.zeros((1, 1, 4 + 1 + 2, 8))
+    y[0, 0, :4] = np.array([16, 16, 32, 32])[:, None]
+    for column, pair in enumerate(weights):
+        y[0, 0, 4:, column] = 0.9, *pair
+    prototypes = np.full((1, 1, 2, 8, 8), -1.0)
+    prototypes[0, 0, 0, :, :4] = prototypes[0, 0, 1, :, 4:] = 1
+    return y, prototypes
+
+
+def test_masks_of_prototypes_are_compared_within_their_boxes() -> None:
+    """The left half of a box is not its right half; the coordinates count in pixels of the photo."""
+    example = outputs(*masked((1, 0)), size=(3, 32, 32))
+    assert TASKS["boxes"].detect(example)
+    assert measure("boxes", example, *masked((3, 0))).detail.endswith("masks by at least 1.00")
+    assert measure("boxes", example, *masked((0, 1))).detail.endswith("masks by at least 0.00")
+    assert measure("boxes", example, *masked((1, 1.5))).detail.endswith("masks by at least 0.00")
+    assert measure("boxes", example, *masked((1, 0), (1, 0))).detail.startswith("1 kept, 0 lost, 1 new")
+
+
+def test_points_that_follow_a_box_stay_within_a_tenth_of_its_diagonal() -> None:
+    """One of two points of a box whose diagonal is 50 pixels moves by four pixels, the other by six."""
+    y = np.zeros((1, 1, 5 + 2 * 3, 12))
+    y[0, 0, :, 0] = 50, 50, 30, 40, 0.9, 40, 40, 0.8, 60, 60, 0.7
+    example = outputs(y, size=(3, 96, 96))
+    assert TASKS["boxes"].detect(example)
+    moved = y.copy()
+    moved[0, 0, 5, 0] += 4
+    assert measure("boxes", example, moved).detail.endswith("100% of a box's points or more stay")
+    moved[0, 0, 9, 0] += 6
+    assert measure("boxes", example, moved).detail.endswith("50% of a box's points or more stay")
+
+
+def test_rows_of_a_head_without_suppression_are_detections() -> None:
+    """Corners in pixels, a score and the number of a class; a row of another class is lost and new."""
+    rows = np.array([[[[0, 0, 10, 10, 0.9, 3], [20, 0, 30, 10, 0.8, 1], [0, 0, 1, 1, 0.0, 0]]]])
+    example = outputs(rows, size=(3, 64, 64))
+    assert TASKS["boxes"].detect(example)
+    other = rows.copy()
+    other[..., 1, 5] = 2
+    assert measure("boxes", example, other).detail.startswith("1 kept, 1 lost, 1 new")
+    assert not TASKS["boxes"].detect(outputs(rows + 0.5, size=(3, 64, 64)))

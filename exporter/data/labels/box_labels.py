@@ -21,7 +21,7 @@ from exporter.data.labels.label_source import (
     unusable_labels,
 )
 from exporter.records import Array, Preprocessing
-from exporter.verify.tasks.box_task import SCORES
+from exporter.verify.tasks.read_boxes import SCORES
 
 EXPECTED = (
     "a COCO JSON with a `bbox` per annotation, a folder in YOLO's layout (images/*.jpg, labels/*.txt with "

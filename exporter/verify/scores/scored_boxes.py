@@ -8,7 +8,8 @@ import numpy as np
 
 from exporter.records import Array
 from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
-from exporter.verify.tasks.box_task import SCORES, overlap_of_boxes_in_task
+from exporter.verify.tasks.box_task import overlap_of_boxes_in_task
+from exporter.verify.tasks.read_boxes import SCORES
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
