@@ -88,25 +88,46 @@ def run_pipeline(
     if request.cache:
         cache.check_cache_private(cache.default_cache_root())
     observer = observer or _silent_pipeline_observer
-    planned = memory.plan_memory(
-        weights_memory.weights_memory_bytes(request.checkpoint), request.jobs, request.memory_gib
-    )
+    weights_bytes = weights_memory.weights_memory_bytes(request.checkpoint)
+    planned = memory.plan_memory(weights_bytes, request.jobs, request.memory_gib)
     with staging.staging(request.destination, request.force) as folders:
         observer(Event("plan", str(planned), 0, 0))
         allowed = job_rights.job_rights_to_export(request, folders)
         with WorkerPool(planned.workers, folders.log, allowed) as workers:
             context = Context(request, target, variants, folders, workers, observer)
-            report = _pipeline_stages(context, measure)
+            report = _pipeline_stages(context, measure, planned, weights_bytes)
             context.cache.prune(cache.cache_limit_bytes())
         clean_log_file(folders.log)
         staging.publish_staged(folders, request.destination, request.force)
     return report
 
 
-def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
+def _keep_pipeline_within_memory(
+    context: Context, facts: stage_results.ReadResult, planned: memory.MemoryPlan, weights_bytes: int
+) -> None:
+    """Run fewer jobs at once, or none, where the network's values take more than its weights let expect.
+
+    Raises:
+        NotEnoughMemoryError: One job alone takes more than what is free.
+    """
+    samples_bytes = memory.samples_memory_bytes(
+        facts.inputs, facts.outputs, facts.calibration_count, facts.verification_count
+    )
+    need = memory.MemoryNeed(weights_bytes, facts.activation_bytes, samples_bytes)
+    request = context.request
+    anew = memory.plan_memory_of_network(planned, need, request.jobs, bool(request.memory_gib))
+    context.workers.adapt(anew.workers, memory.VALUES_LIMIT * need.value_bytes)
+    if anew.workers != planned.workers or anew.needed_bytes > 1.5 * planned.needed_bytes:
+        context.observer(Event("plan", str(anew), 0, 0))
+
+
+def _pipeline_stages(
+    context: Context, measure: Measurer | None, planned: memory.MemoryPlan, weights_bytes: int
+) -> Report:
     clock = PipelineClock(context.observer)
     with clock("read"):
         model = read_stage.run_read_stage(context)
+        _keep_pipeline_within_memory(context, model.facts, planned, weights_bytes)
         labels = accuracy_stage.samples_for_accuracy_stage(context, model)
     with clock("build"):
         model, built = build_stage.run_build_stage(context, model)

@@ -165,7 +165,20 @@ def capture_in_read_stage(
         warnings=(*model.warnings, *samples.warnings),
         digest=captured_program.captured_program_digest(captured),
         image=image,
+        activation_bytes=_activation_memory_in_read_stage(captured),
     )
+
+
+def _activation_memory_in_read_stage(captured: Captured) -> int:
+    """Return what a call's values take; 0 where the graph does not say, as the figure is an estimate."""
+    from exporter.capture.activation_memory import activation_memory_bytes
+
+    if captured.program is None:
+        return 0
+    try:
+        return activation_memory_bytes(captured.program)
+    except Exception:  # an operator whose arguments are unlike PyTorch's own
+        return 0
 
 
 def _notes_on_embedding_in_read_stage(

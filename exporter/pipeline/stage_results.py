@@ -73,6 +73,8 @@ class ReadResult:
     scenes: Scenes = field(default_factory=Scenes)
     image: ImageInput | None = None
     """How Core ML packages prepare a picture; None where they take the model's own input."""
+    activation_bytes: int = 0
+    """The most that one call's values take at once in float64; 0 where there is no graph to read it from."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,13 +15,18 @@ import psutil
 import pytest
 
 from exporter.errors import CheckpointError, WorkerError
-from exporter.pipeline.workers.jobs import Job
+from exporter.pipeline.workers.jobs import Job, JobRights
 from exporter.pipeline.workers.pool import WorkerPool, _PoolQueue, keep_pool_warm
+from exporter.sandbox import Confinement
 from tests.waiting import wait_until
 
 
 def double(x: int) -> int:
     return 2 * x
+
+
+def memory_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_DATA)[0]
 
 
 def process_id() -> int:
@@ -257,3 +263,15 @@ def test_a_crash_names_the_last_error_that_was_printed(log: Path) -> None:
     assert "SIGSEGV" in str(outcome.error)
     assert "Check failed: no memory for node 7" in str(outcome.error)
     assert "[loader.cpp:9] bye" in log.read_text()
+
+
+def test_a_smaller_pool_runs_on_with_more_memory(log: Path) -> None:
+    """Jobs after `adapt` run in the slots that are left, and may take so much more memory."""
+    rights = JobRights(Confinement(memory_bytes=1 << 30))
+    with WorkerPool(3, log, rights) as workers:
+        workers.run([Job("before", double, (1,))])
+        workers.adapt(1, 1 << 28)
+        outcomes = workers.run([Job("id", process_id) for _ in range(3)] + [Job("limit", memory_limit)])
+    limit = outcomes.pop().result()
+    assert len(outcomes) == 3
+    assert limit == (1 << 30) + (1 << 28)

@@ -46,6 +46,13 @@ class JobRights:
     Only jobs that run artifacts are confined then, and the others may import from the current folder.
     """
 
+    def with_more_memory(self, more_bytes: int) -> JobRights:
+        """Return rights to so much more memory."""
+        if self.confinement is None:
+            return self
+        raised = replace(self.confinement, memory_bytes=self.confinement.memory_bytes + more_bytes)
+        return replace(self, confinement=raised)
+
     def request(self, log: Path, job: Job, scratch: Path) -> ServerRequest:
         """Return the message that starts a job with these rights."""
         confinement = self.confinement

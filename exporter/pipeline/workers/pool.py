@@ -47,6 +47,14 @@ class WorkerPool:
         for slot in self._slots:
             slot.close()
 
+    def adapt(self, count: int, more_memory_bytes: int) -> None:
+        """Close all slots but the first `count`, and let the jobs of the others take more memory."""
+        for slot in self._slots[count:]:
+            slot.close()
+        del self._slots[count:]
+        for slot in self._slots:
+            slot.allow_memory(more_memory_bytes)
+
     def warm(self, modules: Sequence[str]) -> None:
         """Import modules in every slot but the first, while the first one is busy with a lone job."""
         for slot in self._slots[1:]:
@@ -227,6 +235,10 @@ class _PoolSlot:
     def warm(self, modules: tuple[str, ...]) -> None:
         with self._lock:
             self._connect().send(ServerRequest(self._log, modules))
+
+    def allow_memory(self, more_bytes: int) -> None:
+        """Raise the limit of the jobs that are confined."""
+        self._rights = self._rights.with_more_memory(more_bytes)
 
     def run(self, job: Job) -> JobOutcome:
         with self._lock, temporary_files.temporary_scratch("job") as scratch:
