@@ -98,6 +98,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.rounding_ties",
     "exporter.quantize.float_head",
     "exporter.quantize.cross_layer_equalization",
+    "exporter.quantize.equalization_choice",
     "exporter.quantize.graphs",
     "exporter.quantize.integer",
     "exporter.quantize.mixed_precision",

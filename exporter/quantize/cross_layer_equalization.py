@@ -6,36 +6,27 @@ it is read (Nagel et al., "Data-Free Quantization Through Weight Equalization an
 Here the factors follow from real activations, not from weights, and from how far batch norms say that
 channels reach on other inputs (`spread`).
 
-A depthwise convolution has a scale for each of these channels, so dividing there costs nothing, and each
-channel gets the whole range. A dense one shares a scale among what it reads: small columns of its weights are
-rounded more coarsely. There only a part of the way is gone (`STRENGTH`). Tensors that are added share their
-channels' factors, and so do all convolutions that write or read them.
-
-A clamp (ReLU6) stays where it is, whatever the factor: its channels are only enlarged, and only until the
-largest value seen, times `HEADROOM`, meets it.
+A depthwise convolution has a scale for each of these channels, so dividing there costs nothing. A dense one
+shares a scale among what it reads: small columns of its weights are rounded more coarsely. Tensors that are
+added share their channels' factors, and so do all convolutions that write or read them. A clamp (ReLU6) stays
+where it is, whatever the factor: its channels are only enlarged, and only while they stay below it. How far
+each group goes is chosen on held-out scenes (`equalization_choice`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize import graphs
+from exporter.quantize import equalization_choice, graphs
 from exporter.quantize.channel_spread import ChannelSpread, channel_spread_of_tensor, reach_by_channel_spread
+from exporter.quantize.equalization_choice import EqualizedChannels
 from exporter.quantize.graphs import GraphWalk, aten, graph_attribute
-
-MOST = 16.0
-"""The largest factor: channels that are nearly unused stay small."""
-
-STRENGTH = 0.5
-"""The power of a channel's wish that it gets where a dense convolution reads it; 1 is all of it."""
-
-HEADROOM = 1.5
-"""A clamped channel may grow until its largest value, times this, meets the clamp."""
 
 
 @dataclass(eq=False)
@@ -61,35 +52,44 @@ def equalize_across_layers(
     module: fx.GraphModule,
     samples: Sequence[tuple[Tensor, ...]],
     spreads: Mapping[str, ChannelSpread] | None = None,
+    scenes: Sequence[int] = (),
 ) -> None:
-    """Scale channels in place; the module computes the same.
+    """Scale channels in place; the module computes the same, but where a channel reaches its clamp.
 
     Args:
         module: A float module from `torch.export`, its batch norms folded; its weights are its own.
         samples: One call of the model each.
         spreads: The spread of convolutions' channels, from the batch norms before they were folded.
+        scenes: The scene of each sample; empty where each is a scene of its own.
     """
     groups = list(_groups_to_equalize(module))
     tensors = [tensor for group in groups for tensor in group.rounded()]
-    reach = {
-        tensor: _reach_beyond_samples_to_equalize(tensor, seen, spreads or {})
-        for tensor, seen in _reach_to_equalize(module, tensors, samples).items()
-    }
+    seen = _reach_to_equalize(module, tensors, samples)
+    reach = partial(_reach_beyond_samples_to_equalize, seen=seen, spreads=spreads or {})
+    channels = [_channels_to_equalize(module, group) for group in groups]
+    scenes = scenes or range(len(samples))
+    factors = equalization_choice.choose_equalization_factors(module, channels, samples, scenes, reach)
     with torch.no_grad():
-        for group in groups:
-            dense = any(not _is_depthwise_to_equalize(module, reader) for reader in group.readers)
-            factor = _equalization_factor(
-                [reach[t] for t in group.rounded()], group.clamp(), STRENGTH if dense else 1.0
-            )
-            for writer in group.writers:
-                for place in (1, 2):
-                    if (parameter := _parameter_to_equalize(module, writer, place)) is not None:
-                        parameter.mul_(_equalization_along(factor, parameter, 0))
-            for reader in group.readers:
-                weight = graph_attribute(module, str(reader.args[1].target))  # type: ignore[union-attr]
-                weight.div_(
-                    _equalization_along(factor, weight, 0 if _is_depthwise_to_equalize(module, reader) else 1)
-                )
+        for group, factor in zip(groups, factors, strict=True):
+            _equalize_group(module, group, factor)
+
+
+def _channels_to_equalize(module: fx.GraphModule, group: _Group) -> EqualizedChannels:
+    dense = [reader for reader in group.readers if not _is_depthwise_to_equalize(module, reader)]
+    weights: list[Any] = [reader.args[1] for reader in dense]
+    return EqualizedChannels(group.rounded(), group.clamp(), weights)
+
+
+def _equalize_group(module: fx.GraphModule, group: _Group, factor: Tensor) -> None:
+    for writer in group.writers:
+        for place in (1, 2):
+            if (parameter := _parameter_to_equalize(module, writer, place)) is not None:
+                parameter.mul_(_equalization_along(factor, parameter, 0))
+    for reader in group.readers:
+        weight = graph_attribute(module, str(reader.args[1].target))  # type: ignore[union-attr]
+        weight.div_(
+            _equalization_along(factor, weight, 0 if _is_depthwise_to_equalize(module, reader) else 1)
+        )
 
 
 def _groups_to_equalize(module: fx.GraphModule) -> Iterator[_Group]:
@@ -167,47 +167,35 @@ def _clamp_to_equalize(node: fx.Node) -> float | None:
 def _reach_to_equalize(
     module: fx.GraphModule, tensors: Sequence[fx.Node], samples: Sequence[tuple[Tensor, ...]]
 ) -> dict[fx.Node, Tensor]:
-    """Return the largest magnitude of each channel over all samples."""
-    reaches: dict[fx.Node, Tensor] = {}
-    wanted = set(tensors)
+    """Return the largest magnitude of each channel in each sample, [samples, channels]."""
+    reaches: dict[fx.Node, list[Tensor]] = {tensor: [] for tensor in tensors}
 
     def look(walk: GraphWalk, node: fx.Node) -> Any | None:
-        if node not in wanted:
+        if node not in reaches:
             return None
         value = walk.compute(node)
-        largest = value.abs().amax([d for d in range(value.dim()) if d != 1])
-        reaches[node] = torch.maximum(reaches[node], largest) if node in reaches else largest
+        reaches[node].append(value.abs().amax([d for d in range(value.dim()) if d != 1]))
         return value
 
     with torch.no_grad():
-        for sample in samples if wanted else ():
+        for sample in samples if tensors else ():
             GraphWalk(module, look).run(*sample)
-    return reaches
+    return {tensor: torch.stack(rows) for tensor, rows in reaches.items()}
 
 
 def _reach_beyond_samples_to_equalize(
-    tensor: fx.Node, seen: Tensor, spreads: Mapping[str, ChannelSpread]
+    tensor: fx.Node,
+    places: Sequence[int],
+    seen: Mapping[fx.Node, Tensor],
+    spreads: Mapping[str, ChannelSpread],
 ) -> Tensor:
     """Return how far channels may reach on other inputs; no further than a clamp lets them."""
-    spread = channel_spread_of_tensor(tensor, spreads)
+    largest, spread = seen[tensor][list(places)].amax(0), channel_spread_of_tensor(tensor, spreads)
     if spread is None:
-        return seen
-    return reach_by_channel_spread(tensor, seen, spread).clamp_max(_clamp_to_equalize(tensor) or float("inf"))
-
-
-def _equalization_factor(reaches: Sequence[Tensor], clamp: float, strength: float) -> Tensor:
-    """Return each channel's factor.
-
-    Args:
-        reaches: The reach of each channel, tensor by tensor.
-        clamp: The value at which they are clamped.
-        strength: The power of what would let each channel reach as far as the furthest.
-    """
-    tiny = torch.finfo(reaches[0].dtype).tiny
-    shares = [(reach / reach.max().clamp_min(tiny)).clamp_min(1 / MOST**2) for reach in reaches]
-    wanted = torch.stack(shares).log().mean(0).neg().mul(strength).exp()
-    furthest = torch.stack(list(reaches)).amax(0).clamp_min(tiny)
-    return torch.minimum(wanted, clamp / (HEADROOM * furthest)).clamp(1.0, MOST)
+        return largest
+    return reach_by_channel_spread(tensor, largest, spread).clamp_max(
+        _clamp_to_equalize(tensor) or float("inf")
+    )
 
 
 def _parameter_to_equalize(module: fx.GraphModule, layer: fx.Node, place: int) -> Tensor | None:

@@ -133,7 +133,7 @@ def quantize_by_static_int8_recipe(
     module = copy.deepcopy(program.module())
     spreads = channel_spread.channel_spread_of_norms(module)
     batch_norms.fold_batch_norms(module)
-    cross_layer_equalization.equalize_across_layers(module, samples, spreads)
+    cross_layer_equalization.equalize_across_layers(module, samples, spreads, scenes)
     in_float = float_tail.float_tail(module, samples) | float_head.float_head(module)
     prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(in_float))
     with torch.no_grad():

@@ -178,20 +178,21 @@ class _Rounding:
             return
         moments = self._moments(node, groups, tuple(weight.shape[2:]), exact)
         products = reduce(torch.add, (fold.products for fold in moments))
-        round_together = partial(
-            weight_rounding_together, products=products, scale=scales.reshape(groups, -1, 1)
-        )
         correction = None
         if exact and self._owns_parameters(node):
             correction = layer_correction.find_layer_correction(grouped, moments)
+        versions = [grouped]
         if correction is not None:
-            plain = round_together(grouped).reshape(weight.shape).to(steps.dtype)
+            versions.insert(0, (grouped.double() + correction.weight).to(weight.dtype))
+        scale = scales.reshape(groups, -1, 1).repeat(1, len(versions), 1)
+        rounded = weight_rounding_together(torch.cat(versions, 1), products, scale).chunk(len(versions), 1)
+        if correction is not None:
+            plain = rounded[1].reshape(weight.shape).to(steps.dtype)
             bias = graph_attribute(module, str(node.args[2].target))
             self.uncorrected[node.name] = UncorrectedLayer(weight, plain, bias)
-            grouped = (grouped.double() + correction.weight).to(weight.dtype)
-            self.weights[node.name] = grouped.reshape(weight.shape)
+            self.weights[node.name] = versions[0].reshape(weight.shape)
             self._add_to_bias(node.args[2], correction.bias.flatten())
-        steps.copy_(round_together(grouped).reshape(weight.shape))
+        steps.copy_(rounded[0].reshape(weight.shape))
         # It was dequantised before: its new value is what this layer must see.
         self.walk.put(dequantize, steps.float() * scales.reshape(-1, *[1] * (weight.dim() - 1)))
 

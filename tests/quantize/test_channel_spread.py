@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.quantize import batch_norms, channel_spread, cross_layer_equalization, graphs
+from exporter.quantize import (
+    batch_norms,
+    channel_spread,
+    cross_layer_equalization,
+    equalization_choice,
+    graphs,
+)
 from exporter.quantize.channel_spread import ChannelSpread
 
 CHANNELS = 6
@@ -73,7 +79,7 @@ def test_an_idle_channel_gets_the_factor_of_a_used_one(activation: nn.Module) ->
 def test_a_channel_without_a_norm_reaches_as_far_as_was_seen() -> None:
     """Where nothing is known of the training data, calibration decides."""
     factors = writer_factors(Net(nn.ReLU(), nn.Identity(), CHANNELS))
-    assert factors[-1] / factors[2] == pytest.approx(cross_layer_equalization.MOST)
+    assert factors[-1] / factors[2] == pytest.approx(equalization_choice.MOST)
 
 
 def test_a_sum_spreads_as_its_terms_do() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.quantize.cross_layer_equalization import HEADROOM, MOST, STRENGTH, equalize_across_layers
+from exporter.quantize.cross_layer_equalization import equalize_across_layers
+from exporter.quantize.equalization_choice import HEADROOM, MOST, USUAL_DENSE
 
 REACH = torch.tensor([4.0, 2.0, 0.5, 1e-4])
 """The largest value of each channel of the first convolution on an image of ones."""
@@ -116,7 +117,7 @@ class Residual(nn.Module):
 )
 def test_channels_go_half_way_before_a_dense_convolution(activation: nn.Module, factors: list[float]) -> None:
     """A channel grows by the root of what would let it reach as far as the furthest; the outputs stay."""
-    assert STRENGTH == 0.5
+    assert USUAL_DENSE == 0.5
     module, actual, expected = equalised(Dense(activation))
     weight = module.get_parameter("writer.weight").detach().flatten()
     torch.testing.assert_close(weight / REACH, torch.tensor(factors))
