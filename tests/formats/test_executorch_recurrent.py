@@ -1,17 +1,26 @@
-"""Recurrent layers in ExecuTorch: each step is written out, so that long sequences are refused."""
+"""Recurrent layers in ExecuTorch: each step is written out, and long sequences are loops."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from exporter.errors import LoweringError
+from exporter.formats.executorch import VARIANTS
 from exporter.formats.executorch.executorch_lowering import lower_to_executorch
-from exporter.formats.executorch.executorch_recurrent import check_written_out_steps, written_out_steps
+from exporter.formats.executorch.executorch_recurrent import (
+    are_recurrent_steps_written_out,
+    written_out_steps,
+)
+from exporter.formats.executorch.executorch_recurrent_loop import with_executorch_recurrent_loops
+from exporter.formats.executorch.executorch_runtime import load_in_executorch_runtime
+from exporter.formats.executorch.pte import read_pte
+from exporter.quantize.recurrent_weights import quantize_recurrent_weights
 
 
 class Recurrent(nn.Module):
@@ -47,22 +56,62 @@ def test_steps_are_counted(kind: str, options: dict[str, Any], factor: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("steps", "options"), [(1000, {}), (3000, {}), (300, {"num_layers": 2}), (300, {"bidirectional": True})]
+    ("kind", "options"),
+    [
+        ("LSTM", {"num_layers": 2, "bidirectional": True, "batch_first": True}),
+        ("LSTM", {"proj_size": 3, "bidirectional": True}),
+        ("LSTM", {"bias": False, "num_layers": 2}),
+        ("GRU", {"num_layers": 2, "bidirectional": True}),
+        ("GRU", {"bias": False, "batch_first": True}),
+        ("RNN", {"num_layers": 2}),
+        ("RNN", {"nonlinearity": "relu", "bidirectional": True}),
+    ],
 )
-def test_a_long_sequence_is_refused_before_it_is_lowered(steps: int, options: dict[str, Any]) -> None:
-    """The message has the steps, the estimate and what to do; nothing is compiled."""
-    long = program("LSTM", steps, batch_first=True, **options)
+def test_a_loop_computes_what_the_layer_does(kind: str, options: dict[str, Any]) -> None:
+    """Outputs and last states are equal, for every kind of layer and other inputs than the example's."""
+    torch.manual_seed(0)
+    shape = (2, 9, 4) if options.get("batch_first") else (9, 2, 4)
+    layer = getattr(nn, kind)(4, 8, **options).eval()
+    looped = with_executorch_recurrent_loops(torch.export.export(layer, (torch.randn(shape),)))
+    assert written_out_steps(looped) == 0
+    x = torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(looped.module()(x), layer(x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_long_sequence_is_lowered_in_bounded_time(int8: bool, tmp_path: Path) -> None:
+    """1,500 steps, half an hour's when written out, are a loop that ExecuTorch runs, twice alike."""
+    torch.manual_seed(0)
+    shape = (1, 1500, 4)
+    long = torch.export.export(Recurrent("LSTM", batch_first=True).eval(), (torch.randn(shape),))
+    if int8:
+        module = long.module()
+        quantize_recurrent_weights(module)
+        long = torch.export.export(module, long.example_inputs[0])
     started = time.process_time()
-    with pytest.raises(LoweringError, match=r"would write out [\d,]+ steps, in about \d+ minutes") as caught:
-        lower_to_executorch(long, "xnnpack")
-    assert time.process_time() - started < 10
-    assert "--state explicit" in caught.value.cause
-    assert "ONNX" in caught.value.cause
+    data = lower_to_executorch(long, "xnnpack")
+    assert time.process_time() - started < 60
+    path = tmp_path / "long.pte"
+    with path.open("wb") as file:
+        data.write_to_file(file)
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    run = load_in_executorch_runtime(path, VARIANTS[0], 1)[0]
+    with torch.no_grad():
+        expected = long.module()(torch.from_numpy(x)).numpy()
+    for _ in range(2):
+        np.testing.assert_allclose(run((x,))[0], expected, atol=1e-5)
+    structure = read_pte(path, VARIANTS[0])
+    assert structure.weight_elements == {"int8" if int8 else "float32": 4 * 8 * (4 + 8)}
+    # A loop's kernels count once for each step, beside the product of all inputs in XNNPACK.
+    assert structure.delegated_fraction == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_a_usual_sequence_is_taken() -> None:
-    """160 frames in three layers, a speaker encoder's, are within the limit."""
-    check_written_out_steps(program("LSTM", 160, num_layers=3))
+def test_short_sequences_are_written_out() -> None:
+    """A recogniser's 31 steps in two layers and directions stay XNNPACK's; a speaker encoder's 480 do not."""
+    recogniser = program("LSTM", 31, num_layers=2, bidirectional=True)
+    assert are_recurrent_steps_written_out(recogniser)
+    assert not are_recurrent_steps_written_out(program("LSTM", 160, num_layers=3))
 
 
 def test_a_network_without_recurrent_layers_has_no_steps() -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from exporter.errors import LoweringError
 from exporter.formats.executorch import executorch_weights_only
 from exporter.formats.executorch.executorch_recurrent import (
-    check_written_out_steps,
+    are_recurrent_steps_written_out,
     with_executorch_recurrent_steps,
 )
+from exporter.formats.executorch.executorch_recurrent_loop import with_executorch_recurrent_loops
 from exporter.formats.executorch.parameter_names import with_usable_parameter_names
 from exporter.formats.executorch.prelu import with_prelu_on_images_only
 from exporter.formats.executorch.shifted_norms import with_shifted_norms
@@ -41,14 +42,14 @@ def lower_to_executorch(
         metadata: What the file's method `metadata` returns; without any it has no such method.
 
     Raises:
-        LoweringError: The program was captured with transposed example inputs, or its recurrent layers have
-            too many steps.
+        LoweringError: The program was captured with transposed example inputs.
         Exception: A compiler pass cannot handle the graph; it may be of any type.
     """
     import torch
 
     _check_executorch_lowering_layout(program)
-    check_written_out_steps(program)
+    if not are_recurrent_steps_written_out(program):
+        program = with_executorch_recurrent_loops(program)
     # A buffer that forward computes from parameters would require a gradient, and could not be written to.
     with skip_compiler_work(), torch.no_grad():
         try:

@@ -2,7 +2,8 @@
 
 ExecuTorch has no LSTM or GRU: its compiler writes the steps out itself, but then leaves linear layers with a
 bias and dequantised weights to portable kernels, which dequantise all weights anew at every step. The time
-that this takes grows with the steps, so that long sequences are refused before it begins.
+and the memory that this takes grow with the steps, so that longer sequences are loops
+(`exporter.formats.executorch.executorch_recurrent_loop`).
 """
 
 from __future__ import annotations
@@ -14,29 +15,14 @@ from exporter.errors import LoweringError
 if TYPE_CHECKING:
     import torch
 
-SECONDS_PER_STEP = 0.43
-"""Time that lowering takes for a step of a layer in one direction: LSTMs of 20 and 80 steps took 8.9 and
-34.3 s on one core of an x86 machine."""
-MAX_SECONDS = 240.0
+MOST_STEPS = 128
+"""The most steps of all layers and directions that are written out. On one core of an x86 machine, an LSTM of
+256 units takes 40 s for 60 steps and 150 s for 120, and needs more than 4 GB of memory for 480."""
 
 
-def check_written_out_steps(program: torch.export.ExportedProgram) -> None:
-    """Refuse a program whose recurrent layers have more steps than are lowered in a bearable time.
-
-    Raises:
-        LoweringError: The estimate is above `MAX_SECONDS`.
-    """
-    steps = written_out_steps(program)
-    seconds = steps * SECONDS_PER_STEP
-    if seconds <= MAX_SECONDS:
-        return
-    raise LoweringError(
-        f"ExecuTorch has no recurrent layers: its compiler would write out {steps:,} steps, in about "
-        f"{seconds / 60:.0f} minutes; at most {MAX_SECONDS / 60:.0f} are taken "
-        f"({int(MAX_SECONDS / SECONDS_PER_STEP)} steps, each layer and direction counted). Export a shorter "
-        "sequence and hand the state from call to call (--input-shape, --state explicit), or use ONNX, which "
-        "keeps the layer"
-    )
+def are_recurrent_steps_written_out(program: torch.export.ExportedProgram) -> bool:
+    """Return whether a program's recurrent layers are short enough to be written out step by step."""
+    return written_out_steps(program) <= MOST_STEPS
 
 
 def written_out_steps(program: torch.export.ExportedProgram) -> int:

@@ -12,6 +12,7 @@ from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import DelegateGraph, DelegateWeight, read_delegate
 from exporter.formats.executorch.epsilon_place import epsilon_place
+from exporter.formats.executorch.loop_repeats import pte_repeats
 from exporter.formats.executorch.operator_work import (
     Work,
     is_operator_work_elementwise,
@@ -118,12 +119,18 @@ def _pte_instructions(plan: ExecutionPlan, kind: str) -> Iterator[Any]:
 
 
 def _pte_kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
-    for call in _pte_instructions(plan, "KernelCall"):
-        operator = plan.operators[call.op_index]
-        arguments = [plan.values[index].val for index in call.args]
-        shapes = [argument.sizes for argument in arguments if hasattr(argument, "sizes")]
-        transposed = any(getattr(argument, "bool_val", False) for argument in arguments)
-        yield operator.name, operator_work(operator.name, shapes, transposed)
+    for chain in plan.chains:
+        repeats = pte_repeats(plan, chain)
+        for instruction, times in zip(chain.instructions, repeats, strict=True):
+            call: Any = instruction.instr_args
+            if type(call).__name__ != "KernelCall":
+                continue
+            operator = plan.operators[call.op_index]
+            arguments = [plan.values[index].val for index in call.args]
+            shapes = [argument.sizes for argument in arguments if hasattr(argument, "sizes")]
+            transposed = any(getattr(argument, "bool_val", False) for argument in arguments)
+            work = operator_work(operator.name, shapes, transposed)
+            yield operator.name, Work(work.macs * times, work.elements * times)
 
 
 def _pte_epsilons(plan: ExecutionPlan) -> Iterator[float]:
