@@ -58,13 +58,23 @@ def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -
     operators = _operator_costs(subjects, scaling, call_ms)
     graph = _graph_costs(subjects, scaling, call_ms)
     most = max(others, default=1.0)
+    graphs = [s.work.graph for s in subjects if s.work.graph and s.row.whole]
+    most_of_graph = max((_other_share_of_graph(graph, operators) for graph in graphs), default=1.0)
     least = min((s.work.kernels for s in subjects), default=0)
-    return Fit(cycles, call_ms, least, scaling, {}, operators, {}, graph, {}, seen, most, caveat)
+    return Fit(
+        cycles, call_ms, least, scaling, {}, operators, {}, graph, {}, seen, most, most_of_graph, caveat
+    )
 
 
 def _other_share(work: latency_model.Work, cycles: Mapping[str, float]) -> float:
     """Return the share of what stays on one thread in a model's time."""
     return _one_thread_ms(work, {**cycles, **NOTHING_BUT_OTHERS}) / _one_thread_ms(work, cycles)
+
+
+def _other_share_of_graph(graph: GraphWork, operators: Mapping[str, float]) -> float:
+    """Return the share of the values' time in that of all operators of a model's graph."""
+    parts = latency_model.latency_model_parts_of_graph(graph, operators)
+    return parts["other"] / (sum(parts.values()) or 1.0)
 
 
 def _costs(subjects: Sequence[Subject], speedup: float) -> tuple[dict[str, float], float]:

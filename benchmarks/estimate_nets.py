@@ -142,12 +142,12 @@ def write_network(name: str, precision: str, folder: Path) -> tuple[Path, tuple[
     if name in MODELS:
         builder, shape = MODELS[name]
         if not path.exists():
-            _write_model(builder, shape, path.with_name(f"{name}-fp32.onnx"))
+            write_torchvision_model(builder, shape, path.with_name(f"{name}-fp32.onnx"))
     else:
         nodes, constants, shape = OPERATORS[name.removeprefix("op:")]()
         _write_operator(nodes, constants, shape, path.with_name(f"{name.removeprefix('op:')}-fp32.onnx"))
     if precision == "int8" and not path.exists():
-        _quantize(path.with_name(f"{name.removeprefix('op:')}-fp32.onnx"), path, shape)
+        quantize_network(path.with_name(f"{name.removeprefix('op:')}-fp32.onnx"), path, shape)
     return path, shape
 
 
@@ -162,7 +162,7 @@ def _write_operator(nodes: list[Any], constants: list[Any], shape: tuple[int, ..
     onnx.save(onnx.shape_inference.infer_shapes(model), path)
 
 
-def _write_model(builder: str, shape: tuple[int, ...], path: Path) -> None:
+def write_torchvision_model(builder: str, shape: tuple[int, ...], path: Path) -> None:
     import torch
 
     from exporter.capture import torchvision_ops
@@ -178,7 +178,7 @@ def _write_model(builder: str, shape: tuple[int, ...], path: Path) -> None:
     torch.onnx.export(network, (torch.zeros(shape),), str(path), dynamo=True, external_data=False)
 
 
-def _quantize(source: Path, path: Path, shape: tuple[int, ...]) -> None:
+def quantize_network(source: Path, path: Path, shape: tuple[int, ...]) -> None:
     """Quantise with one random input: which kernels run depends on the types, not on the ranges."""
     from onnxruntime import quantization
     from onnxruntime.quantization import shape_inference

@@ -12,7 +12,7 @@ from exporter.estimate.graph_work import GraphWork, work_of_graph
 from exporter.estimate.instruction_counts import Counts
 from exporter.estimate.operator_split import GraphOperator
 from exporter.estimate.parameters import Fit, Parameters, Spread
-from exporter.records import EstimatedLatency, Precision
+from exporter.records import QUANTIZED, EstimatedLatency, Precision
 
 THREADS = (1, 4)
 
@@ -26,6 +26,10 @@ SHARED_POWER = math.sqrt(0.5)
 phone, TensorFlow Lite and PyTorch Mobile differ by 3 % in the median and by 40 % from network to network."""
 UNSEEN_FACTOR = 1.4
 """A model unlike every published one, in its latency or its operators, is an extrapolation."""
+DEPTHWISE_IN_INT8 = (
+    "One published int8 network alone has depthwise convolutions, which counts find to take up to twice as "
+    "long as the graph tells."
+)
 MUCH_MORE = 1.5
 """The factor by which a share of other instructions must exceed the rows' to count as unseen."""
 KERNELS = ("conv", "gemm", "matmul", "linear", "fully_connected", "fullyconnected", "addmm", "bmm", "mm")
@@ -122,10 +126,7 @@ def estimate_by_latency_model(
     parts["memory"] = max(0.0, memory_floor_of_latency_model(work, target) - sum(parts.values()))
     p50 = sum(parts.values())
     spread, notes = _latency_model_interval(work, target, parameters, fit, precision, threads)
-    # Which operators are unseen only counts tell; an unseen size widens every interval.
-    unseen = _unseen_by_latency_model(
-        (p50 - parts["call"]) / slower + parts["call"], others if work.counts else 0.0, fit
-    )
+    unseen = _unseen_by_latency_model((p50 - parts["call"]) / slower + parts["call"], others, work, fit)
     assumed = _assumed_by_latency_model(target, threads, parts["memory"] > 0)
     more = UNSEEN_FACTOR ** len(unseen) * ASSUMED_FACTOR ** len(assumed)
     spread = replace(spread, factor=spread.factor * more)
@@ -150,19 +151,21 @@ def latency_model_shares(parts: Mapping[str, float]) -> dict[str, float]:
     return {BOUND[name]: value / whole for name, value in parts.items() if value} if whole else {}
 
 
-def _unseen_by_latency_model(p50: float, others: float, fit: Fit) -> tuple[str, ...]:
+def _unseen_by_latency_model(p50: float, others: float, work: Work, fit: Fit) -> tuple[str, ...]:
     """Return what no published model of the fit shows, a sentence each.
 
     Args:
         p50: The estimate, as if it were of the reference core.
-        others: The share of other instructions in the time on one thread.
+        others: The share of other instructions, or of a graph's values, in the time on one thread.
+        work: What the artifact executes. FLOPs alone do not tell which operators are unseen.
         fit: The costs of its runtime and precision.
     """
     notes = []
     low, high = fit.seen_ms
     if not low / 2 <= p50 <= high * 2:
         notes.append(f"The published models take {low:.3g} to {high:.3g} ms; this one is far outside.")
-    if others > MUCH_MORE * fit.most_other:
+    most = fit.most_other if work.counts else fit.most_other_of_graph
+    if (work.counts or work.graph) and others > MUCH_MORE * most:
         notes.append("No published model spends so much of its time on operators without matrix products.")
     return tuple(notes)
 
@@ -210,11 +213,16 @@ PARTS_OF_GRAPH: Mapping[str, str] = {
 """Field of `GraphWork` -> the part of a call that it belongs to."""
 
 
-def _latency_model_parts_of_graph(graph: GraphWork, fit: Fit) -> dict[str, float]:
-    """Return the parts of a call on the reference core, in cycles / 1e6, by the operators of the graph."""
+def latency_model_parts_of_graph(graph: GraphWork, costs: Mapping[str, float]) -> dict[str, float]:
+    """Return the parts of a call on the reference core, in cycles / 1e6, by the operators of the graph.
+
+    Args:
+        graph: What the graph tells of a call.
+        costs: Field of `GraphWork` -> cycles of each.
+    """
     parts = dict.fromkeys(("vectors", "load", "other"), 0.0)
     for name, part in PARTS_OF_GRAPH.items():
-        parts[part] += getattr(graph, name) * fit.operators.get(name, 0.0) / 1e6
+        parts[part] += getattr(graph, name) * costs.get(name, 0.0) / 1e6
     return parts
 
 
@@ -223,7 +231,7 @@ def latency_model_parts(work: Work, fit: Fit) -> dict[str, float]:
     if work.counts:
         return _latency_model_parts_of_counts(work.counts, fit)
     if work.graph:
-        return _latency_model_parts_of_graph(work.graph, fit)
+        return latency_model_parts_of_graph(work.graph, fit.operators)
     vectors = work.flops * fit.graph["flop"] + work.weight_bytes * fit.graph["byte"]
     return {"vectors": vectors / 1e6, "other": work.kernels * fit.graph["kernel"] / 1e6}
 
@@ -320,6 +328,9 @@ def latency_model_interval_of_fit(
     if not work.counts:
         basis = "the operators of the graph" if work.graph else "FLOPs and the size of the weights"
         notes.append(f"Nothing was counted: the estimate follows from {basis}.")
+        if precision in QUANTIZED and (work.graph is None or work.graph.depthwise_macs):
+            factor *= UNSEEN_FACTOR
+            notes.append(DEPTHWISE_IN_INT8)
     if precision not in {"fp32", "int8"}:
         factor *= OTHER_CORE_FACTOR
         notes.append(f"No published latency in {precision} is in the fit.")

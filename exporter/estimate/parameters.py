@@ -69,6 +69,8 @@ class Fit:
     """The shortest and the longest whole model among the rows."""
     most_other: float
     """The largest share of other instructions among the rows' models: more is an unseen kind of operator."""
+    most_other_of_graph: float
+    """The largest share of their values' time by the costs of the graph, where nothing is counted."""
     caveat: str
     """What these rows cannot tell, a sentence; empty where the rows are of this runtime and precision."""
     other_runtime: float = 1.0

@@ -23,11 +23,13 @@ from exporter.pipeline.context import Context, Observer, run_with_context_observ
 from exporter.pipeline.report_stage import write_report_in_stage
 from exporter.pipeline.stage_results import BuildResult
 from exporter.pipeline.workers.pool import WorkerPool
-from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report
+from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report, Status
 from exporter.verify import budget, estimate_verdicts, select_artifact
 
 RUNTIMES = {**BACKENDS, "lite": "torchscript"}
 """Backend of a variant -> the runtime whose costs are fitted. GPUs and NPUs are missing: no estimate."""
+ESTIMATED: frozenset[Status] = SHIPPABLE | {"failed"}
+"""Statuses of artifacts that have an estimate: wrong outputs take as long as right ones."""
 SWITCH = "EXPORT_MOBILE_ESTIMATE"
 """Environment variable: "0" leaves estimates out of exports that do not ask for them."""
 
@@ -46,7 +48,7 @@ def run_estimate_stage(
     flops: int | None,
     operators: Sequence[GraphOperator] = (),
 ) -> tuple[Artifact, ...]:
-    """Add the estimates of every shippable artifact that a CPU runs.
+    """Add the estimates of every artifact that a CPU runs, whether its outputs were right or not.
 
     Args:
         rows: The artifacts.
@@ -78,7 +80,7 @@ def operators_for_estimates(rows: Sequence[Artifact], folder: Path) -> tuple[Gra
         rows: The artifacts.
         folder: OUT.
     """
-    named = any(row.file == operator_split.NAMED and row.status in SHIPPABLE for row in rows)
+    named = any(row.file == operator_split.NAMED and row.status in ESTIMATED for row in rows)
     return operator_split.operators_to_split(folder / operator_split.NAMED) if named else ()
 
 
@@ -123,7 +125,7 @@ def _estimates_in_stage(
         not runtime
         or not fit
         or not row.structure
-        or row.status not in SHIPPABLE
+        or row.status not in ESTIMATED
         or row.variant.name not in target.runnable
     ):
         return ()
@@ -223,7 +225,7 @@ def run_estimate_stage_for_command(
         VerificationError: OUT has no valid manifest, or a file is not the one that was exported.
     """
     report, target = report_of_estimate_stage(out)
-    files = [(row.variant, row.file) for row in report.artifacts if row.file and row.status in SHIPPABLE]
+    files = [(row.variant, row.file) for row in report.artifacts if row.file and row.status in ESTIMATED]
     for row in report.artifacts:
         if row.file and digest_file_or_folder(file_inside(out, row.file)) != row.sha256:
             raise VerificationError(f"{row.file} is not the file that was exported.", code="EM-CHANGED")

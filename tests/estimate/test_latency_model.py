@@ -129,6 +129,37 @@ def test_what_the_rows_do_not_show_widens_the_interval(change: dict[str, Any], n
     assert not any(note in text for text in usual.notes)
 
 
+def test_a_graph_shows_unseen_operators_as_counts_do() -> None:
+    """A network whose time goes to values rather than products is like no row, counted or not."""
+    own = fit()
+    unlike = dataclasses.replace(GRAPH, values=10 * GRAPH.values)
+    usual, unusual = estimated(None, graph=GRAPH), estimated(None, graph=unlike)
+    assert unusual.high_ms / unusual.low_ms > usual.high_ms / usual.low_ms
+    assert any("without matrix products" in note for note in unusual.notes)
+    assert not any("without matrix products" in note for note in usual.notes)
+    assert 0 < own.most_other_of_graph < 1
+
+
+@pytest.mark.parametrize("threads", latency_model.THREADS)
+@pytest.mark.parametrize(
+    ("precision", "graph", "wider"),
+    [("int8", 20_000_000, True), ("int8", None, True), ("int8", 0, False), ("fp32", 20_000_000, False)],
+    ids=["depthwise", "not known", "none", "float32"],
+)
+def test_depthwise_convolutions_in_int8_are_uncertain_without_counts(
+    threads: int, precision: Precision, graph: int | None, wider: bool
+) -> None:
+    """Counts find them to take up to twice as long as the graph tells; counts widen nothing."""
+    known = None if graph is None else dataclasses.replace(GRAPH, depthwise_macs=graph)
+    usual = fit(precision=precision).operators_spread if known else fit(precision=precision).graph_spread
+    estimate = estimated(None, threads, precision, graph=known)
+    factor = estimate.high_ms / estimate.p50_ms / usual[str(threads)].factor
+    assert factor == pytest.approx(latency_model.UNSEEN_FACTOR if wider else 1)
+    assert (latency_model.DEPTHWISE_IN_INT8 in estimate.notes) == wider
+    counted = estimated(MOBILENET, threads, precision, graph=known)
+    assert latency_model.DEPTHWISE_IN_INT8 not in counted.notes
+
+
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 @pytest.mark.parametrize("kernels", [0, 2, 10])
 def test_a_network_of_few_layers_costs_a_part_of_a_call(threads: int, kernels: int) -> None:
@@ -239,7 +270,15 @@ def test_weights_that_fit_into_no_cache_are_read_in_every_call(target: Any, thre
     assert [item.shares.get("memory", 0.0) > 0.3 for item in times] == [False, False, True]
 
 
-GRAPH = GraphWork(macs=280_000_000, depthwise_macs=20_700_000, values=26_400_000, missed_bytes=20_000_000)
+GRAPH = GraphWork(
+    macs=280_057_856,
+    depthwise_macs=20_716_416,
+    values=14_162_024,
+    missed_bytes=20_000_000,
+    depthwise_values=6_043_072,
+    conv_values=13_444_032,
+    patches=338_688,
+)
 """MobileNetV2's."""
 
 
@@ -352,7 +391,7 @@ def test_other_instructions_stay_on_one_thread() -> None:
 
 def test_values_of_a_graph_stay_on_one_thread_in_float32() -> None:
     """Four threads shorten multiply-accumulates and the loads of convolutions alone, counted or not."""
-    only = dataclasses.replace(GRAPH, macs=0, depthwise_macs=0)
+    only = dataclasses.replace(GRAPH, macs=0, depthwise_macs=0, depthwise_values=0, patches=0)
     one, four = (estimated(None, threads, graph=only, kernels=0).p50_ms for threads in latency_model.THREADS)
     assert four == pytest.approx(one)
     arithmetic = dataclasses.replace(GRAPH, values=0, depthwise_values=2_000_000, patches=1_000_000)

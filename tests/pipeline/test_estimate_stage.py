@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from exporter.estimate.qemu_plugin import PACKAGES, Plugin
 from exporter.files import MANIFEST
 from exporter.formats import VARIANTS
 from exporter.pipeline import audit_claims, count_stage, estimate_stage
-from exporter.records import Report
+from exporter.records import Report, Status
 from exporter.report import manifest
 from exporter.report.manifest import restore
+from exporter.verify import select_artifact
 from tests.exports import exported
+from tests.report import sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
 COUNTS = Counts(fma=70_000_000, dot=0, simd=9_000_000, scalar=3_000_000, branch=9_000_000, load=20_000_000)
@@ -73,6 +75,17 @@ def test_every_cpu_artifact_is_estimated_and_no_other(out: Path, monkeypatch: py
         assert {"stem.0", "depthwise.0", "pointwise.0", "head"} <= {o.module for o in fastest.operators}
     assert "Estimated time by module" in (out / "report.html").read_text()
     assert report.budget == "not_measured"
+
+
+@pytest.mark.parametrize(("status", "has"), [("failed", True), ("error", False), ("not_run", False)])
+def test_wrong_outputs_are_estimated_and_not_chosen(status: Status, has: bool) -> None:
+    """A file takes as long whether its outputs are right or not; one that never ran has no figure."""
+    fp32 = next(row for row in sample.report().artifacts if row.variant.name == "onnx-fp32")
+    wrong = replace(fp32, status=status)
+    target = get_target("snapdragon865")
+    (row,) = estimate_stage.run_estimate_stage([wrong], {}, target, 10**9)
+    assert bool(row.estimates) == has
+    assert select_artifact.select_artifact([row], target.runnable, False, False).name is None
 
 
 def rows(report: Report) -> dict[str, Any]:
