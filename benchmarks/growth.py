@@ -8,8 +8,8 @@ seconds of processors, which other programs change less than wall seconds, and t
 tree: proportional set size, sampled five times a second. The columns "time" and "memory" are ours over the
 plain script's. Below the table are the seconds for each 100 MB that networks of one kind take more.
 
-Each run is one file in `--work`, with the commit that it ran at. A program that was stopped goes on where it
-was; a file of another commit is not used, but measured again.
+Each run is one file in `--work`, ours with the commit that it ran at. A program that was stopped goes on
+where it was. Ours of another commit is measured again; the plain script, which runs none of our code, is not.
 """
 
 from __future__ import annotations
@@ -132,7 +132,14 @@ def logged_run(command: Sequence[str], log: Path) -> ProcessTreeRun:
 
 
 def measured_run(name: str, command: Sequence[str], out: Path, commit: str) -> ProcessTreeRun:
-    """Return the run that an earlier call stored for this command and commit, else run it and store it."""
+    """Return the run that an earlier call stored for this command and commit, else run it and store it.
+
+    Args:
+        name: The name of the run's files.
+        command: What runs.
+        out: The folder that it writes to.
+        commit: The commit of the code that runs; empty where that is none of ours.
+    """
     stored, key = out.parent / f"{name}.json", {"command": list(command), "commit": commit}
     if stored.is_file():
         record = json.loads(stored.read_text())
@@ -159,7 +166,7 @@ def measure_growth(network: str, work: Path, more: Sequence[str], commit: str) -
         save_random_weights(network, partial)
         partial.rename(checkpoint)
     plain, ours = folder / "plain", folder / "ours"
-    plain_run = measured_run("plain", plain_command(checkpoint, network, plain), plain, commit)
+    plain_run = measured_run("plain", plain_command(checkpoint, network, plain), plain, "")
     our_run = measured_run("ours", our_command(checkpoint, network, ours, more), ours, commit)
     return GrowthRow(network, checkpoint.stat().st_size, our_run, plain_run)
 

@@ -14,18 +14,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from exporter.files import digest_file, digest_file_or_folder
+from exporter.files import digest_file, digest_file_or_folder, file_size_bytes
 from exporter.pipeline import cache, stage_results
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Event, preload_of_context
 from exporter.pipeline.stage_results import CheckedArtifactResult
 from exporter.pipeline.workers.jobs import Job
-from exporter.records import Latency, Variant
+from exporter.records import Latency, Sample, Variant
 
 File = tuple[Path, Variant]
 Latencies = tuple[Latency | None, ...]
 BLOCK_CALLS = 5
 MOST_CALLS = 200
+TURNS = 4
+"""Blocks of a file at least."""
+WARM_UP_CALLS = 10
+SLOW_S = 4.0
+"""Seconds after which fewer calls are enough: those of a large network take a second or more."""
+TOGETHER_BYTES = 256 << 20
+"""Files that are larger together are not loaded together: a runtime holds up to twice a file's weights."""
 
 
 def measure_host_latencies(
@@ -33,8 +40,9 @@ def measure_host_latencies(
 ) -> Latencies:
     """Time files of one runtime in turn, on real inputs, after a warm-up of each.
 
-    Warm-up: at least 10 calls and 0.3 s. Then blocks of 5 calls, in alternating order, up to 200 calls of
-    each file, fewer when `budget_s` for each is over, at least 20.
+    Warm-up: at least 10 calls and 0.3 s, fewer calls after `SLOW_S`. Then blocks of 5 calls, in alternating
+    order, up to 200 calls of each file, fewer when `budget_s` for each is over; at least 20, or 10 where
+    these take `SLOW_S`. Large files are loaded one at a time, twice each, in either order.
 
     Returns:
         A latency for each file; None for one whose runtime fails.
@@ -42,22 +50,43 @@ def measure_host_latencies(
     from exporter.verify import reference_io
 
     samples = reference_io.load_reference_io(evidence_path).samples()[:8]
+    places = list(range(len(files)))
+    groups = [places]
+    if len(files) > 1 and sum(file_size_bytes(path) for path, _ in files) > TOGETHER_BYTES:
+        groups = [[place] for place in (*places, *reversed(places))]
+    rounds = len(groups) // len(files) or 1
+    taken: list[list[int]] = [[] for _ in files]
+    for group in groups:
+        durations = _host_latency_durations(
+            [files[place] for place in group], samples, threads, budget_s / rounds, TURNS // rounds
+        )
+        for place, more in zip(group, durations, strict=True):
+            taken[place] += more
+    return tuple(_host_latency_of_durations(durations, threads) if durations else None for durations in taken)
+
+
+def _host_latency_durations(
+    files: Sequence[File], samples: Sequence[Sample], threads: int, budget_s: float, least_turns: int
+) -> list[list[int]]:
+    """Load files, and return the nanoseconds of each call of each; nothing for one that fails."""
     calls = [_load_for_host_latency(path, variant, samples, threads) for path, variant in files]
     taken: list[list[int]] = [[] for _ in files]
     usable = [
         index for index, call in enumerate(calls) if call is not None and _warm_up_for_host_latency(call)
     ]
     started = time.monotonic()
-    for turn in range(MOST_CALLS // BLOCK_CALLS if usable else 0):
+    for turn in range(least_turns * MOST_CALLS // BLOCK_CALLS // TURNS if usable else 0):
         for index in usable if turn % 2 == 0 else reversed(usable):
             taken[index] += _host_latency_block(cast("Callable[[], object]", calls[index]))
-        if turn >= 3 and time.monotonic() - started >= budget_s * len(usable):
+        each_s = (time.monotonic() - started) / len(usable)
+        least = least_turns if each_s < SLOW_S else least_turns // 2
+        if turn + 1 >= least and each_s >= budget_s:
             break
-    return tuple(_host_latency_of_durations(durations, threads) if durations else None for durations in taken)
+    return taken
 
 
 def _load_for_host_latency(
-    path: Path, variant: Variant, samples: Sequence[tuple[object, ...]], threads: int
+    path: Path, variant: Variant, samples: Sequence[Sample], threads: int
 ) -> Callable[[], object] | None:
     from exporter.formats import FORMATS
 
@@ -66,15 +95,17 @@ def _load_for_host_latency(
     except Exception:  # whatever a runtime makes of its file: what does not run has no latency
         return None
     turn = itertools.cycle(samples)
-    return lambda: run(next(turn))  # type: ignore[arg-type]
+    return lambda: run(next(turn))
 
 
 def _warm_up_for_host_latency(call: Callable[[], object]) -> bool:
     started, calls = time.monotonic(), 0
     try:
-        while calls < 10 or time.monotonic() - started < 0.3:
+        while calls < WARM_UP_CALLS or time.monotonic() - started < 0.3:
             call()
             calls += 1
+            if calls > 1 and time.monotonic() - started > SLOW_S:
+                break
     except Exception:  # as above
         return False
     return True

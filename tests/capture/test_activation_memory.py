@@ -47,7 +47,7 @@ def kept(x: Tensor) -> Tensor:
         pytest.param(kept, 3 * 4, id="a value that is read later is held"),
         pytest.param(lambda x: x.reshape(4, -1).t().unsqueeze(0).relu(), 2 * 4, id="views take nothing"),
         pytest.param(lambda x: torch.cat([x, x.relu()], 1), 4 * 4, id="a joined value is a copy"),
-        pytest.param(lambda x: x.chunk(2, 1)[1].relu(), 4 + 2, id="parts are views"),
+        pytest.param(lambda x: x.chunk(2, 1)[1] + x[:, 2:], 4 + 2, id="parts are views"),
         pytest.param(lambda x: (x > 0).sum(), 4 + 0.5, id="a mask takes a byte"),
         pytest.param(lambda x: tuple(x * n for n in range(1, 6)), 6 * 4, id="outputs are held to the end"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,21 +83,71 @@ def test_what_is_timed_beside_a_file_is_scaled_to_its_latency(machine: Machine) 
     assert latency.p50_ms == 76.0
 
 
-def test_files_of_a_runtime_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks alternate between the files, in either order; a file that does not load has no latency."""
-    calls: list[str] = []
+class Runtime:
+    """A runtime that counts the files that are loaded at once; its calls take `call_s` of a false clock."""
 
-    def load(path: Path, *_: Any) -> Any:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, call_s: float = 0.0) -> None:
+        self.calls: list[str] = []
+        self.loaded: list[str] = []
+        self.most = 0
+        self.now = 0.0
+        self.call_s = call_s
+        patch.setattr(formats, "FORMATS", {"onnx": SimpleNamespace(load=self.load)})
+        patch.setattr(
+            reference_io, "load_reference_io", lambda _: SimpleNamespace(samples=lambda: [("sample",)])
+        )
+        if call_s:
+            clock = SimpleNamespace(monotonic=lambda: self.now, perf_counter_ns=lambda: int(self.now * 1e9))
+            patch.setattr(host_latency, "time", clock)
+        self.files = [(folder / name, MIXED) for name in ("a", "broken", "b")]
+        for path, _ in self.files:
+            path.write_bytes(bytes(1000))
+
+    def load(self, path: Path, *_: Any) -> Any:
         if path.name == "broken":
             raise RuntimeError
-        return (lambda _: calls.append(path.name)), "runtime 1.0"
+        self.loaded.append(path.name)
+        self.most = max(self.most, len(self.loaded))
 
-    monkeypatch.setattr(formats, "FORMATS", {"onnx": SimpleNamespace(load=load)})
-    monkeypatch.setattr(
-        reference_io, "load_reference_io", lambda _: SimpleNamespace(samples=lambda: [("sample",)])
-    )
-    files = [(tmp_path / name, MIXED) for name in ("a", "broken", "b")]
-    latencies = host_latency.measure_host_latencies(files, tmp_path / "evidence", 1)
+        def call(_: Any) -> None:
+            self.calls.append(path.name)
+            self.now += self.call_s
+
+        weakref.finalize(call, self.loaded.remove, path.name)
+        return call, "runtime 1.0"
+
+
+def test_files_of_a_runtime_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks alternate between the files, in either order; a file that does not load has no latency."""
+    runtime = Runtime(tmp_path, monkeypatch)
+    latencies = host_latency.measure_host_latencies(runtime.files, tmp_path / "evidence", 1)
     assert [latency and latency.samples for latency in latencies] == [200, None, 200]
-    blocks = [calls[-400:][index] for index in range(0, 400, 5)]
+    blocks = [runtime.calls[-400:][index] for index in range(0, 400, 5)]
     assert blocks == ["a", "b", "b", "a"] * 20
+    assert runtime.most == 2
+
+
+def test_large_files_are_loaded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is timed in two rounds, so that they take turns nevertheless; memory holds one of them."""
+    monkeypatch.setattr(host_latency, "TOGETHER_BYTES", 2999)
+    runtime = Runtime(tmp_path, monkeypatch)
+    latencies = host_latency.measure_host_latencies(runtime.files, tmp_path / "evidence", 1)
+    assert [latency and latency.samples for latency in latencies] == [200, None, 200]
+    assert [name for name, _ in itertools.groupby(runtime.calls)] == ["a", "b", "a"]
+    assert (runtime.most, runtime.loaded) == (1, [])
+
+
+@pytest.mark.parametrize(("together", "calls"), [(3000, 2 * (10 + 2)), (0, 2 * (10 + 2 * 2))])
+def test_slow_files_are_called_less_often(
+    together: int, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a call takes three seconds, two warm up and ten are timed."""
+    monkeypatch.setattr(host_latency, "TOGETHER_BYTES", together)
+    runtime = Runtime(tmp_path, monkeypatch, call_s=3.0)
+    latencies = host_latency.measure_host_latencies(runtime.files, tmp_path / "evidence", 1)
+    assert [latency and (latency.samples, latency.p50_ms) for latency in latencies] == [
+        (10, 3000.0),
+        None,
+        (10, 3000.0),
+    ]
+    assert len(runtime.calls) == calls
