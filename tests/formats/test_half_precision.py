@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from pathlib import Path
 from typing import cast
 
@@ -27,12 +26,13 @@ from exporter.formats.coreml.coreml_compress import (
     load_coreml_program_to_compress,
 )
 from exporter.formats.coreml.coreml_convert import convert_to_coreml
-from exporter.formats.onnx.onnx_export import finish_onnx_export, translate_fp32_to_onnx
+from exporter.formats.onnx.onnx_export import translate_fp32_to_onnx
 from exporter.formats.onnx.onnx_float16 import onnx_float16_model
 from exporter.formats.onnx.onnx_streamed import streamed_onnx
 from exporter.records import Array, Captured, TensorSpec
 from exporter.verify.compare_outputs import compare_agreement, compare_sqnr_db
 from tests import exports, nets
+from tests.onnx_bytes import streamed_bytes, whole_onnx
 
 Node = half_precision.HalfNode
 
@@ -120,16 +120,14 @@ def test_every_name_of_the_table_is_an_operator() -> None:
 
 def float16_bytes(model: onnx_ir.Model) -> bytes:
     """Return the file that a float32 model becomes."""
-    file = io.BytesIO()
-    onnx_float16_model(streamed_onnx(model))[0].write_to(file)
-    return file.getvalue()
+    return streamed_bytes(onnx_float16_model(streamed_onnx(model))[0])
 
 
 @functools.cache
 def loud() -> tuple[bytes, bytes, Array]:
     """Convert the loud network to plain float16 and to ours; get float64 outputs on 32 held-out digits."""
     net = nets.captured("loud")
-    whole = finish_onnx_export(translate_fp32_to_onnx(net))
+    whole = whole_onnx(translate_fp32_to_onnx(net))
     plain = convert_float_to_float16(onnx.load_model_from_string(whole), keep_io_types=True)
     sorted_plain = onnx_ir.from_proto(plain)
     common.TopologicalSortPass()(sorted_plain)

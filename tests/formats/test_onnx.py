@@ -26,6 +26,7 @@ from exporter.formats.onnx import onnx_export, ort_convert
 from exporter.quantize.int8_recipe import int8_recipe_runner
 from exporter.records import Array, Emission, Sample, TensorSpec
 from tests import nets, proof
+from tests.onnx_bytes import whole_onnx
 
 VARIANTS = {v.name: v for v in onnx_format.VARIANTS if v.precision != "mixed"}
 FLOAT = [v.name for v in onnx_format.VARIANTS if v.precision == "fp32"]
@@ -180,7 +181,8 @@ def test_bytes_are_reproducible_and_say_nothing_of_this_machine(
 
 def test_converting_twice_gives_the_same_ort_file(tmp_path: Path) -> None:
     """ONNX Runtime's own writer orders a table at random; ours does not show it."""
-    model = onnx_export.finish_onnx_export(onnx_export.translate_fp32_to_onnx(nets.captured("cnn")))
+    model = tmp_path / "model.onnx"
+    model.write_bytes(whole_onnx(onnx_export.translate_fp32_to_onnx(nets.captured("cnn"))))
     files = [tmp_path / str(i) for i in range(4)]
     for file in files:
         ort_convert.convert_to_ort(model, file)
@@ -217,7 +219,7 @@ def test_a_model_without_a_program_says_why(tmp_path: Path) -> None:
 def test_weights_that_exceed_one_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above protobuf's limit the message gives both sizes."""
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
-    with pytest.raises(LoweringError, match="one ONNX file holds up to"):
+    with pytest.raises(LoweringError, match="one file holds up to"):
         onnx_format.emit(replace(nets.captured("cnn")), VARIANTS["ort-fp32"], tmp_path)
 
 

@@ -19,10 +19,10 @@ from exporter.formats import FORMATS, VARIANTS
 from exporter.formats.onnx import onnx_export
 from exporter.formats.onnx.onnx_external import MODEL, WEIGHTS
 from exporter.formats.onnx.onnx_needs import onnx_needs
-from exporter.records import About, Captured, Sample
-from tests import proof
+from exporter.records import ONNX_FOLDER_NOTE, About, Captured, Sample
+from tests import nets, proof
 
-FP32, FP16 = VARIANTS["onnx-fp32"], VARIANTS["onnx-fp16"]
+FP32 = VARIANTS["onnx-fp32"]
 EMIT = FORMATS["onnx"].emit
 
 
@@ -81,19 +81,23 @@ def test_one_changed_weight_changes_the_hash(folder: Path) -> None:
     assert digest_file_or_folder(folder) != before
 
 
-def test_half_precision_becomes_a_folder_too(
-    captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["onnx-fp16", "onnx-int8"])
+def test_other_precisions_become_folders_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its weights take half of the bytes, and it computes what the single file computes."""
-    single = EMIT(captured, FP16, tmp_path).path
+    """The folder computes what the single file computes, and is told of by the same note."""
+    variant = VARIANTS[name]
+    captured = nets.captured_for("attention", variant)
+    single = EMIT(captured, variant, tmp_path).path
     (tmp_path / "large").mkdir()
-    monkeypatch.setattr(onnx_export, "MAX_BYTES", 15_000)
-    folder = EMIT(captured, FP16, tmp_path / "large").path
-    assert 15_000 < (folder / WEIGHTS).stat().st_size < 20_000
-    runs = [FORMATS["onnx"].load(path, FP16, 1)[0] for path in (single, folder)]
-    for sample in rows():
+    monkeypatch.setattr(onnx_export, "MAX_BYTES", 5_000)
+    emission = EMIT(captured, variant, tmp_path / "large")
+    assert sorted(path.name for path in emission.path.iterdir()) == [MODEL, WEIGHTS]
+    assert ONNX_FOLDER_NOTE in emission.notes
+    runs = [FORMATS["onnx"].load(path, variant, 1)[0] for path in (single, emission.path)]
+    for sample in nets.samples("attention", 1400, 4):
         np.testing.assert_array_equal(runs[0](sample)[0], runs[1](sample)[0])
-    assert FORMATS["onnx"].structure(folder, FP16) == FORMATS["onnx"].structure(single, FP16)
+    assert FORMATS["onnx"].structure(emission.path, variant) == FORMATS["onnx"].structure(single, variant)
 
 
 def test_the_ort_format_is_refused_by_name(
@@ -101,7 +105,7 @@ def test_the_ort_format_is_refused_by_name(
 ) -> None:
     """ORT's format knows one file only."""
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 30_000)
-    with pytest.raises(LoweringError, match="only onnx-fp32 and onnx-fp16 have another file"):
+    with pytest.raises(LoweringError, match="an ORT artifact has no other"):
         EMIT(captured, VARIANTS["ort-fp32"], tmp_path)
 
 

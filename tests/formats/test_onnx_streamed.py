@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.formats.onnx import onnx_export, onnx_external, onnx_float16, onnx_streamed
+from exporter.formats.onnx import onnx_export, onnx_external, onnx_float16, onnx_quantized, onnx_streamed
 from exporter.records import TensorSpec
+from tests import nets
+from tests.onnx_bytes import streamed_bytes, whole_onnx
 
 
 class Tensors(nn.Module):
@@ -67,9 +69,7 @@ def translated(net: nn.Module) -> onnx_ir.Model:
 def float16_bytes(net: Callable[[], nn.Module]) -> bytes:
     """Return the file that a network of the same random weights becomes each time."""
     torch.manual_seed(0)
-    file = io.BytesIO()
-    onnx_float16.onnx_float16_model(onnx_streamed.streamed_onnx(translated(net())))[0].write_to(file)
-    return file.getvalue()
+    return streamed_bytes(onnx_float16.onnx_float16_model(onnx_streamed.streamed_onnx(translated(net())))[0])
 
 
 @pytest.mark.parametrize("net", [Tensors, Nothing, lambda: nn.Linear(40, 40)])
@@ -79,7 +79,7 @@ def test_a_streamed_file_has_protobufs_bytes(
 ) -> None:
     """Tensors, graph and metadata are where protobuf's own writer puts them."""
     model = translated(net())
-    whole = onnx.load_model_from_string(onnx_export.finish_onnx_export(model))
+    whole = onnx.load_model_from_string(whole_onnx(model))
     for key, text in properties.items():
         whole.metadata_props.add(key=key, value=text)
     streamed = onnx_streamed.streamed_onnx(model)
@@ -101,6 +101,24 @@ def test_half_precision_has_the_bytes_of_a_whole_conversion(
     assert streamed == float16_bytes(net)
 
 
+@pytest.mark.parametrize("name", ["cnn", "attention"])
+def test_int8_has_the_bytes_of_a_model_with_all_tensors_inside(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that are only referred to are turned, biased and made unsigned as the others are."""
+
+    def written() -> tuple[bytes, bytes]:
+        captured = replace(nets.captured_int8(name))  # another object: translations are kept for each
+        signed = onnx_quantized.make_onnx_quantized_model(captured)
+        return streamed_bytes(signed), streamed_bytes(onnx_quantized.unsigned_onnx_quantized(signed))
+
+    monkeypatch.setattr(onnx_external, "LARGE_TENSOR_BYTES", 64)
+    streamed = written()
+    monkeypatch.setattr(onnx_external, "LARGE_TENSOR_BYTES", 1 << 40)
+    assert streamed == written()
+    assert streamed[0] != streamed[1]
+
+
 def test_nothing_is_converted_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model in half precision holds references to the float32 weights."""
     from onnxruntime.transformers import float16
@@ -116,7 +134,7 @@ def test_nothing_is_converted_before_it_is_written(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(float16, "convert_np_to_float16", counted)
     model, _ = onnx_float16.onnx_float16_model(onnx_streamed.streamed_onnx(translated(nn.Linear(40, 40))))
     assert max(converted, default=0) <= 40
-    model.write_to(io.BytesIO())
+    streamed_bytes(model)
     assert max(converted) == 1600
 
 
@@ -133,9 +151,9 @@ def test_large_tensors_are_converted_in_blocks(monkeypatch: pytest.MonkeyPatch) 
 def test_streaming_leaves_the_model(tmp_path: Path) -> None:
     """The model that other precisions are made from keeps its tensors."""
     model = translated(Tensors())
-    before = onnx_export.finish_onnx_export(model)
+    before = whole_onnx(model)
     onnx_streamed.streamed_onnx(model).write_folder(tmp_path / "folder")
-    assert onnx_export.finish_onnx_export(model) == before
+    assert whole_onnx(model) == before
 
 
 def test_a_wrong_graph_is_found_without_its_weights() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.formats.onnx.onnx_quantized import unsigned_onnx_quantized
+from exporter.formats.onnx.onnx_streamed import streamed_onnx
 from exporter.records import Array
+from tests.onnx_bytes import streamed_bytes
 
 
 def model_with_a_constant() -> bytes:
@@ -47,7 +50,8 @@ def outputs(model: bytes, x: Array) -> Array:
 def test_a_quantised_constant_keeps_its_numbers() -> None:
     """A float constant behind a quantiser and a stored int8 one both give the same sums as before."""
     model, x = model_with_a_constant(), np.linspace(-2, 2, 8, dtype=np.float32)
-    unsigned = unsigned_onnx_quantized(model)
+    parsed = onnx_ir.from_proto(onnx.load_model_from_string(model))
+    unsigned = streamed_bytes(unsigned_onnx_quantized(streamed_onnx(parsed)))
     types = {c.name: c.data_type for c in onnx.load_model_from_string(unsigned).graph.initializer}
     assert TensorProto.INT8 not in types.values()
     assert TensorProto.FLOAT in types.values()

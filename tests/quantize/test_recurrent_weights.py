@@ -110,5 +110,5 @@ def test_weights_that_are_computed_are_left_alone() -> None:
     inputs = [value(name, 1, [1, 1, 1]) for name in "xwr"]
     proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", inputs, [value("y", 1, None)]))
     before = proto.SerializeToString()
-    onnx_recurrent.order_onnx_recurrent_rows(proto)
+    onnx_recurrent.order_onnx_recurrent_rows(proto, {})
     assert proto.SerializeToString() == before

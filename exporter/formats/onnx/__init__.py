@@ -19,11 +19,11 @@ from exporter.formats.onnx import (
     ort_convert,
     ort_file,
 )
-from exporter.formats.onnx.onnx_streamed import streamed_onnx
-from exporter.formats.onnx.size_guards import guard_sizes_of_onnx, onnx_with_size_guards
+from exporter.formats.onnx.onnx_streamed import StreamedOnnx, streamed_onnx
+from exporter.formats.onnx.size_guards import guard_sizes_of_onnx
 from exporter.records import (
     ONNX_FOLDER_NOTE,
-    About,
+    QUANTIZED,
     Array,
     Captured,
     Emission,
@@ -61,28 +61,16 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
-        if variant.precision in ("fp32", "fp16"):
-            return Emission(path, _write_float_onnx(captured, variant, path))
-        model = onnx_quantized.make_onnx_quantized_model(captured)
-        if variant.suffix == ".onnx":
-            model = onnx_quantized.unsigned_onnx_quantized(model)
-        model = onnx_with_size_guards(model, captured.ranges)
-        metadata = onnx_metadata(captured.about)
-        if variant.suffix == ".ort":
-            ort_convert.convert_to_ort(model + metadata if metadata else model, path)
-        else:
-            with path.open("wb") as file:
-                file.write(model)
-                file.write(metadata)
+        notes = _write_onnx(captured, variant, path)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
-    return Emission(path, (ORT_NOTE,) if variant.suffix == ".ort" else ())
+    return Emission(path, notes)
 
 
-def _write_float_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[str, ...]:
-    """Write an artifact of float weights without a copy of them, and return notes on it.
+def _write_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[str, ...]:
+    """Write an artifact without a copy of its weights, and return notes on it.
 
     Raises:
         LoweringError: Its format has one file, which cannot hold the weights.
@@ -90,10 +78,7 @@ def _write_float_onnx(captured: Captured, variant: Variant, path: Path) -> tuple
     """
     if variant.suffix == ".ort" and captured.program is not None:
         onnx_export.refuse_onnx_program_too_large(captured.program)
-    model, note = streamed_onnx(onnx_export.translate_fp32_to_onnx(captured)), ""
-    if variant.precision == "fp16":
-        model, note = onnx_float16.onnx_float16_model(model)
-    notes = (note,) if note else ()
+    model, notes = _onnx_model(captured, variant)
     if captured.ranges:
         guard_sizes_of_onnx(model.proto, captured.ranges)
     model.add_metadata(model_metadata(captured.about))
@@ -103,7 +88,7 @@ def _write_float_onnx(captured: Captured, variant: Variant, path: Path) -> tuple
         with tempfile.TemporaryDirectory(prefix="export-mobile-") as folder:
             whole = Path(folder) / onnx_external.MODEL
             model.write_file(whole)
-            ort_convert.convert_to_ort(str(whole), path)
+            ort_convert.convert_to_ort(whole, path)
         return (*notes, ORT_NOTE)
     if model.size_bytes > onnx_export.MAX_BYTES:
         model.write_folder(path)
@@ -112,15 +97,17 @@ def _write_float_onnx(captured: Captured, variant: Variant, path: Path) -> tuple
     return notes
 
 
-def onnx_metadata(about: About) -> bytes:
-    """Return the metadata properties in bytes that are written after a model's own, without a copy of it."""
-    import onnx
-
-    proto = onnx.ModelProto()
-    for key, text in model_metadata(about).items():
-        proto.metadata_props.add(key=key, value=text)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
+def _onnx_model(captured: Captured, variant: Variant) -> tuple[StreamedOnnx, tuple[str, ...]]:
+    """Return the artifact's model, which may be changed, and notes on how it was made."""
+    if variant.precision in QUANTIZED:
+        quantized = onnx_quantized.make_onnx_quantized_model(captured)
+        unsigned = variant.suffix == ".onnx"
+        return (onnx_quantized.unsigned_onnx_quantized(quantized) if unsigned else quantized.copy()), ()
+    model = streamed_onnx(onnx_export.translate_fp32_to_onnx(captured))
+    if variant.precision == "fp32":
+        return model, ()
+    model, note = onnx_float16.onnx_float16_model(model)
+    return model, (note,) if note else ()
 
 
 def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:

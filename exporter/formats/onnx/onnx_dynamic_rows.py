@@ -13,6 +13,7 @@ These are XNNPACK's numbers, 128 higher: its kernels give the same results.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,15 +37,13 @@ class _Rows(NamedTuple):
     scale: str
 
 
-def quantise_onnx_dynamic_rows(proto: onnx.ModelProto) -> None:
+def quantise_onnx_dynamic_rows(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
     """Turn every product with a dequantised weight into one of integers, in place.
 
     Args:
         proto: Activations in float, weights int8 per output channel behind DequantizeLinear.
+        constants: The values of its tensors.
     """
-    import onnx
-
-    constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
     writer = _RowsWriter(proto)
     for node in list(proto.graph.node):

@@ -1,4 +1,4 @@
-"""Translates a captured program into an ONNX model, in bytes, and finishes every ONNX model."""
+"""Translates a captured program into an ONNX model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def translate_fp32_to_onnx(captured: Captured) -> onnx_ir.Model:
     """
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
-    model = export_to_onnx(captured.program, captured.inputs, captured.outputs, external=True)
+    model = export_to_onnx(captured.program, captured.inputs, captured.outputs)
     clean_onnx_export(model)
     return model
 
@@ -51,7 +51,6 @@ def export_to_onnx(
     program: torch.export.ExportedProgram,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    external: bool = False,
 ) -> onnx_ir.Model:
     """Translate by PyTorch's own exporter; inputs and outputs get the given names.
 
@@ -59,16 +58,12 @@ def export_to_onnx(
         program: In ATen dialect.
         inputs: The model's inputs.
         outputs: The model's outputs.
-        external: Whether the weights are written to a file of their own, which may have any size.
 
     Raises:
-        LoweringError: The weights are too large for one file.
         Exception: Whatever PyTorch or ONNX raise when they cannot express it.
     """
     import torch
 
-    if not external:
-        refuse_onnx_program_too_large(program)
     _give_bounds_one_type(program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,24 +88,6 @@ def _give_bounds_one_type(program: torch.export.ExportedProgram) -> None:
             node.args = (node.args[0], *(None if bound is None else float(bound) for bound in node.args[1:]))
 
 
-def finish_onnx_export(model: onnx_ir.Model) -> bytes:
-    """Clean, check and serialise, without any trace of the machine that the model was made on.
-
-    Raises:
-        onnx.checker.ValidationError: The model is not valid ONNX.
-    """
-    import onnx
-    import onnx_ir
-
-    clean_onnx_export(model)
-    proto = onnx_ir.to_proto(model)
-    strip_onnx_export(proto)
-    refuse_onnx_export_too_large(proto.ByteSize())
-    onnx.checker.check_model(proto, full_check=True)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
-
-
 def clean_onnx_export(model: onnx_ir.Model) -> None:
     """Remove notes, and make names and the order of nodes valid."""
     from onnx_ir.passes import common
@@ -121,7 +98,7 @@ def clean_onnx_export(model: onnx_ir.Model) -> None:
 
 
 def refuse_onnx_program_too_large(program: torch.export.ExportedProgram) -> None:
-    """Refuse a program whose weights one ONNX file cannot hold, before it is translated.
+    """Refuse a program whose weights an ORT file cannot hold, before it is translated.
 
     Raises:
         LoweringError: They are too large.
@@ -130,15 +107,15 @@ def refuse_onnx_program_too_large(program: torch.export.ExportedProgram) -> None
 
 
 def refuse_onnx_export_too_large(size_bytes: int) -> None:
-    """Refuse weights that one ONNX file cannot hold.
+    """Refuse weights that an ORT file, which is made from one ONNX file, cannot hold.
 
     Raises:
         LoweringError: They are too large.
     """
     if size_bytes > MAX_BYTES:
         raise LoweringError(
-            f"The weights take {size_bytes / 1e9:.2f} GB; one ONNX file holds up to {MAX_BYTES / 1e9:.2f} "
-            "GB, and only onnx-fp32 and onnx-fp16 have another file for them."
+            f"The weights take {size_bytes / 1e9:.2f} GB; one file holds up to {MAX_BYTES / 1e9:.2f} GB, and "
+            "an ORT artifact has no other for them: use the ONNX artifact."
         )
 
 

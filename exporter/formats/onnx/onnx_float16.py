@@ -11,8 +11,7 @@ import numpy as np
 
 from exporter.errors import LoweringError
 from exporter.formats import half_precision
-from exporter.formats.onnx.onnx_export import clean_onnx_export
-from exporter.formats.onnx.onnx_streamed import StreamedOnnx, streamed_onnx
+from exporter.formats.onnx.onnx_streamed import StreamedOnnx
 
 if TYPE_CHECKING:
     import onnx
@@ -47,9 +46,7 @@ def onnx_float16_model(model: StreamedOnnx) -> tuple[StreamedOnnx, str]:
     _join_onnx_float16_casts(joined)
     result = onnx_ir.to_proto(joined)
     result.graph.ClearField("value_info")  # the inferred types have served
-    halved = model.changed_model(result, _halved_onnx_tensor)
-    clean_onnx_export(halved)
-    return streamed_onnx(halved), note
+    return model.restreamed(result, _halved_onnx_tensor), note
 
 
 def _onnx_float16_message(proto: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:

@@ -14,8 +14,9 @@ import numpy as np
 
 from exporter.errors import LoweringError
 from exporter.formats.onnx.onnx_dynamic_rows import quantise_onnx_dynamic_rows
-from exporter.formats.onnx.onnx_export import export_to_onnx, finish_onnx_export
+from exporter.formats.onnx.onnx_export import clean_onnx_export, export_to_onnx
 from exporter.formats.onnx.onnx_recurrent import order_onnx_recurrent_rows
+from exporter.formats.onnx.onnx_streamed import StreamedOnnx, streamed_onnx
 from exporter.formats.onnx.onnx_weights_only import write_onnx_weights_only
 from exporter.records import Array, Captured, DynamicSize
 
@@ -29,15 +30,15 @@ BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 
 @functools.lru_cache(maxsize=1)
-def make_onnx_quantized_model(captured: Captured) -> bytes:
+def make_onnx_quantized_model(captured: Captured) -> StreamedOnnx:
     """Translate a quantised program, once per program; the model computes the program's numbers.
+
+    Who changes the model changes a copy. It is checked where it is written.
 
     Raises:
         LoweringError: There is no program.
         Exception: Whatever PyTorch or ONNX raise when they cannot express it.
     """
-    import onnx
-    import onnx_ir
     from onnx_ir.passes import common
 
     if captured.program is None:
@@ -47,19 +48,20 @@ def make_onnx_quantized_model(captured: Captured) -> bytes:
     translated = export_to_onnx(fixed or captured.program, captured.inputs, captured.outputs)
     # PyTorch quantises a tensor once for each reader; kernels are fused with one quantiser only.
     common.CommonSubexpressionEliminationPass()(translated)
-    proto = onnx.load_model_from_string(finish_onnx_export(translated))
-    constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
+    clean_onnx_export(translated)
+    model = streamed_onnx(translated)
+    proto, constants = model.proto, model.constants()
     makers = {name: node for node in proto.graph.node for name in node.output}
-    order_onnx_recurrent_rows(proto)
+    order_onnx_recurrent_rows(proto, constants)
     _part_onnx_quantized_weights(proto, constants)
     if not fixed:
         write_onnx_weights_only(proto)
     _turn_onnx_quantized_weights(proto, makers, constants)
     _onnx_quantized_biases(proto, makers, constants)
     if fixed:
-        quantise_onnx_dynamic_rows(proto)
+        quantise_onnx_dynamic_rows(proto, model.constants())
     _drop_unused_of_onnx_quantized(proto)
-    return finish_onnx_export(onnx_ir.from_proto(proto))
+    return model.restreamed()
 
 
 def _onnx_quantized_without_ranges(
@@ -80,17 +82,16 @@ def _onnx_quantized_without_ranges(
     return torch.export.export(in_float, example, dynamic_shapes=shapes)
 
 
-def unsigned_onnx_quantized(model: bytes) -> bytes:
+def unsigned_onnx_quantized(model: StreamedOnnx) -> StreamedOnnx:
     """Store activations as uint8, 128 higher, which represents the same numbers.
 
     ONNX Runtime's x86 build turns int8 activations into uint8 itself, but not those with several readers, and
     fuses no kernel where the two meet. Its ARM build has kernels for both.
     """
     import onnx
-    import onnx_ir
 
-    proto = onnx.load_model_from_string(model)
-    constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
+    unsigned = model.copy()
+    proto, constants = unsigned.proto, unsigned.constants()
     for node in proto.graph.node:
         if node.op_type not in PAIR or len(node.input) < 3 or constants[node.input[2]].dtype != np.int8:
             continue
@@ -105,7 +106,7 @@ def unsigned_onnx_quantized(model: bytes) -> bytes:
             node.input[place] = name
     _drop_unused_of_onnx_quantized(proto)
     proto.graph.ClearField("value_info")  # it still says int8
-    return finish_onnx_export(onnx_ir.from_proto(proto))
+    return unsigned.restreamed()
 
 
 def _part_onnx_quantized_weights(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:

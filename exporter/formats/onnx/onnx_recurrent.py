@@ -30,11 +30,13 @@ class _Rows(NamedTuple):
     scales: Array
 
 
-def order_onnx_recurrent_rows(proto: onnx.ModelProto) -> None:
-    """Put the rows of dequantised recurrent weights in order, in place; others are left alone."""
-    import onnx
+def order_onnx_recurrent_rows(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
+    """Put the rows of dequantised recurrent weights in order, in place; others are left alone.
 
-    constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
+    Args:
+        proto: The model.
+        constants: The values of its tensors.
+    """
     makers = {name: node for node in proto.graph.node for name in node.output}
     for node in list(proto.graph.node):
         for place in WEIGHTS if node.op_type in RECURRENT else ():

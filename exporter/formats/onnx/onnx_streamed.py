@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from exporter.formats.onnx import onnx_export, onnx_external
+from exporter.records import Array
 
 if TYPE_CHECKING:
     import onnx
@@ -91,7 +92,9 @@ class StreamedOnnx:
             onnx.checker.check_model(str(path), full_check=True)
 
     def changed_model(
-        self, proto: onnx.ModelProto, convert: Callable[[onnx_ir.TensorProtocol], onnx_ir.TensorProtocol]
+        self,
+        proto: onnx.ModelProto,
+        convert: Callable[[onnx_ir.TensorProtocol], onnx_ir.TensorProtocol] | None = None,
     ) -> onnx_ir.Model:
         """Return a changed message as a model that has its large tensors again.
 
@@ -108,8 +111,41 @@ class StreamedOnnx:
         for value in model.graph.initializers.values():
             if isinstance(reference := value.const_value, onnx_ir.ExternalTensor):
                 tensor = by_place[reference.offset or 0]
-                value.const_value = tensor if tensor.dtype == reference.dtype else convert(tensor)
+                changed = tensor.dtype != reference.dtype
+                value.const_value = convert(tensor) if changed and convert else tensor
         return model
+
+    def constants(self) -> dict[str, Array]:
+        """Return the values of all tensors by name; the large ones are not copied."""
+        from onnx import numpy_helper
+
+        return {
+            stored.name: self.tensors[stored.name].numpy()
+            if stored.name in self.tensors
+            else numpy_helper.to_array(stored)
+            for stored in self.proto.graph.initializer
+        }
+
+    def copy(self) -> StreamedOnnx:
+        """Return a model whose message can be changed without this one's; tensors are shared."""
+        proto = type(self.proto)()
+        proto.CopyFrom(self.proto)
+        return StreamedOnnx(proto, self.tensors)
+
+    def restreamed(
+        self,
+        proto: onnx.ModelProto | None = None,
+        convert: Callable[[onnx_ir.TensorProtocol], onnx_ir.TensorProtocol] | None = None,
+    ) -> StreamedOnnx:
+        """Return the model of a changed message, in order and with valid names.
+
+        Args:
+            proto: As for `changed_model`; this model's own, changed in place, when None.
+            convert: As for `changed_model`; None where no large tensor gets another type.
+        """
+        model = self.changed_model(proto or self.proto, convert)
+        onnx_export.clean_onnx_export(model)
+        return streamed_onnx(model)
 
     def _model_ends(self) -> tuple[bytes, bytes]:
         """Return the model's fields before and after its graph."""

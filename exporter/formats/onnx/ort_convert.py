@@ -15,7 +15,7 @@ ALIGNMENT = 64
 BLOCK = 1 << 20
 
 
-def convert_to_ort(model: str | bytes, target: Path) -> None:
+def convert_to_ort(model: Path, target: Path) -> None:
     """Optimise an ONNX model and write it in ORT format, as ONNX Runtime's convert_onnx_models_to_ort does.
 
     The settings are those of `--target_platform arm` and the fixed style (all optimisations now, none on the
@@ -23,7 +23,7 @@ def convert_to_ort(model: str | bytes, target: Path) -> None:
     because it works on folders and prints.
 
     Args:
-        model: The model's file, or its bytes.
+        model: The model's file.
         target: The file to write.
     """
     import onnxruntime as ort
@@ -36,7 +36,7 @@ def convert_to_ort(model: str | bytes, target: Path) -> None:
         path = Path(folder) / "model.ort"
         options.optimized_model_filepath = str(path)
         ort.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
+            str(model), options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
         )
         _write_reproducible_ort(path, target)
 

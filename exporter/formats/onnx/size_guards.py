@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.formats.onnx.onnx_export import finish_onnx_export
 from exporter.records import DynamicSize, SizeRange
 
 if TYPE_CHECKING:
@@ -21,25 +20,13 @@ if TYPE_CHECKING:
 NO_LIMIT = np.iinfo(np.int64).max
 
 
-def onnx_with_size_guards(model: bytes, sizes: Sequence[DynamicSize]) -> bytes:
-    """Put a check of every size with a range before what reads the inputs.
+def guard_sizes_of_onnx(proto: onnx.ModelProto, sizes: Sequence[DynamicSize]) -> None:
+    """Put a check of every size with a range before what reads the inputs, in place.
 
     Args:
-        model: A checked ONNX model whose inputs have these ranges.
-        sizes: The ranges, with the inputs that have them; without any, the model stays as it is.
+        proto: A model whose inputs have these ranges.
+        sizes: The ranges, with the inputs that have them.
     """
-    import onnx
-    import onnx_ir
-
-    if not sizes:
-        return model
-    proto = onnx.load_model_from_string(model)
-    guard_sizes_of_onnx(proto, sizes)
-    return finish_onnx_export(onnx_ir.from_proto(proto))
-
-
-def guard_sizes_of_onnx(proto: onnx.ModelProto, sizes: Sequence[DynamicSize]) -> None:
-    """Put the checks into a model, in place."""
     guards = _OnnxGuards(proto.graph)
     for size in sizes:
         (first, first_axis), *others = size.places

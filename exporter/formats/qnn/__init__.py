@@ -48,8 +48,9 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     folder.mkdir()
     try:
         model = onnx_quantized.unsigned_onnx_quantized(onnx_quantized.make_onnx_quantized_model(captured))
-        (folder / MODEL).write_bytes(model)
-        _compile_for_htp(model, folder, variant)
+        model.check()
+        model.write_file(folder / MODEL)
+        _compile_for_htp((folder / MODEL).read_bytes(), folder, variant)
         left = qnn_contents_off_npu(folder)
     except OSError:
         raise  # a full disk is not the model's fault
