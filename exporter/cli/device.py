@@ -32,6 +32,9 @@ Device = Annotated[
     ),
 ]
 runner = Application(no_args_is_help=True, help="Build the program that runs the artifacts on a device.")
+LEARNED_FROM = (
+    "Only a real phone's stable run with right outputs, on as many threads as an estimate, is learned from."
+)
 
 
 @app.command()
@@ -197,6 +200,8 @@ def run_bench(
 
         count = estimate_stage.learn_anchors_in_estimate_stage(benched.report, benched.latencies)
         typer.echo(f"Learned from {count} of {len(benched.latencies)} measurements.", err=True)
+        if count < len(benched.latencies):
+            typer.echo(LEARNED_FROM, err=True)
     if as_json:
         from exporter.report import manifest
 

@@ -30,7 +30,7 @@ FUNCTIONS = ("Erf", "Gelu", "Sigmoid", "Tanh", "Exp", "Softplus", "Mish", "Elu",
 """Operators that evaluate a series for each value, a dozen instructions or more. Softmax is not among them:
 its exponentials cost less in published rows than functions on their own do."""
 SHOWN = 40
-"""Operators that an estimate keeps; the rest is one entry."""
+"""Operators that an estimate keeps; of the rest, each kind is one entry without its module."""
 LARGEST_BYTES = 512 << 20
 """Larger files are not read."""
 REST = "others"
@@ -204,5 +204,7 @@ def operator_split_of_estimate(
             times[key] = times.get(key, 0.0) + share * estimate.p50_ms * size / whole
     slowest = sorted(((ms, key) for key, ms in times.items() if ms > 0), reverse=True)
     kept = [OperatorTime(kind, kind, ms, module) for ms, (module, kind) in slowest[:SHOWN]]
-    rest = sum(ms for ms, _ in slowest[SHOWN:])
-    return (*kept, OperatorTime(REST, REST, rest, REST)) if rest else tuple(kept)
+    rest: dict[str, float] = {}
+    for ms, (_, kind) in slowest[SHOWN:]:
+        rest[kind] = rest.get(kind, 0.0) + ms
+    return (*kept, *(OperatorTime(kind, kind, ms, REST) for kind, ms in rest.items()))

@@ -250,9 +250,10 @@ def estimate_text(report: Report) -> str:
     if not estimate:
         return ""
     verdict = estimate_verdicts.estimate_verdict(estimate, report.budget_ms)
+    words = f"{verdict} about" if verdict == "uncertain" else verdict
     return (
         f"On {report.target_name}'s CPU, {estimate.where}: "
-        f"{estimate_verdicts.estimate_verdict_text(estimate)}: {verdict} "
+        f"{estimate_verdicts.estimate_verdict_text(estimate)}: {words} "
         f"{milliseconds_text(report.budget_ms)}; only a phone's measurement meets a budget."
     )
 

@@ -19,6 +19,7 @@ from android_harness import errors as harness
 from android_harness.all_devices import Outcome
 from android_harness.records import BenchConfig, BenchTask, Launch, Session
 from exporter import bench
+from exporter.cli import device
 from exporter.cli.console import bench as tables
 from exporter.config import targets
 from exporter.pipeline import estimate_stage
@@ -236,7 +237,9 @@ class TestLearning:
         sample.export(tmp_path / "estimated", estimated)
         before = of_chosen(estimated(sample.report()))
         run(tmp_path / "estimated", monkeypatch, {"R58N": answer}, "--threads", threads, "--learn")
-        assert f"Learned from {int(learned)} of 1 measurements." in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert f"Learned from {int(learned)} of 1 measurements." in told
+        assert (device.LEARNED_FROM in told) == (not learned)
         after = of_chosen(estimated(sample.report()))
         if not learned:
             assert after == before

@@ -162,13 +162,19 @@ def test_each_part_is_divided_by_what_it_follows() -> None:
     assert [(item.module, item.ms) for item in memory] == [("head", 15.0), ("stem", pytest.approx(5.0))]
 
 
-def test_the_rest_of_a_deep_network_is_one_entry() -> None:
-    """A manifest does not grow with the layers, and no time is lost."""
-    deep = [GraphOperator(f"layer.{i}", "Conv", 100 + i, 1, 1) for i in range(500)]
+def test_the_rest_of_a_deep_network_is_one_entry_for_each_kind() -> None:
+    """A manifest does not grow with the layers, no time is lost, and each kind of operator keeps its own."""
+    deep = [
+        GraphOperator(f"layer.{i}", kind, macs + i, 1, 1)
+        for i in range(500)
+        for kind, macs in (("Conv", 100), ("Add", 0))
+    ]
     split = operator_split.operator_split_of_estimate(estimate(), deep)
-    assert len(split) == operator_split.SHOWN + 1
+    rest = {item.kind: item.ms for item in split if item.module == "others"}
+    assert (len(split), set(rest)) == (operator_split.SHOWN + 2, {"Conv", "Add"})
     assert sum(item.ms for item in split) == pytest.approx(20.0)
-    assert (split[-1].module, split[-1].kind) == ("others", "others")
+    by_kind = {kind: sum(item.ms for item in split if item.kind == kind) for kind in ("Conv", "Add")}
+    assert by_kind["Conv"] > by_kind["Add"] > 0
 
 
 def test_the_page_says_that_it_is_a_division() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from exporter.cli import estimate as estimate_command
 from exporter.cli.app import app
+from exporter.cli.console import estimates as printed_estimates
 from exporter.cli.doctor import examine
 from exporter.config.targets import get_target
 from exporter.emulated import arm_tools
@@ -159,6 +160,20 @@ def can_prepare(monkeypatch: pytest.MonkeyPatch, prepare: Any) -> None:
     monkeypatch.setattr(qemu_plugin, "missing_for_qemu_plugin", lambda: "")
     monkeypatch.setattr(arm_tools, "missing_arm_tools", lambda: "")
     monkeypatch.setattr(estimate_command, "prepare_arm_programs", prepare)
+
+
+@pytest.mark.parametrize(("name", "remarked"), [("onnx-fp32", True), ("torchscript-lite-fp32", False)])
+def test_only_what_can_be_counted_asks_for_qemu(
+    name: str, remarked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch Mobile is never counted: installing QEMU brings it nothing."""
+    monkeypatch.setattr(count_stage, "missing_for_count_stage", lambda _: "apt install something")
+    report = sample.report()
+    row = replace(next(iter(report.artifacts)), variant=VARIANTS[name], status="passed")
+    (row,) = estimate_stage.run_estimate_stage([row], {}, get_target("snapdragon865"), 10**9)
+    assert row.estimates
+    remarks = printed_estimates.printed_estimate_remarks(replace(report, artifacts=(row,)))
+    assert any("apt install something" in remark for remark in remarks) == remarked
 
 
 def test_where_preparing_fails_the_graph_is_used_and_it_is_said(

@@ -83,3 +83,15 @@ def test_a_note_names_the_artifacts_that_it_is_about_unless_it_is_about_all() ->
     rows = (replace(first, estimates=(counted,)), replace(second, estimates=(graph, graph)))
     _, *notes = text.estimate_notes_text(replace(report, artifacts=rows))
     assert notes == ["One chip.", f"{second.variant.name}: Nothing was counted."]
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "words"),
+    [(5, "estimated within 15.0 ms;"), (14, "uncertain about 15.0 ms;"), (40, "estimated over 15.0 ms;")],
+)
+def test_the_estimates_words_on_the_budget_make_a_sentence(p50_ms: float, words: str) -> None:
+    """The verdict stands before the budget."""
+    report = sample.report()
+    estimate = EstimatedLatency(4, p50_ms, p50_ms / 1.5, p50_ms * 1.5, 0.9, "counts")
+    rows = tuple(replace(row, estimates=(estimate,)) for row in report.artifacts)
+    assert words in text.estimate_text(replace(report, artifacts=rows, budget_ms=15.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from exporter.emulated.run import BACKENDS
 from exporter.pipeline import count_stage
 from exporter.pipeline.cache import default_cache_root
 from exporter.report import text
@@ -42,7 +43,8 @@ def print_estimates(report: Report, console: Console) -> None:
 def printed_estimate_remarks(report: Report) -> tuple[str, ...]:
     """Return what has no estimate, and what makes intervals wide, a sentence each."""
     remarks = text.estimate_notes_text(report)
-    by_graph = any(item.basis == "graph" for a in report.artifacts for item in a.estimates)
+    countable = (row for row in report.artifacts if row.variant.backend in BACKENDS)
+    by_graph = any(item.basis == "graph" for row in countable for item in row.estimates)
     if by_graph and (command := count_stage.missing_for_count_stage(default_cache_root())):
         remarks = (*remarks, f"To count what artifacts execute, run {command}, then estimate again.")
     return remarks
