@@ -127,6 +127,37 @@ def test_a_folder_is_enough(tmp_path: Path, name: str) -> None:
     assert [output.name for output in captured.outputs] == ["logits"]
 
 
+BACKBONE = {**SMALL, "patch_size": 14}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "stages", "settings", "size"),
+    [
+        (
+            "DepthAnythingForDepthEstimation",
+            "Dinov2Config",
+            [1, 2],
+            {"reassemble_hidden_size": 32, "reassemble_factors": [4, 2], "neck_hidden_sizes": [8, 8]},
+            (28, 28),
+        ),
+        ("VitPoseForPoseEstimation", "VitPoseBackboneConfig", [2], {"num_labels": 3}, (28, 42)),
+    ],
+)
+def test_photos_have_the_size_of_the_backbone_that_takes_them(
+    tmp_path: Path,
+    name: str,
+    kind: str,
+    stages: list[int],
+    settings: Mapping[str, Any],
+    size: tuple[int, int],
+) -> None:
+    """A network of depth or poses names the size in its backbone's config alone."""
+    side = size[0] if len(set(size)) == 1 else list(size)
+    backbone = getattr(transformers(), kind)(**BACKBONE, image_size=side, out_indices=stages)
+    path, _ = saved(tmp_path, name, {**settings, "backbone_config": backbone})
+    assert read(path).inputs == (TensorSpec("pixel_values", (1, 3, *size)),)
+
+
 @pytest.mark.parametrize(
     ("member", "options"),
     [

@@ -28,6 +28,8 @@ WHOLE_NUMBERS = (
 )
 FREE = 10**6
 """A tokenizer's model_max_length beyond this stands for no limit."""
+CONFIGS_OF_PHOTO_PARTS = ("backbone_config", "vision_config", "encoder")
+"""Where a network keeps the config of the part that takes its photos, as depth and pose networks do."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def photo_size_by_config(settings: InputSettings) -> tuple[int, int]:
         processor.get("crop_size") if processor.get("do_center_crop", "crop_size" in processor) else None
     ]
     places += [settings.get("image_size"), processor.get("size"), settings.get("input_size")]
+    places += [getattr(settings.get(name), "image_size", None) for name in CONFIGS_OF_PHOTO_PARTS]
     for place in places:
         if size := _input_size_by_config(place):
             return size
