@@ -30,6 +30,10 @@ DEPTHWISE_IN_INT8 = (
     "One published int8 network alone has depthwise convolutions, which counts find to take up to twice as "
     "long as the graph tells."
 )
+FUNCTIONS_IN_INT8 = (
+    "No published int8 network has functions such as Sigmoid, which are computed in floating point: counts "
+    "find one to take more than twice as long as the graph tells."
+)
 MUCH_MORE = 1.5
 """The factor by which a share of other instructions must exceed the rows' to count as unseen."""
 KERNELS = ("conv", "gemm", "matmul", "linear", "fully_connected", "fullyconnected", "addmm", "bmm", "mm")
@@ -318,6 +322,13 @@ def _latency_model_interval(
     return replace(spread, factor=spread.factor * OTHER_CORE_FACTOR), (*notes, other)
 
 
+def _unseen_in_int8_by_latency_model(graph: GraphWork | None) -> tuple[str, ...]:
+    """Return which operators the int8 rows tell no costs of; without a graph, all of them."""
+    depthwise = (DEPTHWISE_IN_INT8,) if graph is None or graph.depthwise_macs else ()
+    functions = (FUNCTIONS_IN_INT8,) if graph is None or graph.functions else ()
+    return (*depthwise, *functions)
+
+
 def latency_model_interval_of_fit(
     work: Work, fit: Fit, precision: Precision, threads: int
 ) -> tuple[Spread, tuple[str, ...]]:
@@ -328,9 +339,9 @@ def latency_model_interval_of_fit(
     if not work.counts:
         basis = "the operators of the graph" if work.graph else "FLOPs and the size of the weights"
         notes.append(f"Nothing was counted: the estimate follows from {basis}.")
-        if precision in QUANTIZED and (work.graph is None or work.graph.depthwise_macs):
-            factor *= UNSEEN_FACTOR
-            notes.append(DEPTHWISE_IN_INT8)
+        unseen = _unseen_in_int8_by_latency_model(work.graph) if precision in QUANTIZED else ()
+        factor *= UNSEEN_FACTOR ** len(unseen)
+        notes += unseen
     if precision not in {"fp32", "int8"}:
         factor *= OTHER_CORE_FACTOR
         notes.append(f"No published latency in {precision} is in the fit.")

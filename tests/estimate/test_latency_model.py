@@ -140,24 +140,34 @@ def test_a_graph_shows_unseen_operators_as_counts_do() -> None:
     assert 0 < own.most_other_of_graph < 1
 
 
+DEPTHWISE, FUNCTIONS = latency_model.DEPTHWISE_IN_INT8, latency_model.FUNCTIONS_IN_INT8
+
+
 @pytest.mark.parametrize("threads", latency_model.THREADS)
 @pytest.mark.parametrize(
-    ("precision", "graph", "wider"),
-    [("int8", 20_000_000, True), ("int8", None, True), ("int8", 0, False), ("fp32", 20_000_000, False)],
-    ids=["depthwise", "not known", "none", "float32"],
+    ("precision", "graph", "notes"),
+    [
+        ("int8", (20_000_000, 0), {DEPTHWISE}),
+        ("int8", (20_000_000, 6_000_000), {DEPTHWISE, FUNCTIONS}),
+        ("int8", (0, 6_000_000), {FUNCTIONS}),
+        ("int8", None, {DEPTHWISE, FUNCTIONS}),
+        ("int8", (0, 0), set()),
+        ("fp32", (20_000_000, 6_000_000), set()),
+    ],
+    ids=["depthwise", "both", "functions", "not known", "neither", "float32"],
 )
-def test_depthwise_convolutions_in_int8_are_uncertain_without_counts(
-    threads: int, precision: Precision, graph: int | None, wider: bool
+def test_what_int8_rows_do_not_show_is_uncertain_without_counts(
+    threads: int, precision: Precision, graph: tuple[int, int] | None, notes: set[str]
 ) -> None:
-    """Counts find them to take up to twice as long as the graph tells; counts widen nothing."""
-    known = None if graph is None else dataclasses.replace(GRAPH, depthwise_macs=graph)
+    """Counts find such operators to take up to twice as long as the graph tells; counts widen nothing."""
+    known = graph and dataclasses.replace(GRAPH, depthwise_macs=graph[0], functions=graph[1])
     usual = fit(precision=precision).operators_spread if known else fit(precision=precision).graph_spread
     estimate = estimated(None, threads, precision, graph=known)
     factor = estimate.high_ms / estimate.p50_ms / usual[str(threads)].factor
-    assert factor == pytest.approx(latency_model.UNSEEN_FACTOR if wider else 1)
-    assert (latency_model.DEPTHWISE_IN_INT8 in estimate.notes) == wider
+    assert factor == pytest.approx(latency_model.UNSEEN_FACTOR ** len(notes))
+    assert {DEPTHWISE, FUNCTIONS} & set(estimate.notes) == notes
     counted = estimated(MOBILENET, threads, precision, graph=known)
-    assert latency_model.DEPTHWISE_IN_INT8 not in counted.notes
+    assert not {DEPTHWISE, FUNCTIONS} & set(counted.notes)
 
 
 @pytest.mark.parametrize("threads", latency_model.THREADS)
