@@ -26,7 +26,10 @@ from torch import Tensor, fx
 from exporter.quantize import equalization_choice, graphs
 from exporter.quantize.channel_spread import ChannelSpread, channel_spread_of_tensor, reach_by_channel_spread
 from exporter.quantize.equalization_choice import EqualizedChannels
-from exporter.quantize.graphs import GraphWalk, aten, graph_attribute
+from exporter.quantize.graphs import GraphWalk, aten, graph_attribute, spread_graph_samples
+
+MOST_SAMPLES = 32
+"""How many calibration samples say how far channels reach."""
 
 
 @dataclass(eq=False)
@@ -53,7 +56,7 @@ def equalize_across_layers(
     samples: Sequence[tuple[Tensor, ...]],
     spreads: Mapping[str, ChannelSpread] | None = None,
     scenes: Sequence[int] = (),
-) -> None:
+) -> str:
     """Scale channels in place; the module computes the same, but where a channel reaches its clamp.
 
     Args:
@@ -61,17 +64,23 @@ def equalize_across_layers(
         samples: One call of the model each.
         spreads: The spread of convolutions' channels, from the batch norms before they were folded.
         scenes: The scene of each sample; empty where each is a scene of its own.
+
+    Returns:
+        How many groups of channels were scaled, for the user; empty where the module has none.
     """
+    rows = list(zip(samples, scenes or range(len(samples)), strict=True))
+    samples, scenes = zip(*spread_graph_samples(rows, MOST_SAMPLES), strict=True)
     groups = list(_groups_to_equalize(module))
     tensors = [tensor for group in groups for tensor in group.rounded()]
     seen = _reach_to_equalize(module, tensors, samples)
     reach = partial(_reach_beyond_samples_to_equalize, seen=seen, spreads=spreads or {})
     channels = [_channels_to_equalize(module, group) for group in groups]
-    scenes = scenes or range(len(samples))
     factors = equalization_choice.choose_equalization_factors(module, channels, samples, scenes, reach)
     with torch.no_grad():
         for group, factor in zip(groups, factors, strict=True):
             _equalize_group(module, group, factor)
+    scaled = sum(bool((factor > 1).any()) for factor in factors)
+    return f"int8: channels are rescaled in {scaled} of {len(groups)} groups of layers" if groups else ""
 
 
 def _channels_to_equalize(module: fx.GraphModule, group: _Group) -> EqualizedChannels:

@@ -32,8 +32,16 @@ USUAL, USUAL_DENSE = 1.0, 0.5
 """The strengths that stay unless another is clearly better; the second where a dense convolution reads the
 channels, whose weights a larger factor would cost too much."""
 
-CLEARLY = 1.5
-"""How many times the least cost the usual strength may have: costs on a few samples are estimates."""
+CLEARLY = 4.0
+"""How many times the least cost the usual strength may have: costs on a few samples are estimates. What harms
+EfficientNet-Lite0 costs it 14 to 230 times as much."""
+
+SHARE = 0.1
+"""The share of all groups' least costs that the usual strength may cost more in one group."""
+
+WEIGHTS_LEFT = 0.25
+"""The share of the error of weights, each rounded to the nearest step, that is left when their errors cancel
+(`weight_rounding`): the median of MobileNetV2's dense layers."""
 
 HEADROOM = 1.5
 """A clamped channel may grow until its reach, times this, meets the clamp."""
@@ -118,7 +126,18 @@ def _choose_equalization_strengths(
     for place, probes_here in zip(judged, probes, strict=True):
         for trial in trials:
             trial.judge(probes_here, fold_of[place])
-    return [trial.best() for trial in trials]
+    return clearly_better_equalization(groups, [trial.costs() for trial in trials])
+
+
+def clearly_better_equalization(groups: Sequence[EqualizedChannels], costs: Sequence[Tensor]) -> list[float]:
+    """Return the strength of each group: the usual one, unless the cheapest is clearly better."""
+    least_share = SHARE * sum(float(of_group.min()) for of_group in costs)
+    strengths = []
+    for group, of_group in zip(groups, costs, strict=True):
+        usual, least = float(of_group[STRENGTHS.index(group.usual_strength())]), float(of_group.min())
+        better = usual > CLEARLY * least and usual - least > least_share
+        strengths.append(STRENGTHS[int(of_group.argmin())] if better else group.usual_strength())
+    return strengths
 
 
 def _reaches_without_folds(
@@ -151,13 +170,9 @@ class _EqualizationTrial:
                 if weight in probes:
                     self._weight_costs[number] += _equalized_weight_cost(probes[weight], factor)
 
-    def best(self) -> float:
-        """Return the strength to take: the usual one, unless the cheapest costs clearly less."""
-        costs = self._tensor_costs.amin(2).sum(0) + self._weight_costs  # each tensor with its best range
-        usual = self._group.usual_strength()
-        if costs[STRENGTHS.index(usual)] <= CLEARLY * costs.min():
-            return usual
-        return STRENGTHS[int(costs.argmin())]
+    def costs(self) -> Tensor:
+        """Return the cost of each strength, each tensor with its best range."""
+        return self._tensor_costs.amin(2).sum(0) + WEIGHTS_LEFT * self._weight_costs
 
     def _rounding_costs(self, probe: Probe, factor: Tensor, reach: float) -> Tensor:
         """Return the cost of rounding a rescaled tensor to int8, for each part of its reach."""

@@ -133,7 +133,7 @@ def quantize_by_static_int8_recipe(
     module = copy.deepcopy(program.module())
     spreads = channel_spread.channel_spread_of_norms(module)
     batch_norms.fold_batch_norms(module)
-    cross_layer_equalization.equalize_across_layers(module, samples, spreads, scenes)
+    note = cross_layer_equalization.equalize_across_layers(module, samples, spreads, scenes)
     in_float = float_tail.float_tail(module, samples) | float_head.float_head(module)
     prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(in_float))
     with torch.no_grad():
@@ -148,7 +148,7 @@ def quantize_by_static_int8_recipe(
     embeddings.quantize_embeddings(converted)
     uncorrected = weight_rounding.improve_weight_rounding(converted, weights, samples, reference, scenes)
     own_operands.give_readers_own_operands(converted)
-    return Int8Program(converted, program.example_inputs[0], weights, uncorrected=uncorrected)
+    return Int8Program(converted, program.example_inputs[0], weights, note=note, uncorrected=uncorrected)
 
 
 def save_int8_recipe(quantized: Int8Program, work: Path) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from exporter.quantize.cross_layer_equalization import equalize_across_layers
+from exporter.quantize.equalization_choice import EqualizedChannels, clearly_better_equalization
 
 CHANNELS = 32
 SCENES = 8
 ACTIVATIONS = [nn.ReLU6(), nn.ReLU(), nn.Identity()]
+
+
+STEADY = torch.logspace(0, -2, CHANNELS) * 3.5
+"""A hundredfold difference between the reach of the first and of the last channel."""
 
 
 class Net(nn.Module):
@@ -83,23 +89,49 @@ def test_channels_of_steady_reach_are_rescaled(activation: nn.Module, count: int
 
 def test_small_channels_grow_before_a_dense_layer_that_needs_them() -> None:
     """A dense layer whose weights are large where its inputs are small gets both even."""
-    reach = torch.logspace(0, -2, CHANNELS) * 3.5
     net = Net(nn.ReLU(), 1)
     with torch.no_grad():
-        net.reader.weight.div_(reach.reshape(1, -1, 1, 1))
-    scaled = factors(net, [similar(number, reach) for number in range(SCENES)])
+        net.reader.weight.div_(STEADY.reshape(1, -1, 1, 1))
+    scaled = factors(net, [similar(number, STEADY) for number in range(SCENES)])
     assert scaled.max() / scaled.min() > 8
 
 
 def test_small_channels_stay_before_a_dense_layer_that_hardly_reads_them() -> None:
-    """Where one channel has the most of reach and weights, enlarging the others rounds their weights away."""
-    reach = torch.tensor([4.0, *[1.0] * (CHANNELS - 1)])
+    """Where one channel has the largest weights, enlarging the others rounds their weights away."""
+    samples = [similar(number, torch.tensor([0.0, *[0.3] * (CHANNELS - 1)])) for number in range(SCENES)]
     net = Net(nn.ReLU(), 1)
     with torch.no_grad():
         net.reader.weight.mul_(0.1)
         net.reader.weight[:, 0] = 1.0
-    scaled = factors(net, [similar(number, reach) for number in range(SCENES)])
-    torch.testing.assert_close(scaled, torch.ones(CHANNELS))
+    for sample in samples:
+        sample[:, 0, 0, 0] = 4.0
+    torch.testing.assert_close(factors(net, samples), torch.ones(CHANNELS))
+
+
+@pytest.mark.parametrize(
+    ("costs", "strength"),
+    [
+        ([1.0, 2.0, 10.0], 0.0),
+        ([2.0, 1.0, 10.0], 0.5),
+        ([9.0, 8.0, 1.0], 1.0),
+        ([1.0, 2.0, 3.0], 1.0),  # the usual strength costs more, but not clearly
+        ([0.01, 0.02, 0.1], 1.0),  # clearly more, of next to nothing
+    ],
+)
+def test_the_usual_strength_stays_where_little_is_lost(costs: list[float], strength: float) -> None:
+    """Another strength needs a much lower cost, and one that counts beside what other groups cost."""
+    groups = [EqualizedChannels((), float("inf"), ()) for _ in range(2)]
+    chosen = clearly_better_equalization(groups, [torch.tensor([9.0, 9.0, 5.0]), torch.tensor(costs)])
+    assert chosen == [1.0, strength]
+
+
+@pytest.mark.parametrize(("pictures", "count"), [(scene, 0), (partial(similar, reach=STEADY), 1)])
+def test_the_note_counts_the_rescaled_groups(pictures: Callable[[int], Tensor], count: int) -> None:
+    """The note says in how many groups of layers channels were enlarged."""
+    samples = [(pictures(number),) for number in range(SCENES)]
+    module = copy.deepcopy(torch.export.export(Net(nn.ReLU(), CHANNELS).eval(), samples[0]).module())
+    note = equalize_across_layers(module, samples)
+    assert note == f"int8: channels are rescaled in {count} of 1 groups of layers"
 
 
 @pytest.mark.parametrize("groups", [1, CHANNELS])
