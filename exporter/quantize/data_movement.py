@@ -35,6 +35,8 @@ MOVES = frozenset(
     }
 )
 """Operators whose outputs hold nothing but values of their first argument."""
+PADS = frozenset({"pad", "constant_pad_nd"})
+"""Operators that add a border. Zero is on every grid of int8, so that a border of zeros is a move as well."""
 
 
 def share_quantisation_of_data_movement(module: fx.GraphModule) -> int:
@@ -86,11 +88,12 @@ def _open_scalar(graph: fx.Graph, node: fx.Node) -> None:
 def _close_data_movement(graph: fx.Graph, node: fx.Node) -> None:
     """Quantise moved values as their source before an operator that is not quantised reads them.
 
-    XNNPACK refuses a slice of quantised values whose output is float. No value changes: all of them are on
-    the source's grid.
+    XNNPACK refuses a slice of quantised values whose output is float, and a border whose output is no tensor of
+    its own. No value changes: all of them are on the source's grid.
     """
     source = _data_movement_source(node)
-    readers = [user for user in node.users if user.target is not QUANTIZE and not is_data_movement(user)]
+    moves_on = is_data_movement if not _is_pad(node) else lambda _: False
+    readers = [user for user in node.users if user.target is not QUANTIZE and not moves_on(user)]
     if source is None or not readers or not hasattr(node.meta.get("val"), "dtype"):
         return
     with graph.inserting_after(node):
@@ -112,10 +115,23 @@ def _data_movement_source(node: fx.Node) -> fx.Node | None:
 
 
 def is_data_movement(node: fx.Node) -> bool:
-    """Return whether a node's output holds nothing but values of its first argument."""
+    """Return whether a node's output holds nothing but values of its first argument, and zeros."""
     name = getattr(node.target, "_opname", getattr(node.target, "__name__", ""))
     return (
         node.op == "call_function"
-        and (name in MOVES or name == "getitem")
+        and (name in MOVES or (_is_pad(node) and _pads_with_zeros(node)))
         and isinstance(node.args[0], fx.Node)
     )
+
+
+def _is_pad(node: fx.Node) -> bool:
+    return getattr(node.target, "_opname", "") in PADS
+
+
+def _pads_with_zeros(node: fx.Node) -> bool:
+    """Tell whether a border is of zeros: `pad(x, sizes, mode, value)`, `constant_pad_nd(x, sizes, value)`."""
+    given = {**dict(enumerate(node.args)), **node.kwargs}
+    if getattr(node.target, "_opname", "") == "constant_pad_nd":
+        return not given.get(2, given.get("value", 0))
+    constant = given.get(2, given.get("mode", "constant")) == "constant"
+    return constant and not given.get(3, given.get("value"))

@@ -54,6 +54,22 @@ class Number(nn.Module):
         return number
 
 
+class Enlarged(nn.Module):
+    """An image made of a transformer's tokens, which PyTorch keeps channels last, is pooled and enlarged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 8, 3, 1, 1), nn.Conv2d(8, 16, 3, 1, 1)
+        self.mix = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.first(x)
+        image = self.mix(image.flatten(2).transpose(1, 2)).transpose(1, 2).view(image.shape) + image
+        large = nn.functional.pixel_shuffle(nn.functional.max_pool2d(self.last(image), 2), 4) / 2
+        smaller: Tensor = nn.functional.pixel_unshuffle(large + 0.5, 2)[..., : x.shape[2], : x.shape[3]]
+        return smaller
+
+
 def rows(*shape: int) -> list[Sample]:
     generator = np.random.default_rng(0)
     levels = generator.uniform(0.2, 2, (24, *[1] * len(shape)))
@@ -66,12 +82,13 @@ def rows(*shape: int) -> list[Sample]:
         (KeyCache, "executorch-xnnpack-fp32", (1, 1, 6)),
         (Counts, "executorch-xnnpack-fp32", (1, 1, 8, 8)),
         (Number, "executorch-xnnpack-int8", (1, 1, 8, 8)),
+        (Enlarged, "executorch-xnnpack-fp32", (1, 1, 8, 8)),
     ],
 )
 def test_it_becomes_a_file_that_passes(
     make: Callable[[], Any], variant: str, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """The compiler's own message was about a leaf, a cycle, or the axis of a tensor without axes."""
+    """The messages were about a leaf, a cycle, the axis of a tensor without axes, and orders of dimensions."""
     torch.manual_seed(0)
     samples = rows(*shape)
     network = proof.capture(make(), samples[:12], tmp_path)

@@ -25,6 +25,15 @@ HALVES: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
     "narrow": lambda y: (y.narrow(1, 0, 4), y.narrow(1, 4, 4)),
     "a view and slices": lambda y: (y.view(1, 8, 16)[:, :4], y.view(1, 8, 16)[:, 4:]),
     "transposed slices": lambda y: (y.transpose(2, 3)[:, :4], y.transpose(2, 3)[:, 4:]),
+    "slices with a border of zeros": lambda y: (nn.functional.pad(y[:, :4], (1, 2, 0, 1)), y[:, 4:]),
+    "a layer with a border of zeros": lambda y: nn.functional.pad(y, (0, 2, 0, 1)).chunk(2, 1),
+    "transposed with a border of zeros": lambda y: (
+        nn.functional.pad(y.permute(0, 2, 3, 1), (0, 0, 0, 1, 0, 2))[..., :4],
+        y[:, 4:],
+    ),
+    "a border of no width": lambda y: (nn.functional.pad(y[:, :4], (0, 0, 0, 0)), y[:, 4:]),
+    "a border of ones": lambda y: (nn.functional.pad(y[:, :4], (1, 2), value=1.0), y[:, 4:]),
+    "rolled slices": lambda y: (y.roll(1, 2)[:, :4], y.roll((1, -1), (2, 3))[:, 4:]),
     "slices that float operators read": lambda y: (y[:, :4] * 3.0, y[:, 4:].sigmoid() * 480.0),
 }
 

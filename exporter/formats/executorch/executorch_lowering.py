@@ -13,6 +13,8 @@ from exporter.formats.executorch.executorch_recurrent import (
 )
 from exporter.formats.executorch.executorch_recurrent_loop import with_executorch_recurrent_loops
 from exporter.formats.executorch.parameter_names import with_usable_parameter_names
+from exporter.formats.executorch.pixel_shuffles import with_pixel_shuffles_by_rows
+from exporter.formats.executorch.pooling_strides import write_pooling_strides
 from exporter.formats.executorch.prelu import with_prelu_on_images_only
 from exporter.formats.executorch.shifted_norms import with_shifted_norms
 from exporter.formats.executorch.size_guards import guard_sizes_of_edge
@@ -48,6 +50,7 @@ def lower_to_executorch(
     import torch
 
     _check_executorch_lowering_layout(program)
+    write_pooling_strides(program.graph_module)
     if not are_recurrent_steps_written_out(program):
         program = with_executorch_recurrent_loops(program)
     # A buffer that forward computes from parameters would require a gradient, and could not be written to.
@@ -71,7 +74,7 @@ def _lower_to_edge(
 
     prepared = with_prelu_on_images_only(with_executorch_recurrent_steps(program))
     return to_edge_transform_and_lower(
-        with_usable_parameter_names(with_shifted_norms(prepared)),
+        with_usable_parameter_names(with_shifted_norms(with_pixel_shuffles_by_rows(prepared))),
         partitioner=[partitioner],
         constant_methods={METADATA: metadata} if metadata else None,
     )
