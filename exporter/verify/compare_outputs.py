@@ -20,6 +20,10 @@ from exporter.verify.reference_io import Stacks
 
 REPEAT_TOLERANCE = 1e-6
 """A second run in another order may differ by this share of the scale (thread scheduling), not more."""
+UNIT_WIDTH = 16
+"""Fewer numbers than these may have length one by chance."""
+UNIT = 1e-3
+"""How far from one a vector's length, or its sum, may be."""
 
 
 def compare_max_error(reference: Array, actual: Array) -> float:
@@ -63,7 +67,8 @@ def compare_agreement(reference: Array, actual: Array, tied: float = 0.0) -> Arr
     """Return each sample's share of right classes, [N]; None where the output has no classes.
 
     Classes that are equally large in the artifact share one sample's answer, so that no tie is won by luck.
-    An axis whose channels are unlike each other (boxes and scores) holds no classes.
+    An axis whose channels are unlike each other (boxes and scores) holds no classes, nor does a vector of
+    length one (an embedding): which of its numbers is the largest tells nothing.
 
     Args:
         reference: [N, batch, classes, ...] (samples stacked in front).
@@ -72,9 +77,22 @@ def compare_agreement(reference: Array, actual: Array, tied: float = 0.0) -> Arr
     """
     if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f" or not reference.size:
         return None
-    if _compares_unlike_channels(reference):
+    if _compares_unlike_channels(reference) or compare_unit_vectors(reference):
         return None
     return np.array([_compare_agreement_share(y, a, tied) for y, a in zip(reference, actual, strict=True)])
+
+
+def compare_unit_vectors(reference: Array) -> bool:
+    """Return whether an output is of vectors that all have length one.
+
+    Probabilities that are all 0 and 1 have length one, too, and a sum of one.
+    """
+    if reference.ndim != 3 or reference.shape[2] < UNIT_WIDTH or reference.dtype.kind != "f":
+        return False
+    y = reference.reshape(-1, reference.shape[2])
+    if not np.isfinite(y).all() or (np.abs(np.linalg.norm(y, axis=1) - 1) >= UNIT).any():
+        return False
+    return bool((y < 0).any() or (np.abs(y.sum(axis=1) - 1) >= UNIT).any())
 
 
 def _compares_unlike_channels(reference: Array) -> bool:

@@ -88,7 +88,7 @@ def rows(*shape: int) -> list[Sample]:
 def test_it_becomes_a_file_that_passes(
     make: Callable[[], Any], variant: str, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """The messages were about a leaf, a cycle, the axis of a tensor without axes, and orders of dimensions."""
+    """Messages were about a leaf, a cycle, the axis of a tensor without axes, and orders of dimensions."""
     torch.manual_seed(0)
     samples = rows(*shape)
     network = proof.capture(make(), samples[:12], tmp_path)

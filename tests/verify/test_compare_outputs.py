@@ -99,6 +99,18 @@ def test_two_classes_have_an_agreement_and_one_has_none() -> None:
     assert compare_outputs.compare_agreement(y.astype(int), y.astype(int)) is None
 
 
+def test_an_embedding_has_no_agreement() -> None:
+    """The largest number of a vector of length one is no class; that of probabilities and of logits is."""
+    chance = np.random.default_rng(0)
+    logits = chance.normal(size=(8, 1, 32))
+    unit = logits / np.linalg.norm(logits, axis=2, keepdims=True)
+    certain = np.eye(32)[chance.integers(0, 32, 8)][:, None]
+    assert compare_outputs.compare_agreement(unit, unit) is None
+    assert compare_outputs.compare_agreement(np.abs(unit), np.abs(unit)) is None
+    for classes in (logits, certain, unit[:, :, :2]):
+        assert compare_outputs.compare_agreement(classes, classes) == pytest.approx([1] * 8)
+
+
 def test_agreement_of_a_segmentation_counts_pixels() -> None:
     """Axis 1 of the model's output holds the classes, per pixel."""
     y = RNG.normal(size=(2, 1, 5, 8, 8))

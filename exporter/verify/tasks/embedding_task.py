@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
+from exporter.verify.compare_outputs import compare_unit_vectors
 from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_measured_outputs
 
 EXACT, LOSSY = 0.9999, 0.98
-MIN_WIDTH = 16
-UNIT = 1e-3
 
 
 def detect_embedding_task(outputs: MeasuredOutputs) -> bool:
@@ -18,13 +17,7 @@ def detect_embedding_task(outputs: MeasuredOutputs) -> bool:
     if index is not None:
         return outputs.reference[index].ndim == 3 and outputs.reference[index].dtype.kind == "f"
     index = outputs.first_float(3)
-    if index is None or outputs.reference[index].shape[2] < MIN_WIDTH:
-        return False
-    y = merged_measured_outputs(outputs.reference[index])
-    if (np.abs(np.linalg.norm(y, axis=1) - 1) >= UNIT).any():
-        return False
-    # Probabilities that are all 0 and 1 have length one, too, and a sum of one.
-    return bool((y < 0).any() or (np.abs(y.sum(axis=1) - 1) >= UNIT).any())
+    return index is not None and compare_unit_vectors(outputs.reference[index])
 
 
 def measure_embedding_task(outputs: MeasuredOutputs) -> TaskMeasure | None:
