@@ -88,8 +88,8 @@ def _open_scalar(graph: fx.Graph, node: fx.Node) -> None:
 def _close_data_movement(graph: fx.Graph, node: fx.Node) -> None:
     """Quantise moved values as their source before an operator that is not quantised reads them.
 
-    XNNPACK refuses a slice of quantised values whose output is float, and a border whose output is no tensor of
-    its own. No value changes: all of them are on the source's grid.
+    XNNPACK refuses a slice of quantised values whose output is float, and a border that no quantiser follows.
+    No value changes: all of them are on the source's grid.
     """
     source = _data_movement_source(node)
     moves_on = is_data_movement if not _is_pad(node) else lambda _: False
