@@ -6,6 +6,8 @@ XNNPACK refuses to run such a slice at all: it copies bytes.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 
 from exporter.quantize.graphs import DEQUANTIZE, QUANTIZE
@@ -130,7 +132,8 @@ def _is_pad(node: fx.Node) -> bool:
 
 def _pads_with_zeros(node: fx.Node) -> bool:
     """Tell whether a border is of zeros: `pad(x, sizes, mode, value)`, `constant_pad_nd(x, sizes, value)`."""
-    given = {**dict(enumerate(node.args)), **node.kwargs}
+    given: dict[int | str, Any] = {**dict(enumerate(node.args))}
+    given.update(node.kwargs)
     if getattr(node.target, "_opname", "") == "constant_pad_nd":
         return not given.get(2, given.get("value", 0))
     constant = given.get(2, given.get("mode", "constant")) == "constant"

@@ -1,8 +1,8 @@
 """Spells out pixel shuffles, so that their outputs lie in memory row by row.
 
-PyTorch's own decomposition gives the output the layout of the input. Behind a transposed sequence (an image of
-a transformer's tokens) that is channels last, which no other operator of ExecuTorch has: its runtime then
-refuses the operators that mix both, and an app would read an output wrongly.
+PyTorch's own decomposition gives the output the layout of the input. Behind a transposed sequence, as the
+image made of a transformer's tokens, that is channels last, which no other operator of ExecuTorch has: its
+runtime then refuses the operators that mix both, and an app would read an output wrongly.
 """
 
 from __future__ import annotations
