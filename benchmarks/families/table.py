@@ -119,7 +119,10 @@ FAMILIES: dict[str, Family] = {
         "Faster R-CNN MobileNetV3, detector", "fasterrcnn_mobilenet_v3_large_320_fpn",
         "--input-shape", "1x3x320x320",
     ),
-    "keypointrcnn": _torchvision("Keypoint R-CNN, keypoints", "keypointrcnn_resnet50_fpn"),
+    "keypointrcnn": _torchvision(
+        "Keypoint R-CNN, keypoints", "keypointrcnn_resnet50_fpn",
+        "--input-shape", "1x3x96x96", "--arch-arg", "box_detections_per_img=20",
+    ),
     "lraspp": _torchvision(
         "LR-ASPP MobileNetV3, segmentation", "lraspp_mobilenet_v3_large", "--input-shape", "1x3x224x224"
     ),
