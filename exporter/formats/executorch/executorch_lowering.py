@@ -15,10 +15,10 @@ from exporter.formats.executorch.executorch_recurrent_loop import with_executorc
 from exporter.formats.executorch.parameter_names import with_usable_parameter_names
 from exporter.formats.executorch.pixel_shuffles import with_pixel_shuffles_by_rows
 from exporter.formats.executorch.pooling_strides import write_pooling_strides
-from exporter.formats.executorch.prelu import with_prelu_on_images_only
 from exporter.formats.executorch.shifted_norms import with_shifted_norms
 from exporter.formats.executorch.size_guards import guard_sizes_of_edge
 from exporter.formats.executorch.skipped_compiler_work import skip_compiler_work
+from exporter.formats.executorch.spelled_out import with_operators_spelled_out
 from exporter.formats.metadata import METADATA
 from exporter.records import DynamicSize
 
@@ -72,7 +72,7 @@ def _lower_to_edge(
 ) -> EdgeProgramManager:
     from executorch.exir import to_edge_transform_and_lower
 
-    prepared = with_prelu_on_images_only(with_executorch_recurrent_steps(program))
+    prepared = with_operators_spelled_out(with_executorch_recurrent_steps(program))
     return to_edge_transform_and_lower(
         with_usable_parameter_names(with_shifted_norms(with_pixel_shuffles_by_rows(prepared))),
         partitioner=[partitioner],
