@@ -20,7 +20,7 @@ from torch import Tensor, fx
 
 from exporter.quantize.error_probes import Probe, make_error_probes
 from exporter.quantize.graphs import spread_graph_samples
-from exporter.quantize.scene_folds import folds_of_scenes
+from exporter.quantize.scene_folds import FOLDS, folds_of_scenes
 
 MOST = 16.0
 """The largest factor: channels that are nearly unused stay small."""
@@ -71,6 +71,10 @@ class EqualizedChannels:
         """Return the strength that other strengths are compared with."""
         return USUAL_DENSE if self.weights else USUAL
 
+    def unjudged_strength(self) -> float:
+        """Return the strength where too few scenes judge: a clamp would cut off what others reach."""
+        return self.usual_strength() if self.clamp == float("inf") else 0.0
+
     def factor(self, reaches: Sequence[Tensor], strength: float) -> Tensor:
         """Return each channel's factor.
 
@@ -116,8 +120,8 @@ def _choose_equalization_strengths(
     folds: Sequence[Sequence[int]],
     reach: Reach,
 ) -> list[float]:
-    if len(folds) < 2 or not groups:
-        return [group.usual_strength() for group in groups]
+    if len(folds) < FOLDS or not groups:
+        return [group.unjudged_strength() for group in groups]
     trials = [_EqualizationTrial(group, _reaches_without_folds(group, folds, reach)) for group in groups]
     fold_of = {place: number for number, fold in enumerate(folds) for place in fold}
     judged = spread_graph_samples(range(len(samples)), MOST_SAMPLES)
