@@ -86,9 +86,9 @@ def _write_onnx(captured: Captured, variant: Variant, path: Path) -> tuple[str, 
     if variant.suffix == ".ort":
         onnx_export.refuse_onnx_export_too_large(model.size_bytes)
         with tempfile.TemporaryDirectory(prefix="export-mobile-") as folder:
-            whole = Path(folder) / onnx_external.MODEL
-            model.write_file(whole)
-            ort_convert.convert_to_ort(whole, path)
+            parts = Path(folder) / "model"
+            model.write_folder(parts)  # its weights are mapped, those of a single file are copied
+            ort_convert.convert_to_ort(parts / onnx_external.MODEL, path)
         return (*notes, ORT_NOTE)
     if model.size_bytes > onnx_export.MAX_BYTES:
         model.write_folder(path)

@@ -32,6 +32,7 @@ def convert_to_ort(model: Path, target: Path) -> None:
     options.log_severity_level = 4
     options.add_session_config_entry("session.save_model_format", "ORT")
     options.add_session_config_entry("session.qdqisint8allowed", "1")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights: nothing runs
     with tempfile.TemporaryDirectory(prefix="export-mobile-") as folder:
         path = Path(folder) / "model.ort"
         options.optimized_model_filepath = str(path)
