@@ -334,15 +334,32 @@ def test_text_and_image_towers_are_exported_apart(tmp_path: Path) -> None:
             torch.testing.assert_close(torch.nn.functional.normalize(actual), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_encoder_and_decoder_together_are_the_network(tmp_path: Path) -> None:
+MOONSHINE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "vocab_size": 200,
+    **{f"{part}_num_hidden_layers": 1 for part in ("encoder", "decoder")},
+    **{f"{part}_num_attention_heads": 4 for part in ("encoder", "decoder")},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("T5ForConditionalGeneration", T5), ("MoonshineForConditionalGeneration", MOONSHINE)],
+)
+def test_encoder_and_decoder_together_are_the_network(
+    tmp_path: Path, name: str, settings: Mapping[str, Any]
+) -> None:
     """The decoder on the encoder's output gives the whole network's logits."""
-    path, own = saved(tmp_path, "T5ForConditionalGeneration", T5)
+    path, own = saved(tmp_path, name, settings)
     encoder, decoder = read(path, part="encoder"), read(path, part="decoder")
+    given = [spec.name for spec in encoder.inputs]
     for call, written in zip(calls(encoder), calls(decoder), strict=True):
         with torch.no_grad():
             states = encoder.module(*call)["last_hidden_state"]
-            logits = decoder.module(states, call[1], written[2])["logits"]
-            whole = own(input_ids=call[0], attention_mask=call[1], decoder_input_ids=written[2]).logits
+            logits = decoder.module(states, *call[1:], written[-1])["logits"]
+            named = dict(zip(given, call, strict=True))
+            whole = own(**named, decoder_input_ids=written[-1]).logits
         torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-4)
 
 

@@ -276,7 +276,8 @@ def _decoder_network_part(
     from exporter.architectures.huggingface.wrapper_modules import DecoderModule
 
     encoder = _encoder_network_part(loaded, checkpoint, (), {})
-    states = _shape_of_encoder_network_part(encoder)
+    encoded = _outputs_of_encoder_network_part(encoder)
+    states = tuple(encoded.last_hidden_state.shape)
     specs = [config_inputs.hidden_input_by_config(states)]
     if any(spec.name == "attention_mask" for spec in encoder.inputs):
         specs.append(TensorSpec("attention_mask", tuple(states[:2]), "int64"))
@@ -293,15 +294,16 @@ def _decoder_network_part(
         specs = [TensorSpec(s.name, by_name.get(s.name, s).shape, s.dtype) for s in specs]
     names = tuple(spec.name for spec in specs)
     own = loaded.network
-    module = DecoderModule(own, names, {**_network_part_call_settings(own.forward), **arguments})
+    call_settings = {**_network_part_call_settings(own.forward), **arguments}
+    module = DecoderModule(own, names, call_settings, type(encoded))
     note = f"the decoder is exported: {specs[-1].shape[1]} tokens at once, without a cache"
     return HuggingfacePart(module, tuple(specs), encoder.settings, (note,))
 
 
-def _shape_of_encoder_network_part(encoder: HuggingfacePart) -> tuple[int, ...]:
-    """Return the shape of what the encoder returns for its inputs."""
+def _outputs_of_encoder_network_part(encoder: HuggingfacePart) -> Any:
+    """Return the encoder's own record of outputs for example inputs."""
     import torch
 
+    module: Any = encoder.module.eval()
     with torch.no_grad():
-        outputs = encoder.module.eval()(*config_inputs.example_inputs_by_config(encoder.inputs))
-    return tuple(outputs["last_hidden_state"].shape)
+        return module.call(*config_inputs.example_inputs_by_config(encoder.inputs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,9 +58,21 @@ class ProjectedModule(ModuleByName):
 class DecoderModule(ModuleByName):
     """Calls an encoder-decoder network on the encoder's output, which is its first input."""
 
+    def __init__(
+        self,
+        network: nn.Module,
+        input_names: tuple[str, ...],
+        settings: Mapping[str, Any],
+        record: Callable[..., Any],
+    ) -> None:
+        """Wrap a network; `record` is the class of its encoder's outputs."""
+        super().__init__(network, input_names, settings)
+        self.record = record
+
     def call(self, *inputs: Tensor) -> Any:
         named = dict(zip(self.input_names[1:], inputs[1:], strict=True))
-        return self.network(encoder_outputs=(inputs[0],), **named, **self.settings)
+        encoded = self.record(last_hidden_state=inputs[0])
+        return self.network(encoder_outputs=encoded, **named, **self.settings)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         outputs = super().forward(*inputs)
