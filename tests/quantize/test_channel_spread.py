@@ -16,7 +16,6 @@ from exporter.quantize import (
     graphs,
 )
 from exporter.quantize.channel_spread import ChannelSpread
-from exporter.quantize.scene_folds import FOLDS
 
 CHANNELS = 6
 USUAL = torch.tensor([3.0, 2.8, 3.2, 3.0, 2.9, 3.1])
@@ -50,7 +49,9 @@ def equalised(net: nn.Module, informed: bool) -> fx.GraphModule:
     module = copy.deepcopy(torch.export.export(net.eval(), sample).module())
     spreads = channel_spread.channel_spread_of_norms(module) if informed else {}
     batch_norms.fold_batch_norms(module)
-    cross_layer_equalization.equalize_across_layers(module, [sample] * FOLDS, spreads)
+    cross_layer_equalization.equalize_across_layers(
+        module, [sample] * equalization_choice.FEWEST_SCENES, spreads
+    )
     return module
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from exporter.quantize.cross_layer_equalization import equalize_across_layers
-from exporter.quantize.equalization_choice import HEADROOM, MOST, USUAL_DENSE
-from exporter.quantize.scene_folds import FOLDS
+from exporter.quantize.equalization_choice import FEWEST_SCENES, HEADROOM, MOST, USUAL_DENSE
 
 REACH = torch.tensor([4.0, 2.0, 0.5, 1e-4])
 """The largest value of each channel of the first convolution on an image of ones."""
@@ -53,7 +52,7 @@ def equalised(net: nn.Module) -> tuple[fx.GraphModule, Tensor, Tensor]:
     module = copy.deepcopy(torch.export.export(net, (image,)).module())
     with torch.no_grad():
         expected = net(image)
-        equalize_across_layers(module, [(image,)] * FOLDS)  # scenes that confirm each other
+        equalize_across_layers(module, [(image,)] * FEWEST_SCENES)  # scenes that confirm each other
         return module, module(image), expected
 
 
