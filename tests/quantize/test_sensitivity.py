@@ -42,8 +42,8 @@ def test_fewer_samples_come_first(runs: float, calls: int) -> None:
     assert measured(runs * len(every) * one_call()) == (every, calls)
 
 
-def test_then_layers_are_judged_and_then_fewer() -> None:
-    """With less work the operators without weights are left out; one layer is judged always."""
+def test_layers_are_judged_first_where_work_is_scarce() -> None:
+    """Operators without weights are left out where there is less work; one layer is judged always."""
     made = quantized("cnn")
     names = [operator.name for operator in mixed_precision_operators(made.module)]
     layers = [name for name in names if name in made.float_weights]

@@ -156,6 +156,37 @@ def test_boxes_beside_scores_and_labels_are_matched_by_class() -> None:
     assert f"{SAMPLES} kept, {SAMPLES} lost, {SAMPLES} new" in measure(other).detail
 
 
+def queries(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The outputs of a DETR: a centre and a size of each query, and logits whose last class is none."""
+    centres = rng().uniform(0.2, 0.8, (SAMPLES, 1, 20, 2))
+    sizes = rng().uniform(low, high, (SAMPLES, 1, 20, 2))
+    logits = rng().normal(-6, 1, (SAMPLES, 1, 20, 4))
+    logits[..., 3] = 4.0
+    logits[:, :, 2, 0], logits[:, :, 7, 2] = 9.0, 8.0
+    return np.concatenate([centres, sizes], axis=-1), logits
+
+
+def test_boxes_may_be_centres_and_sizes_with_logits() -> None:
+    """DETR's equal outputs keep every detection, and a box that moved by its own width is lost."""
+    boxes, logits = queries(0.02, 0.1)
+    example = outputs(boxes, logits, names=("pred_boxes", "logits"))
+    near = replace(example, actual=(boxes + 1e-6, logits - 1e-6))
+    assert measure(near, "boxes").value == 1.0
+    moved = boxes.copy()
+    moved[:, :, 2, 0] += moved[:, :, 2, 2]
+    result = measure(replace(example, actual=(moved, logits)), "boxes")
+    assert f"{SAMPLES} lost, {SAMPLES} new" in result.detail
+
+
+def test_distances_from_anchors_are_no_boxes() -> None:
+    """The raw heads of SSD give how far each box is from its anchor: nothing can be matched by overlap."""
+    offsets, logits = rng().normal(size=(SAMPLES, 1, 20, 4)), rng().normal(size=(SAMPLES, 1, 20, 4))
+    example = outputs(offsets, logits, names=("bbox_regression", "cls_logits"))
+    assert measure_task(example, "boxes") is None
+    shown = measure_task(example, "")
+    assert shown is None or shown.task != "boxes"
+
+
 def test_overlap_of_known_boxes() -> None:
     """Half of two boxes in common is a third of their union; no area is no overlap."""
     left = np.array([[0.0, 0, 2, 2], [5, 5, 5, 5]])

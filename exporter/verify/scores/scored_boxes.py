@@ -9,7 +9,12 @@ import numpy as np
 from exporter.records import Array
 from exporter.verify.scores.scored_sample import Label, Measures, Rows, ScoredSample, Tables
 from exporter.verify.tasks.box_task import overlap_of_boxes_in_task
-from exporter.verify.tasks.read_boxes import SCORES
+from exporter.verify.tasks.read_boxes import (
+    SCORES,
+    are_box_corners,
+    box_class_probabilities,
+    box_corners_from_centres,
+)
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -51,7 +56,7 @@ def scored_boxes(view: ScoredSample) -> Detections:
     y = y.T if y.shape[0] < y.shape[1] else y
     if y.shape[1] < 5:
         raise ValueError(f"an output of shape {list(y.shape)} holds no four coordinates and scores")
-    corners = _scored_box_corners(_scored_box_pixels(y[:, :4], view.size))
+    corners = box_corners_from_centres(_scored_box_pixels(y[:, :4], view.size))
     best, classes = y[:, 4:].max(axis=1), y[:, 4:].argmax(axis=1)
     keep = np.flatnonzero(best >= LEAST)
     keep = keep[_suppress_scored_boxes(corners[keep], best[keep], classes[keep])]
@@ -62,14 +67,11 @@ def _scored_box_pair(view: ScoredSample, boxes: int, scores: int) -> Detections:
     corners = view.outputs[boxes].astype(np.float64).reshape(-1, 4)
     values = view.outputs[scores].astype(np.float64).reshape(len(corners), -1)
     corners = _scored_box_pixels(corners, view.size)
-    # A box whose second corner is before its first is a centre and a size.
-    if len(corners) and (corners[:, 2:] < corners[:, :2]).any(axis=1).mean() > 0.01:
-        corners = _scored_box_corners(corners)
+    if not are_box_corners(corners):
+        corners = box_corners_from_centres(corners)
     labels = view.find("label", "categor")
     if values.shape[1] > 1:
-        if values.min() < 0 or values.max() > 1:
-            values = np.exp(values - values.max(axis=1, keepdims=True))
-            values /= values.sum(axis=1, keepdims=True)
+        values = box_class_probabilities(values)
         return corners, values.max(axis=1), values.argmax(axis=1)
     classes = np.zeros(len(corners)) if labels is None else view.outputs[labels].reshape(-1)
     return corners, values[:, 0], classes.astype(int)
@@ -79,11 +81,6 @@ def _scored_box_pixels(corners: Array, size: tuple[int, int]) -> Array:
     if len(corners) and corners.max() <= NORMALISED:
         return corners * np.array([size[1], size[0], size[1], size[0]], np.float64)
     return corners
-
-
-def _scored_box_corners(boxes: Array) -> Array:
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
 
 
 def _suppress_scored_boxes(corners: Array, scores: Array, classes: Array) -> Array:

@@ -14,6 +14,8 @@ from exporter.verify.tasks.measured_outputs import MeasuredOutputs, merged_measu
 SCORES = ("score", "prob", "conf", "class", "logit", "cls")
 ROW = 6
 """Values of a row of a head that chooses its boxes: corners, score and class."""
+UNORDERED = 0.01
+"""More boxes than this share that end before they begin show that the four numbers mean something else."""
 NEAR = 0.1
 """Points on a body are where they were if they moved by less than this share of their box's diagonal."""
 
@@ -72,8 +74,9 @@ Reader = Callable[[MeasuredOutputs, Stacks], Detections]
 
 def reader_of_boxes(outputs: MeasuredOutputs) -> Reader | None:
     """Return the function that reads detections from such outputs; None where they are no detector's."""
-    if pair_of_box_outputs(outputs) is not None:
-        return _read_pair_of_boxes
+    if (pair := pair_of_box_outputs(outputs)) is not None:
+        boxes = outputs.reference[pair[0]]
+        return _read_pair_of_boxes if are_box_corners(boxes) or _are_box_centres(boxes) else None
     y = outputs.reference[0] if outputs.reference else None
     if y is None or y.ndim != 4 or y.dtype.kind != "f":
         return None
@@ -97,6 +100,8 @@ def reader_of_joint_boxes(outputs: MeasuredOutputs) -> Reader | None:
 
     The values need not show that they are boxes: the user may have said so. None where they cannot be.
     """
+    if pair_of_box_outputs(outputs) is not None:
+        return None
     y = outputs.reference[0]
     return _read_joint_boxes if y.ndim == 4 and y.shape[2] > 4 else None
 
@@ -109,6 +114,35 @@ def pair_of_box_outputs(outputs: MeasuredOutputs) -> tuple[int, int] | None:
     shape, other = outputs.reference[boxes].shape, outputs.reference[scores].shape
     fits = len(shape) >= 3 and shape[-1] == 4 and other[: len(shape) - 1] == shape[:-1]
     return (boxes, scores) if fits else None
+
+
+def are_box_corners(boxes: Array) -> bool:
+    """Tell whether [..., 4] are two corners of boxes: those of a centre and a size are seldom in order."""
+    return _share_of_unordered_boxes(boxes[..., 2:] < boxes[..., :2]) <= UNORDERED
+
+
+def _are_box_centres(boxes: Array) -> bool:
+    """Tell whether [..., 4] can be a centre and a size; distances from anchors are often negative."""
+    return _share_of_unordered_boxes(boxes[..., 2:] < 0) <= UNORDERED
+
+
+def _share_of_unordered_boxes(sides: Array) -> float:
+    return float(sides.any(axis=-1).mean()) if sides.size else 0.0
+
+
+def box_corners_from_centres(boxes: Array) -> Array:
+    """Return the corners of boxes that are given as a centre and a size: [..., 4]."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return np.concatenate([centre - half, centre + half], axis=-1)
+
+
+def box_class_probabilities(scores: Array) -> Array:
+    """Return probabilities of classes, [..., classes], of which the last dimension may have logits."""
+    if not scores.size or (scores.min() >= 0 and scores.max() <= 1):
+        return scores
+    exponents = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    probabilities: Array = exponents / exponents.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def _are_joint_box_scores(y: Array) -> bool:
@@ -146,9 +180,12 @@ def _read_pair_of_boxes(outputs: MeasuredOutputs, stacks: Stacks) -> Detections:
     assert pair is not None
     corners, scores = (merged_measured_outputs(stacks[i]) for i in pair)
     corners = corners.reshape(len(corners), -1, 4)
+    if not are_box_corners(outputs.reference[pair[0]]):
+        corners = box_corners_from_centres(corners)
     named = outputs.find("label", "categor")
     by_class = scores.reshape(*corners.shape[:2], -1)
     if by_class.shape[-1] > 1:
+        by_class = box_class_probabilities(by_class)
         return Detections(corners, by_class.max(axis=-1), by_class.argmax(axis=-1))
     scores = by_class[..., 0]
     classes = (
@@ -162,8 +199,7 @@ def _read_pair_of_boxes(outputs: MeasuredOutputs, stacks: Stacks) -> Detections:
 def _columns_of_boxes(stacks: Stacks) -> tuple[Array, Array]:
     """Return the corners of each column's box, and what follows its centre and size: [n, boxes, values]."""
     y = merged_measured_outputs(stacks[0]).transpose(0, 2, 1)
-    centre, size = y[..., :2], y[..., 2:4]
-    return np.concatenate([centre - size / 2, centre + size / 2], axis=-1), y[..., 4:]
+    return box_corners_from_centres(y[..., :4]), y[..., 4:]
 
 
 def _read_joint_boxes(_: MeasuredOutputs, stacks: Stacks) -> Detections:
