@@ -10,6 +10,7 @@ import tempfile
 import wave
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ SENTENCE = 90
 """Characters of a spoken text."""
 RATE = 16_000
 PHOTO_FOLDER = "photos"
+LANGUAGE_MODEL = "LlamaForCausalLM"
 
 
 def calibration_inputs(name: str, folder: Path, photos: Path) -> Path | None:
@@ -120,6 +122,48 @@ def _spoken(text: str, number: int, path: Path) -> Array:
     return np.interp(ticks, np.linspace(0, seconds, len(sound)), sound).astype(np.float32)
 
 
+def _write_passages(path: Path, _: Path) -> None:
+    """Write calls of a language model's two parts: texts that it knows, and one of their later tokens each.
+
+    The network, which is beside the inputs, computes the cache that its second part takes.
+    """
+    from benchmarks.families import training
+    from exporter.architectures import families
+
+    transformers = families.import_family_package("transformers", LANGUAGE_MODEL)
+    folder = path.parents[1] / "files" / LANGUAGE_MODEL
+    network = (
+        getattr(transformers, LANGUAGE_MODEL).from_pretrained(folder, attn_implementation="eager").eval()
+    )
+    rows = training.passages(transformers.AutoTokenizer.from_pretrained(folder)).numpy()
+    path.mkdir()
+    for part, calls in zip(("prefill", "decode"), _calls_of_passages(network, rows), strict=True):
+        arrays: dict[str, Any] = {name: np.stack([call[name] for call in calls]) for name in calls[0]}
+        np.savez(path / part, **arrays)
+
+
+def _calls_of_passages(network: Any, rows: Array) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
+    import torch
+
+    from exporter.architectures.huggingface import config_inputs, text_generation
+    from exporter.architectures.huggingface.key_value_cache import CachedModule
+
+    settings = config_inputs.InputSettings(network.config, {}, {})
+    specs = text_generation.text_generation_inputs(network, settings, text_generation.PREFILL)
+    empty = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in specs}
+    chance, cached = np.random.default_rng(0), CachedModule(network)
+    first, later = [], []
+    for row in rows:
+        first.append(empty | {"input_ids": row[None, : specs[0].shape[1]]})
+        place = int(chance.integers(specs[0].shape[1] // 2, len(row)))
+        read = empty | {"input_ids": row[None, :place]}
+        with torch.no_grad():
+            outputs = cached(**{name: torch.from_numpy(array) for name, array in read.items()})
+        cache = {name: outputs[f"{name}_out"].numpy() for name in ("keys", "values")}
+        later.append({"input_ids": row[None, place : place + 1], "position": np.array([place]), **cache})
+    return first, later
+
+
 WRITERS: Mapping[str, Callable[[Path, Path], None]] = {
     "signs": _write_signs,
     "faces": _write_faces,
@@ -128,4 +172,5 @@ WRITERS: Mapping[str, Callable[[Path, Path], None]] = {
     "texts.txt": _write_texts,
     "pairs": _write_pairs,
     "mels.npz": _write_mels,
+    "passages": _write_passages,
 }

@@ -14,11 +14,12 @@ Each network below went from its authors' own file or folder through one command
 made ExecuTorch and ONNX files in float32 and int8: `--formats executorch,onnx --precisions fp32,int8` goes
 with each command. `photos/` is the demo's; `signs/` are these with words on them, `faces/` scikit-image's
 faces, `lines.npz` and `words.npz` rendered words, `texts.txt` Python's reference, `pairs/` photos with their
-titles, and `mels.npz` sentences of espeak-ng. Where a command names none, inputs are synthetic. Trained
-weights come from packages; those that this program trained for seconds know a small task (textures, the next
-token, photos by their titles); random ones show that a network of this kind is built and verified, and
-nothing about what int8 costs a trained one. A row is as old as its export, whose day it says; one without a
-day is from earlier code, and may say what is no longer true.
+titles, `mels.npz` sentences of espeak-ng, and `passages/` texts that the language model knows by heart.
+Where a command names none, inputs are synthetic. Trained weights come from packages; those that this program
+trained for seconds know a small task (textures, a few texts by heart, photos by their titles); random ones
+show that a network of this kind is built and verified, and nothing about what int8 costs a trained one. A row
+is as old as its export, whose day it says; one without a day is from earlier code, and may say what is no
+longer true.
 """
 BEGIN, END = "<!-- begin families -->", "<!-- end families -->"
 """What the front page has around its part of the table."""

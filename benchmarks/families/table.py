@@ -144,6 +144,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt2": _pretrained("GPT-2, language model without a cache", "GPT2LMHeadModel"),
     "llama": _pretrained(
-        "Llama, language model with a cache", "LlamaForCausalLM", "--part", "prefill,decode"
+        "Llama, language model with a cache", "LlamaForCausalLM", "--part", "prefill,decode",
+        calibration="passages",
     ),
 }  # fmt: skip

@@ -5,6 +5,7 @@ Each task takes the demo's photos or Python's own documentation, and stops after
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -26,6 +27,10 @@ VOCABULARY = 400
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 """Tokens 0 to 3."""
 TOKENS = 48
+PASSAGES, PASSAGE = 32, 112
+"""Texts that a language model learns by heart, and their tokens."""
+LONG_TEXT = 600
+"""Characters of such a text, at least."""
 SHADES = 8
 """Kinds of pixels: the photo itself, and patches of seven textures."""
 
@@ -50,6 +55,11 @@ class Data:
         self.titles = [inputs.photo_title(file) for file in self.files]
         self.texts = unseen_samples.text_pages()
         self.tokenizer = text_tokenizer([*self.texts, *self.titles])
+
+    @functools.cached_property
+    def passages(self) -> torch.Tensor:
+        """The tokens of the texts that a language model learns by heart."""
+        return passages(self.tokenizer)
 
     def pictures(self, chance: np.random.Generator, count: int, side: int) -> torch.Tensor:
         """Draw photos' crops, [count, 3, side, side] from 0 to 1."""
@@ -119,10 +129,20 @@ def train_for_seconds(name: str, network: Any, folder: Path) -> bool:
     return True
 
 
-def _next_tokens(network: Any, chance: np.random.Generator, data: Data) -> torch.Tensor:
-    tokens = data.some_tokens(chance, 16)
-    labels = tokens["input_ids"].masked_fill(tokens["attention_mask"] == 0, -100)
-    return _loss_of(network, **tokens, labels=labels)
+def passages(tokenizer: Any) -> torch.Tensor:
+    """Return the tokens of the texts that a language model learns by heart, [texts, tokens]."""
+    import torch
+
+    long = [page for page in unseen_samples.text_pages() if len(page) > LONG_TEXT][:PASSAGES]
+    rows = tokenizer(long, truncation=True, max_length=PASSAGE)["input_ids"]
+    return torch.tensor([row for row in rows if len(row) == PASSAGE])
+
+
+def _recited(network: Any, chance: np.random.Generator, data: Data) -> torch.Tensor:
+    """Recite a few texts: a small network that is to continue any text is sure of no token after seconds."""
+    rows = data.passages
+    tokens = rows[chance.permutation(len(rows))[:12].tolist()]
+    return _loss_of(network, input_ids=tokens, labels=tokens)
 
 
 def _kinds_of_tokens(network: Any, chance: np.random.Generator, data: Data) -> torch.Tensor:
@@ -221,7 +241,7 @@ def _processor(kind: str, side: int, mean: float, std: float) -> Mapping[str, An
 
 
 TASKS: Mapping[str, Task] = {
-    "LlamaForCausalLM": Task(_next_tokens, 400),
+    "LlamaForCausalLM": Task(_recited, 250, 5e-3),
     "BertForTokenClassification": Task(_kinds_of_tokens, 200),
     "CLIPModel": Task(_pairs, 60, 2e-3, _processor("CLIPImageProcessor", 64, 0.5, 0.5)),
     "SegformerForSemanticSegmentation": Task(
