@@ -50,7 +50,7 @@ PARTS = (1.0, 0.6, 0.35)
 """The parts of a tensor's reach to try as its range: a range need not hold everything, rescaled or not."""
 
 FEWEST_SCENES = 6
-"""With fewer scenes, clamped channels are left alone: held-out ones are too few to show what goes wrong.
+"""Clamped channels are left alone with fewer scenes: held-out ones are too few to show what goes wrong.
 MobileNetV2 has 11.5, 16.1 and 19.6 dB rescaled by 1, 2 and 4 photos, and 19.7, 18.5 and 21.2 dB without."""
 
 MOST_SAMPLES = 8
