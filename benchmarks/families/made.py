@@ -41,6 +41,8 @@ SUPER = {
     "upscale": 2,
 }
 SUPER |= {"upsampler": "pixelshuffledirect"}
+DEPTH = PHOTO | {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "fusion_hidden_size": 16}
+DEPTH |= {"neck_hidden_sizes": [16, 16, 32, 32]}
 
 TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
     "BertForTokenClassification": TEXT | {"num_labels": 9},
@@ -53,6 +55,7 @@ TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
     "GPT2LMHeadModel": GPT2,
     "LlamaForCausalLM": LLAMA,
     "Swin2SRForImageSuperResolution": SUPER,
+    "DPTForDepthEstimation": DEPTH,
 }
 
 

@@ -136,6 +136,7 @@ FAMILIES: dict[str, Family] = {
         "Swin2SR, super-resolution", "Swin2SRForImageSuperResolution",
         "--preprocess", "unit", calibration="photos",
     ),
+    "dpt": _pretrained("DPT, depth", "DPTForDepthEstimation", calibration="photos"),
     "clip": _pretrained("CLIP, two towers", "CLIPModel", calibration="pairs", samples=60),
     "whisper": _pretrained("Whisper, speech encoder and decoder", "WhisperForConditionalGeneration"),
     "wav2vec2": _pretrained("wav2vec 2.0 with CTC, speech", "Wav2Vec2ForCTC"),

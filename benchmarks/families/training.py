@@ -205,6 +205,21 @@ def _enlarged(network: Any, chance: np.random.Generator, data: Data) -> torch.Te
     return loss
 
 
+def _depths(network: Any, chance: np.random.Generator, data: Data) -> torch.Tensor:
+    """Lay haze over photos that thickens with the depth of a plane; the depth is the label."""
+    import torch
+
+    side = network.config.image_size
+    pictures = data.pictures(chance, 8, side)
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(0, 1, side), indexing="ij")
+    slopes = torch.tensor(chance.uniform(0, 1, (3, 8, 1, 1)), dtype=torch.float32)
+    depths = (slopes[0] * rows + slopes[1] * columns + slopes[2]) / 3
+    seen = torch.exp(-3 * depths)[:, None]
+    pictures = pictures * seen + 0.9 * (1 - seen)
+    loss: torch.Tensor = (network(pixel_values=(pictures - 0.5) / 0.25).predicted_depth - depths).abs().mean()
+    return loss
+
+
 def _loss_of(network: Any, **batch: Any) -> torch.Tensor:
     loss: torch.Tensor = network(**batch).loss
     return loss
@@ -257,4 +272,5 @@ TASKS: Mapping[str, Task] = {
             "pad_size": 8,
         },
     ),
+    "DPTForDepthEstimation": Task(_depths, 150, processor=_processor("DPTImageProcessor", 64, 0.5, 0.25)),
 }
