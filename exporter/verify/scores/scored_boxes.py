@@ -12,8 +12,9 @@ from exporter.verify.tasks.box_task import overlap_of_boxes_in_task
 from exporter.verify.tasks.read_boxes import (
     SCORES,
     are_box_corners,
-    box_class_probabilities,
+    are_box_probabilities,
     box_corners_from_centres,
+    box_probabilities_from_logits,
 )
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -71,7 +72,8 @@ def _scored_box_pair(view: ScoredSample, boxes: int, scores: int) -> Detections:
         corners = box_corners_from_centres(corners)
     labels = view.find("label", "categor")
     if values.shape[1] > 1:
-        values = box_class_probabilities(values)
+        if not are_box_probabilities(values):
+            values = box_probabilities_from_logits(values)
         return corners, values.max(axis=1), values.argmax(axis=1)
     classes = np.zeros(len(corners)) if labels is None else view.outputs[labels].reshape(-1)
     return corners, values[:, 0], classes.astype(int)

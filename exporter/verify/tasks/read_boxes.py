@@ -136,17 +136,20 @@ def box_corners_from_centres(boxes: Array) -> Array:
     return np.concatenate([centre - half, centre + half], axis=-1)
 
 
-def box_class_probabilities(scores: Array) -> Array:
-    """Return probabilities of classes, [..., classes], of which the last dimension may have logits."""
-    if not scores.size or (scores.min() >= 0 and scores.max() <= 1):
-        return scores
+def are_box_probabilities(scores: Array) -> bool:
+    """Tell whether scores of classes are probabilities, and no logits."""
+    return not scores.size or bool(scores.min() >= 0 and scores.max() <= 1)
+
+
+def box_probabilities_from_logits(scores: Array) -> Array:
+    """Return the softmax over the last dimension."""
     exponents = np.exp(scores - scores.max(axis=-1, keepdims=True))
     probabilities: Array = exponents / exponents.sum(axis=-1, keepdims=True)
     return probabilities
 
 
 def _are_joint_box_scores(y: Array) -> bool:
-    return y.shape[2] > 0 and bool(y.min() >= 0 and y.max() <= 1)
+    return y.shape[2] > 0 and are_box_probabilities(y)
 
 
 def _are_boxes_with_points(y: Array) -> bool:
@@ -185,7 +188,8 @@ def _read_pair_of_boxes(outputs: MeasuredOutputs, stacks: Stacks) -> Detections:
     named = outputs.find("label", "categor")
     by_class = scores.reshape(*corners.shape[:2], -1)
     if by_class.shape[-1] > 1:
-        by_class = box_class_probabilities(by_class)
+        if not are_box_probabilities(outputs.reference[pair[1]]):
+            by_class = box_probabilities_from_logits(by_class)
         return Detections(corners, by_class.max(axis=-1), by_class.argmax(axis=-1))
     scores = by_class[..., 0]
     classes = (
