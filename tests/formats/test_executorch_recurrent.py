@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.formats.executorch import VARIANTS
+from exporter.formats.executorch import VARIANTS, emit
 from exporter.formats.executorch.executorch_lowering import lower_to_executorch
 from exporter.formats.executorch.executorch_recurrent import (
     are_recurrent_steps_written_out,
@@ -21,6 +21,7 @@ from exporter.formats.executorch.executorch_recurrent_loop import with_executorc
 from exporter.formats.executorch.executorch_runtime import load_in_executorch_runtime
 from exporter.formats.executorch.pte import read_pte
 from exporter.quantize.recurrent_weights import quantize_recurrent_weights
+from tests import proof
 
 
 class Recurrent(nn.Module):
@@ -103,8 +104,19 @@ def test_a_long_sequence_is_lowered_in_bounded_time(int8: bool, tmp_path: Path) 
         np.testing.assert_allclose(run((x,))[0], expected, atol=1e-5)
     structure = read_pte(path, VARIANTS[0])
     assert structure.weight_elements == {"int8" if int8 else "float32": 4 * 8 * (4 + 8)}
-    # A loop's kernels count once for each step, beside the product of all inputs in XNNPACK.
-    assert structure.delegated_fraction == pytest.approx(1 / 3, abs=0.05)
+    assert structure.delegated_fraction == 1.0  # the product of all inputs: no delegate takes a loop
+
+
+@pytest.mark.slow
+def test_a_looped_network_passes_and_says_so(tmp_path: Path) -> None:
+    """Its steps are in no delegate, which fails nothing, and a note tells."""
+    random = np.random.default_rng(0)
+    samples = [(random.normal(size=(1, 150, 4)).astype(np.float32),) for _ in range(8)]
+    captured = proof.capture(Recurrent("LSTM", batch_first=True), samples, tmp_path)
+    verdict = proof.prove(captured, "executorch-xnnpack-fp32", tmp_path)
+    assert (verdict.status, verdict.reason) == ("passed", None)
+    notes = emit(captured, VARIANTS[0], tmp_path).notes
+    assert any("150 recurrent steps run as loops" in note for note in notes)
 
 
 def test_short_sequences_are_written_out() -> None:

@@ -10,6 +10,10 @@ from exporter.capture.lowering_errors import lowering_error
 from exporter.capture.unknown_operators import operators_at_lines
 from exporter.errors import LoweringError
 from exporter.formats.executorch.executorch_lowering import lower_to_executorch
+from exporter.formats.executorch.executorch_recurrent import (
+    are_recurrent_steps_written_out,
+    written_out_steps,
+)
 from exporter.formats.executorch.executorch_runtime import load_in_executorch_runtime as load
 from exporter.formats.executorch.pte import read_pte as structure
 from exporter.formats.metadata import metadata_as_json
@@ -90,7 +94,17 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     with path.open("wb") as file:
         data.write_to_file(file)
     notes = _planned_memory_note(data) if captured.ranges else ()
+    notes += _note_on_loops(captured.program)
     return Emission(path, (*notes, *_note_on_missing_kernels(data, captured.program)))
+
+
+def _note_on_loops(program: ExportedProgram) -> tuple[str, ...]:
+    if are_recurrent_steps_written_out(program):
+        return ()
+    return (
+        f"Its {written_out_steps(program)} recurrent steps run as loops of ExecuTorch's own kernels, as no "
+        "delegate takes loops: they are slower than delegated ones would be.",
+    )
 
 
 def _note_on_missing_kernels(data: ExecutorchProgramManager, program: ExportedProgram) -> tuple[str, ...]:

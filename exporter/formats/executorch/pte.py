@@ -12,7 +12,7 @@ from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import DelegateGraph, DelegateWeight, read_delegate
 from exporter.formats.executorch.epsilon_place import epsilon_place
-from exporter.formats.executorch.loop_repeats import pte_repeats
+from exporter.formats.executorch.loops import pte_loop_places
 from exporter.formats.executorch.operator_work import (
     Work,
     is_operator_work_elementwise,
@@ -44,7 +44,8 @@ def read_pte(path: Path, variant: Variant) -> Structure:
     """Read a `.pte`, its delegates included.
 
     `delegated_fraction` is the share of multiply-accumulates (`work` has the formula) in delegate calls, or
-    of output elements when the network multiplies nothing. `weight_bytes` counts all constants.
+    of output elements when the network multiplies nothing; loops, which no delegate takes, are left out of
+    it. `weight_bytes` counts all constants.
     A `.pte` does not keep tensor names: inputs are "input0", …, outputs "output0", ….
 
     Raises:
@@ -85,7 +86,8 @@ def _pte_structure(data: bytes) -> Structure:
         weight_bytes=_pte_constant_bytes(file),
         weight_elements=weights,
         delegated_fraction=_pte_delegated_fraction(
-            total_operator_work(g.work for g in graphs), total_operator_work(work for _, work in kernels)
+            total_operator_work(g.work for g in graphs),
+            total_operator_work(work for _, work in kernels if work is not None),
         ),
         epsilons=(*_pte_epsilons(plan), *(number for graph in graphs for number in graph.epsilons)),
     )
@@ -118,10 +120,11 @@ def _pte_instructions(plan: ExecutionPlan, kind: str) -> Iterator[Any]:
                 yield instruction.instr_args
 
 
-def _pte_kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
+def _pte_kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work | None]]:
+    """Yield the name of each kernel call's operator, and its work; None in a loop."""
     for chain in plan.chains:
-        repeats = pte_repeats(plan, chain)
-        for instruction, times in zip(chain.instructions, repeats, strict=True):
+        looped = pte_loop_places(chain)
+        for place, instruction in enumerate(chain.instructions):
             call: Any = instruction.instr_args
             if type(call).__name__ != "KernelCall":
                 continue
@@ -129,8 +132,8 @@ def _pte_kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
             arguments = [plan.values[index].val for index in call.args]
             shapes = [argument.sizes for argument in arguments if hasattr(argument, "sizes")]
             transposed = any(getattr(argument, "bool_val", False) for argument in arguments)
-            work = operator_work(operator.name, shapes, transposed)
-            yield operator.name, Work(work.macs * times, work.elements * times)
+            work = None if place in looped else operator_work(operator.name, shapes, transposed)
+            yield operator.name, work
 
 
 def _pte_epsilons(plan: ExecutionPlan) -> Iterator[float]:
