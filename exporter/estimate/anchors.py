@@ -78,23 +78,44 @@ def ratio_of_anchor(
 
 
 def anchor_estimate(
-    estimate: EstimatedLatency, anchors: Sequence[Anchor], soc: str, runtime: str, precision: str
+    estimate: EstimatedLatency,
+    anchors: Sequence[Anchor],
+    soc: str,
+    runtime: str,
+    precision: str,
+    artifact_sha256: str = "",
 ) -> EstimatedLatency:
     """Return an estimate corrected by the anchors of its chip, runtime, precision and threads.
 
-    Anchors tell by how much all estimates are off together, and miss by what each network is off alone. So
-    they are weighted as measurements of a shift that has a prior (empirical Bayes): the shift spreads by
-    `shared`, or by what the anchors themselves show beyond chance, and each measurement by `own`. What they
-    leave of the shift's variance stays in the interval. All of these are logarithms.
+    A measurement of the same artifact tells all that the estimate misses by. Those of others tell by how much
+    all estimates are off together, and miss by what each network is off alone. So they are weighted as
+    measurements of a shift that has a prior (empirical Bayes): the shift spreads by `shared`, or by what the
+    anchors themselves show beyond chance, and each measurement by `own`. What they leave of the shift's
+    variance stays in the interval. All of these are logarithms.
     """
-    ratios = [
-        anchor.ratio
+    fitting = [
+        anchor
         for anchor in anchors
         if (anchor.soc, anchor.runtime, anchor.precision, anchor.threads)
         == (soc, runtime, precision, estimate.threads)
     ]
-    if not ratios or estimate.core:
+    if not fitting or estimate.core:
         return estimate
+    own = [anchor.ratio for anchor in fitting if anchor.artifact_sha256 == artifact_sha256 != ""]
+    return _own_anchor_estimate(estimate, own) if own else _other_anchor_estimate(estimate, fitting)
+
+
+def _own_anchor_estimate(estimate: EstimatedLatency, ratios: Sequence[float]) -> EstimatedLatency:
+    """Return the estimate of an artifact that was measured: other phones of the chip differ a little."""
+    ratio = statistics.median(ratios)
+    factor = max(PHONES_DIFFER, max(ratios) / ratio, ratio / min(ratios))
+    note = f"Corrected by {ratio:.2f}: your own phone measured this artifact."
+    return _corrected_estimate(estimate, ratio, factor, note)
+
+
+def _other_anchor_estimate(estimate: EstimatedLatency, fitting: Sequence[Anchor]) -> EstimatedLatency:
+    """Return the estimate of an artifact where others were measured."""
+    ratios = [anchor.ratio for anchor in fitting]
     shift = math.log(statistics.median(ratios))
     whole = math.log(estimate.high_ms / estimate.p50_ms) ** 2
     shared = min(math.log(max(estimate.shared, PHONES_DIFFER)) ** 2, whole)
@@ -103,12 +124,18 @@ def anchor_estimate(
     weight = len(ratios) * shown / (len(ratios) * shown + own) if own else 1.0
     ratio = math.exp(weight * shift)
     factor = math.exp(math.sqrt(own + shared * (1 - weight)))
-    p50 = estimate.p50_ms * ratio
     measurements = "1 measurement" if len(ratios) == 1 else f"{len(ratios)} measurements"
     note = (
         f"Corrected by {ratio:.2f}, for {measurements} of your own phone of {statistics.median(ratios):.2f} "
     )
     note += "times the estimate."
+    return _corrected_estimate(estimate, ratio, factor, note)
+
+
+def _corrected_estimate(
+    estimate: EstimatedLatency, ratio: float, factor: float, note: str
+) -> EstimatedLatency:
+    p50 = estimate.p50_ms * ratio
     return replace(
         estimate,
         p50_ms=p50,

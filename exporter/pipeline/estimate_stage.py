@@ -142,7 +142,7 @@ def _estimates_in_stage(
     ]
     on_small = small_core.estimate_on_small_core(work, target, fitted, fit, row.variant.precision)
     return tuple(
-        anchors.anchor_estimate(item, learned, target.soc, runtime, row.variant.precision)
+        anchors.anchor_estimate(item, learned, target.soc, runtime, row.variant.precision, row.sha256 or "")
         for item in (*estimated, *([on_small] if on_small else ()))
     )
 

@@ -66,7 +66,7 @@ def equalize_across_layers(
         scenes: The scene of each sample; empty where each is a scene of its own.
 
     Returns:
-        How many groups of channels were scaled, for the user; empty where the module has none.
+        How many groups of channels were scaled, for the user; empty where none were.
     """
     rows = list(zip(samples, scenes or range(len(samples)), strict=True))
     samples, scenes = zip(*spread_graph_samples(rows, MOST_SAMPLES), strict=True)
@@ -80,7 +80,7 @@ def equalize_across_layers(
         for group, factor in zip(groups, factors, strict=True):
             _equalize_group(module, group, factor)
     scaled = sum(bool((factor > 1).any()) for factor in factors)
-    return f"int8: channels are rescaled in {scaled} of {len(groups)} groups of layers" if groups else ""
+    return f"int8: channels are rescaled in {scaled} of {len(groups)} groups of layers" if scaled else ""
 
 
 def _channels_to_equalize(module: fx.GraphModule, group: _Group) -> EqualizedChannels:

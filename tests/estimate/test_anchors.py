@@ -48,6 +48,24 @@ def test_an_anchor_within_chance_changes_little() -> None:
     assert corrected_by(1, 1.0).p50_ms == pytest.approx(10)
 
 
+def test_a_measured_artifact_has_its_own_latency() -> None:
+    """Its estimate misses by what was measured, with no share for chance; a second phone widens it."""
+
+    def of_own(*ratios: float) -> EstimatedLatency:
+        measured = [replace(ANCHOR, ratio=ratio, serial=str(ratio)) for ratio in ratios]
+        others = [replace(ANCHOR, ratio=9.0, artifact_sha256="1" * 64)] * 5
+        chip = ("SM8250", "onnxruntime", "int8")
+        return anchors.anchor_estimate(ESTIMATE, [*measured, *others], *chip, ANCHOR.artifact_sha256)
+
+    one, two = of_own(1.2), of_own(1.0, 1.5)
+    assert one.p50_ms == pytest.approx(12.0)
+    assert (one.low_ms, one.high_ms) == pytest.approx((12.0 / 1.08, 12.0 * 1.08))
+    assert "your own phone measured this artifact" in one.notes[-1]
+    assert one.evidence == "estimated"
+    assert two.low_ms <= 10.0
+    assert two.high_ms >= 15.0
+
+
 def test_more_anchors_weigh_more() -> None:
     """A hundred that agree are right."""
     found = [corrected_by(count, 1.3).p50_ms for count in (1, 5, 100)]

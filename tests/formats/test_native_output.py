@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from exporter.capture.lowering_errors import lowering_error, lowering_error_in
 from exporter.errors import LoweringError
@@ -111,7 +110,10 @@ def test_exceptions_that_cause_each_other_are_read_once(link: str) -> None:
     ("then", "words"),
     [
         (lambda x: torch.sort(x, dim=1).values, r"0x:14: kernel 'aten::sort.values' not found"),
-        (lambda x: functional.pad(x, (-1, 2)), r"0x12: Check failed .*Padding values must be non-negative"),
+        (
+            lambda x: torch.ops.aten.constant_pad_nd.default(x, [-1, 2]),
+            r"0x12: Check failed .*Padding values must be non-negative",
+        ),
     ],
     ids=["when it loads", "when it runs"],
 )
