@@ -28,7 +28,7 @@ from exporter.quantize.channel_spread import ChannelSpread, channel_spread_of_te
 from exporter.quantize.equalization_choice import EqualizedChannels
 from exporter.quantize.graphs import GraphWalk, aten, graph_attribute, spread_graph_samples
 
-MOST_SAMPLES = 32
+MOST_SAMPLES = 64
 """How many calibration samples say how far channels reach."""
 
 
