@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exporter.capture import captured_program
 from exporter.formats import FORMATS, VARIANTS
-from exporter.formats.executorch.shifted_norms import with_shifted_norms
+from exporter.formats.executorch.spelled_out import with_operators_spelled_out
 from exporter.records import Model, Runner, TensorSpec
 
 SHAPE = (2, 4, 600)
@@ -82,4 +82,4 @@ def test_a_norm_with_statistics_stays_as_it_is() -> None:
     """A program without such a norm is not decomposed."""
     net = nn.Sequential(nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4)).eval()
     program = torch.export.export(net, (torch.zeros(SHAPE),))
-    assert with_shifted_norms(program) is program
+    assert with_operators_spelled_out(program) is program

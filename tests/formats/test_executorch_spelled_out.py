@@ -54,6 +54,11 @@ CALLS: dict[str, tuple[nn.Module, tuple[int, ...], bool]] = {
     "corners aligned": (_resized(scale_factor=1.7, align_corners=True), (1, 2, 9, 12), False),
     "a pad that cuts": (Called(lambda x: functional.pad(x, (-1, 2, 3, -4), value=0.5)), (1, 2, 9, 12), True),
     "a pad that only cuts": (Called(lambda x: functional.pad(x, (-2, -1)) * 2), (1, 2, 9), True),
+    "a shuffle, a norm and a gelu": (
+        nn.Sequential(nn.Conv2d(2, 8, 3), nn.GroupNorm(2, 8), nn.GELU("tanh"), nn.PixelShuffle(2)),
+        (1, 2, 9, 9),
+        True,
+    ),
     "a pad": (Called(lambda x: functional.pad(x, (1, 2), value=0.5)), (1, 2, 9), False),
 }
 

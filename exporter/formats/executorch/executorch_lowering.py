@@ -13,9 +13,7 @@ from exporter.formats.executorch.executorch_recurrent import (
 )
 from exporter.formats.executorch.executorch_recurrent_loop import with_executorch_recurrent_loops
 from exporter.formats.executorch.parameter_names import with_usable_parameter_names
-from exporter.formats.executorch.pixel_shuffles import with_pixel_shuffles_by_rows
 from exporter.formats.executorch.pooling_strides import write_pooling_strides
-from exporter.formats.executorch.shifted_norms import with_shifted_norms
 from exporter.formats.executorch.size_guards import guard_sizes_of_edge
 from exporter.formats.executorch.skipped_compiler_work import skip_compiler_work
 from exporter.formats.executorch.spelled_out import with_operators_spelled_out
@@ -72,9 +70,8 @@ def _lower_to_edge(
 ) -> EdgeProgramManager:
     from executorch.exir import to_edge_transform_and_lower
 
-    prepared = with_operators_spelled_out(with_executorch_recurrent_steps(program))
     return to_edge_transform_and_lower(
-        with_usable_parameter_names(with_shifted_norms(with_pixel_shuffles_by_rows(prepared))),
+        with_usable_parameter_names(with_operators_spelled_out(with_executorch_recurrent_steps(program))),
         partitioner=[partitioner],
         constant_methods={METADATA: metadata} if metadata else None,
     )

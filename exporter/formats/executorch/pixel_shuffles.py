@@ -1,4 +1,4 @@
-"""Spells out pixel shuffles, so that their outputs lie in memory row by row.
+"""Replaces pixel shuffles by reshapes, so that their outputs lie in memory row by row.
 
 PyTorch's own decomposition gives the output the layout of the input. Behind a transposed sequence, as the
 image made of a transformer's tokens, that is channels last, which no other operator of ExecuTorch has: its
@@ -7,25 +7,23 @@ runtime then refuses the operators that mix both, and an app would read an outpu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-def with_pixel_shuffles_by_rows(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Return the program with pixel shuffles as reshapes; the program itself where it has none."""
+def replaced_pixel_shuffles(program: torch.export.ExportedProgram) -> Mapping[Any, Callable[..., Any]]:
+    """Return what replaces the pixel shuffles of a program; nothing where it has none."""
     import torch
 
     shuffles = {
         torch.ops.aten.pixel_shuffle.default: _pixel_shuffle_by_rows,
         torch.ops.aten.pixel_unshuffle.default: _pixel_unshuffle_by_rows,
     }
-    if not any(node.target in shuffles for node in program.graph.nodes):
-        return program
-    by_rows: torch.export.ExportedProgram = program.run_decompositions(shuffles)
-    return by_rows
+    return shuffles if any(node.target in shuffles for node in program.graph.nodes) else {}
 
 
 def _pixel_shuffle_by_rows(image: Tensor, factor: int) -> Tensor:

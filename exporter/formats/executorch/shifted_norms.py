@@ -8,29 +8,27 @@ PyTorch and ONNX Runtime compute the variance around the mean as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, fx
 
 
-def with_shifted_norms(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Return the program with norms of values around zero; the program itself where it has no such norm."""
+def replaced_norms(program: torch.export.ExportedProgram) -> Mapping[Any, Callable[..., Any]]:
+    """Return norms of values around zero for those of a program; nothing where it has none."""
     import torch
 
     aten = torch.ops.aten
     if not any(map(_takes_own_statistics, program.graph.nodes)):
-        return program
-    shifted: torch.export.ExportedProgram = program.run_decompositions(
-        {
-            aten.group_norm.default: _shifted_group_norm,
-            aten.instance_norm.default: _shifted_instance_norm,
-            aten._native_batch_norm_legit.no_stats: _shifted_batch_norm,
-        }
-    )
-    return shifted
+        return {}
+    return {
+        aten.group_norm.default: _shifted_group_norm,
+        aten.instance_norm.default: _shifted_instance_norm,
+        aten._native_batch_norm_legit.no_stats: _shifted_batch_norm,
+    }
 
 
 def _takes_own_statistics(node: fx.Node) -> bool:

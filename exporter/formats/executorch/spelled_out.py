@@ -1,98 +1,24 @@
-"""Spells out operators where XNNPACK ignores some of their arguments, by others that it computes rightly."""
+"""Spells out operators that ExecuTorch computes wrongly, by others that it computes rightly."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from exporter.formats.executorch.ignored_arguments import replaced_ignored_arguments
+from exporter.formats.executorch.pixel_shuffles import replaced_pixel_shuffles
+from exporter.formats.executorch.shifted_norms import replaced_norms
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, fx
 
-IMAGE_DIMENSIONS = 4
+REPLACED = (replaced_ignored_arguments, replaced_pixel_shuffles, replaced_norms)
+"""Each returns what replaces some operators of a program: a function with the arguments of each."""
 
 
 def with_operators_spelled_out(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Return the program without the calls that XNNPACK computes wrongly; itself where it has none."""
-    table = _spelled_out_operators()
-    called = {node.target for node in program.graph.nodes if node.target in table and _is_spelled_out(node)}
-    if not called:
+    """Return the program without the calls that ExecuTorch computes wrongly; itself where it has none."""
+    table = {operator: function for replaced in REPLACED for operator, function in replaced(program).items()}
+    if not table:
         return program
-    spelled_out: torch.export.ExportedProgram = program.run_decompositions(
-        {operator: table[operator] for operator in called}
-    )
+    spelled_out: torch.export.ExportedProgram = program.run_decompositions(table)
     return spelled_out
-
-
-def _spelled_out_operators() -> Mapping[Any, Callable[..., Tensor]]:
-    """Return a function for each operator, which gives NotImplemented where XNNPACK computes rightly."""
-    import torch
-
-    aten = torch.ops.aten
-    return {
-        aten.prelu.default: _prelu_as_two_relus,
-        aten.gelu.default: _gelu_by_tanh,
-        aten.upsample_bilinear2d.vec: _resize_by_given_scales,
-        aten.pad.default: _pad_that_cuts,
-    }
-
-
-def _is_spelled_out(node: fx.Node) -> bool:
-    """Tell whether a call is replaced, by replacing it on tensors without values."""
-    from torch import fx
-
-    args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda argument: argument.meta["val"])
-    return _spelled_out_operators()[node.target](*args, **kwargs) is not NotImplemented
-
-
-def _prelu_as_two_relus(x: Tensor, weight: Tensor) -> Tensor:
-    """XNNPACK's PReLU takes images only."""
-    if x.dim() == IMAGE_DIMENSIONS:
-        return NotImplemented  # type: ignore[no-any-return]
-    slope = weight.reshape(-1, *[1] * (x.dim() - 2)) if x.dim() > 1 else weight
-    return x.relu() - slope * (-x).relu()
-
-
-def _gelu_by_tanh(x: Tensor, approximate: str = "none") -> Tensor:
-    """XNNPACK's GELU is the exact one, also where the program asks for the approximation by tanh.
-
-    The constants are those of PyTorch's documentation of GELU.
-    """
-    if approximate == "none":
-        return NotImplemented  # type: ignore[no-any-return]
-    return 0.5 * x * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh())
-
-
-def _resize_by_given_scales(
-    x: Tensor, size: Sequence[int] | None, align_corners: bool, scales: Sequence[float] | None
-) -> Tensor:
-    """XNNPACK resizes by the ratio of the two sizes, which rounding makes another than the given scale."""
-    from torch._decomp.decompositions import upsample_bilinear2d
-
-    if align_corners or scales is None or all(map(_is_scale_of_sizes, x.shape[2:], scales)):
-        return NotImplemented  # type: ignore[no-any-return]
-    sides = [math.floor(side * scale) for side, scale in zip(x.shape[2:], scales, strict=True)]
-    resized: Tensor = upsample_bilinear2d(x, sides, align_corners, *scales)
-    return resized
-
-
-def _is_scale_of_sizes(side: int, scale: float) -> bool:
-    """Tell whether the side times the scale is whole; of an open side, whether it is for every length."""
-    return float(scale).is_integer() or (type(side) is int and float(side * scale).is_integer())
-
-
-def _pad_that_cuts(
-    x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
-) -> Tensor:
-    """XNNPACK pads; a negative width, which cuts, stops the runtime."""
-    from torch.nn import functional
-
-    if mode != "constant" or all(type(width) is not int or width >= 0 for width in pad):
-        return NotImplemented  # type: ignore[no-any-return]
-    for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
-        side = x.dim() - 1 - i
-        begin, end = max(0, -before), x.shape[side] - max(0, -after)
-        x = x.narrow(side, begin, end - begin)
-    wider = [max(0, width) for width in pad]
-    return functional.pad(x, wider, value=value) if any(wider) else x
