@@ -18,6 +18,11 @@ from exporter.capture.lowering_errors import lowering_error_source
 from exporter.errors import CaptureError
 from exporter.records import Runner, Sample
 
+UNIT_WIDTH = 16
+"""Fewer numbers than these may have length one by chance."""
+UNIT = 1e-5
+"""How far from one a vector's length may be: float32 normalises more exactly, and few scores come so near."""
+
 
 def call_arguments(sample: Sample, widen: bool = False) -> tuple[Tensor, ...]:
     """Make contiguous tensors that share no memory with the arrays; `widen` makes floats float64."""
@@ -96,8 +101,22 @@ def call_output_names(named: Sequence[tuple[str, Tensor]]) -> list[str]:
     """Name outputs by their keys, fields or positions; one output alone by what it looks like."""
     names = [name for name, _ in named]
     if len(named) == 1 and not names[0]:
-        names = ["logits" if named[0][1].dim() == 2 and named[0][1].shape[1] > 1 else "output"]
+        names = [_name_of_only_output(named[0][1])]
     return [f"output_{name}" if name.isdigit() else name for name in names]
+
+
+def _name_of_only_output(tensor: Tensor) -> str:
+    """Return the name of an output without one: a vector of length one is no row of scores."""
+    if tensor.dim() != 2 or tensor.shape[1] == 1:
+        return "output"
+    return "embedding" if tensor.is_floating_point() and _are_unit_vectors(tensor) else "logits"
+
+
+def _are_unit_vectors(rows: Tensor) -> bool:
+    """Tell whether all rows have length one; probabilities that are all 0 and 1 have a sum of one, too."""
+    exact = rows.detach().double()
+    unit = (exact.norm(dim=1) - 1).abs().max() < UNIT
+    return bool(rows.shape[1] >= UNIT_WIDTH and unit and (exact.sum(dim=1) - 1).abs().max() >= UNIT)
 
 
 def call_runner(module: nn.Module, widen: bool = False, names: Sequence[str] = ()) -> Runner:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from exporter.capture import calls, captured_program
 from exporter.capture.float64_reference import run_float64_reference
@@ -229,6 +230,23 @@ def test_one_output_is_named_by_what_it_looks_like(shape: tuple[int, ...], name:
     """A row of scores is called logits; a key of the network's own stays."""
     assert calls.call_output_names([("", torch.zeros(shape))]) == [name]
     assert calls.call_output_names([("scores", torch.zeros(shape))]) == ["scores"]
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        (functional.normalize(torch.randn(2, 64, generator=torch.Generator().manual_seed(0))), "embedding"),
+        (functional.normalize(torch.rand(1, 64, generator=torch.Generator().manual_seed(0))), "embedding"),
+        (torch.eye(64)[:1], "logits"),
+        (functional.normalize(torch.ones(1, 4)), "logits"),
+        (torch.cat([functional.normalize(torch.ones(1, 64)), torch.ones(1, 64)]), "logits"),
+        (torch.ones(1, 64).to(torch.int64), "logits"),
+    ],
+    ids=["any sign", "after a ReLU", "sure probabilities", "short", "one row of two", "integers"],
+)
+def test_one_output_of_unit_vectors_is_an_embedding(values: torch.Tensor, name: str) -> None:
+    """A row of length one is no row of scores, but for probabilities that are all 0 and 1."""
+    assert calls.call_output_names([("", values)]) == [name]
 
 
 def test_tensors_are_found_beside_a_part_in_torchscript() -> None:
