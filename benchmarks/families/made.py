@@ -138,6 +138,10 @@ def _trunk_of_torchvision(network: Any) -> Any:
 def facenet_file(folder: Path) -> Path:
     """Save the state_dict of facenet-pytorch's embedding of faces, whose weights its package downloads."""
     import torch
+
+    from exporter.capture.torchvision_ops import prepare_torchvision_ops
+
+    prepare_torchvision_ops()
     from facenet_pytorch.models.inception_resnet_v1 import InceptionResnetV1
 
     path = folder / "inception_resnet_v1.pt"
