@@ -1,4 +1,7 @@
-"""Lets a network take dictionaries: each tensor within is an input, `--input-shape batch.image=1x3x8x8`."""
+"""Lets a network take dictionaries and tuples: each tensor within is an input.
+
+`--input-shape batch.image=1x3x8x8` is a tensor in a dictionary, `state.0=1x1x64` one in a tuple.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from exporter.records import TensorSpec
 
 
 class DictionaryInputs(nn.Module):
-    """Calls a network with dictionaries made of its inputs."""
+    """Calls a network with dictionaries and tuples made of its inputs."""
 
     def __init__(self, network: nn.Module, paths: Sequence[tuple[str, ...]], names: Sequence[str]) -> None:
         super().__init__()
@@ -29,7 +32,16 @@ class DictionaryInputs(nn.Module):
             for key in path[:-1]:
                 place = place.setdefault(key, {})
             place[path[-1]] = tensor
-        return self.network(**arguments)
+        return self.network(**{name: _tuples_within(argument) for name, argument in arguments.items()})
+
+
+def _tuples_within(argument: Any) -> Any:
+    """Return what was collected by keys, with a tuple wherever the keys are 0, 1, 2, …."""
+    if not isinstance(argument, dict):
+        return argument
+    within = {key: _tuples_within(value) for key, value in argument.items()}
+    places = [str(place) for place in range(len(within))]
+    return tuple(within[place] for place in places) if set(within) == set(places) else within
 
 
 def with_dictionary_inputs(
@@ -38,17 +50,20 @@ def with_dictionary_inputs(
     """Return a network whose inputs are the tensors within dictionaries, and their specs.
 
     Args:
-        module: A network whose forward takes dictionaries.
-        asked: Specs by path: "batch.image" is the tensor under "image" in the argument `batch`. Where no name
-            is a path, the network and the specs are returned as they are.
+        module: A network whose forward takes dictionaries or tuples.
+        asked: Specs by path: "batch.image" is the tensor under "image" in the argument `batch`, "state.0" the
+            first of the tuple `state`. Where no name is a path, the network and the specs are returned as
+            they are.
 
     Returns:
-        The network, and the specs named by their last key; by the whole path where two have the same.
+        The network, and the specs named by their last key; by the whole path where two have the same,
+        or where it is a number.
     """
     if not any("." in spec.name for spec in asked):
         return module, asked
     paths = [tuple(spec.name.split(".")) for spec in asked]
     last = [path[-1] for path in paths]
-    names = [path[-1] if last.count(path[-1]) == 1 else "_".join(path) for path in paths]
+    own = [last.count(path[-1]) == 1 and not path[-1].isdecimal() for path in paths]
+    names = [path[-1] if alone else "_".join(path) for path, alone in zip(paths, own, strict=True)]
     specs = tuple(dataclasses.replace(spec, name=name) for spec, name in zip(asked, names, strict=True))
     return DictionaryInputs(module, paths, names), specs

@@ -139,7 +139,7 @@ def _check_network_input_count(
     takes = f"({', '.join(names)})" if names is not None else f"{required} or more inputs"
     raise UsageError(
         f"The network's forward takes {takes}, and {len(specs)} input shape(s) are given.",
-        "Give --input-shape once per input, in order.",
+        "Give --input-shape once per input, in order; name.0=SHAPE, name.1=SHAPE for tensors within a tuple.",
         code="EM-INPUT-SHAPE",
     )
 

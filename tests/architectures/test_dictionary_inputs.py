@@ -47,6 +47,30 @@ def test_each_tensor_within_is_an_input() -> None:
         torch.testing.assert_close(run(image, offset, inner, bias)[0], expected)
 
 
+class Words(nn.Module):
+    """A language model with an LSTM, whose state is a tuple in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(9, 4)
+        self.lstm = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, tokens: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        values, after = self.lstm(self.words(tokens), state)
+        return values, after
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+def test_each_tensor_in_a_tuple_is_an_input(scripted: bool) -> None:
+    """A state is given as state.0 and state.1, of which a tuple is made, also for a TorchScript network."""
+    own = Words().eval()
+    asked = parse_shapes_option(["tokens=1x2:int64", "state.0=1x1x3", "state.1=1x1x3"])
+    module, specs = with_dictionary_inputs(torch.jit.script(own) if scripted else own, asked)
+    assert [spec.name for spec in specs] == ["tokens", "state_0", "state_1"]
+    tokens, hidden, cell = torch.tensor([[1, 2]]), torch.rand(1, 1, 3), torch.rand(1, 1, 3)
+    torch.testing.assert_close(module(tokens, hidden, cell), own(tokens, (hidden, cell)))
+
+
 def test_a_network_of_tensors_stays_as_it_is() -> None:
     """Nothing is wrapped where no name is a path."""
     own = nn.Linear(4, 2)
