@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 EPS = 2**-12
 """The smallest scale; XNNPACK's quantiser uses the same."""
@@ -26,11 +27,16 @@ def annotating_static_quantizer(in_float: Collection[str] = ()) -> Any:
 
     from exporter.quantize.activation_ranges import RangeObserver
 
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    ranges = RangeObserver.with_args(eps=EPS)
+    activation = replace(config.input_activation, observer_or_fake_quant_ctr=ranges)
+
     class Fused(_annotate_with_integers()):  # type: ignore[misc]
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
             _leave_float_unannotated(annotated, in_float)
             _annotate_after_activations(annotated)
+            _annotate_averages_apart(annotated, activation)
             _annotate_small_weights(annotated)
             _leave_integers_without_annotation(annotated)
             return annotated
@@ -38,9 +44,6 @@ def annotating_static_quantizer(in_float: Collection[str] = ()) -> Any:
     fused = Fused()
     # The rest is searched for in vain, at great cost: batch norms are folded before post-training annotation.
     fused.SUPPORTED_PATTERNS = [p for p in XNNPACKQuantizer.SUPPORTED_PATTERNS if not p.is_qat]
-    config = get_symmetric_quantization_config(is_per_channel=True)
-    ranges = RangeObserver.with_args(eps=EPS)
-    activation = replace(config.input_activation, observer_or_fake_quant_ctr=ranges)
     return fused.set_global(replace(config, input_activation=activation, output_activation=activation))
 
 
@@ -89,6 +92,23 @@ def _annotate_after_activations(model: torch.fx.GraphModule) -> None:
         if annotation and annotation.output_qspec:
             spec, annotation.output_qspec = annotation.output_qspec, None
             node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(output_qspec=spec, _annotated=True)
+
+
+def _annotate_averages_apart(model: torch.fx.GraphModule, spec: QuantizationSpec) -> None:
+    """Give what an average returns a range of its own.
+
+    ExecuTorch's quantiser lets it share its input's. But an average reaches less far than what it is taken
+    of, and its rounding is not averaged out any more.
+    """
+    from torchao.quantization.pt2e.quantizer import SharedQuantizationSpec
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+    from exporter.quantize.graphs import AVERAGES
+
+    for node in model.graph.nodes:
+        annotation = node.meta.get(Q_ANNOTATION_KEY) if node.target in AVERAGES else None
+        if annotation and isinstance(annotation.output_qspec, SharedQuantizationSpec):
+            annotation.output_qspec = spec
 
 
 def _annotate_small_weights(model: torch.fx.GraphModule) -> None:
