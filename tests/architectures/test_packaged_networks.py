@@ -7,6 +7,7 @@ import types
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,18 @@ def test_every_network_of_timm_is_indexed() -> None:
         pytest.skip("another timm is installed than the indexed one")
     indexed = {e.architecture for e in packaged_index.packaged_entries() if e.distribution == "timm"}
     assert not {f"timm/{name}" for name in package_survey.timm_names()} - indexed
+
+
+def test_the_indexes_packages_are_those_of_its_requirements() -> None:
+    """scripts/package-index.txt names all packages that are indexed or have weights, in those versions."""
+    folder = Path(__file__).parents[2] / "scripts"
+    lines = [(folder / name).read_text().splitlines() for name in ("package-index.txt", "real-weights.txt")]
+    required = dict(line.split("==") for line in chain(*lines) if "==" in line)
+    networks = package_survey.NETWORKS
+    weights = {place.partition(":")[0] for network in networks for place in network.weights}
+    assert not {"timm", *weights, *(network.distribution for network in networks)} - set(required)
+    indexed = {name: package.version for name, package in packaged_index.indexed_packages().items()}
+    assert indexed == {name: required[name] for name in indexed}
 
 
 def test_structure_sees_what_tensors_do_not() -> None:
