@@ -19,6 +19,7 @@ from torch.utils import _pytree
 
 from exporter.formats import half_precision
 from exporter.formats.coreml.coreml_compress import (
+    BLOCK,
     best_palette_for_coreml_compress,
     chosen_for_coreml_compress,
     smallest_weight_for_coreml_compress,
@@ -209,12 +210,16 @@ def _simulate_eight_bits(weight: Array) -> Array:
     """Linear and symmetric, a scale for each output channel."""
     axes = tuple(range(1, weight.ndim))
     scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    stored: Array = (np.rint(weight / scale) * scale).astype(np.float32)
-    return stored
+    stored: Array = weight / scale
+    np.rint(stored, out=stored)  # in place: a large table of words is most of the memory
+    stored *= scale
+    return stored.astype(np.float32, copy=False)
 
 
 def _simulate_four_bits(weight: Array) -> Array:
     """The best palette of 16 values for the whole tensor, in half precision."""
     values, positions = best_palette_for_coreml_compress(weight.astype(np.float16))
-    stored: Array = values[positions].astype(np.float32).reshape(weight.shape)
-    return stored
+    stored = np.empty(positions.size, np.float32)
+    for start in range(0, positions.size, BLOCK):  # NumPy looks up by copies of 64 bits
+        stored[start : start + BLOCK] = values[positions[start : start + BLOCK]]
+    return stored.reshape(weight.shape)

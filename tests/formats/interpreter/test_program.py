@@ -91,6 +91,21 @@ def test_a_tensor_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
         compute_mil(lambda mb, x: mb.tile(x=x, reps=[60]), numbers(3))
 
 
+def test_a_compressed_weight_is_as_large_as_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of words that is stored may have more values than a program may compute."""
+    monkeypatch.setattr(mil_program, "MAX_ELEMENTS", 100)
+    stored = np.arange(-60, 60, dtype=np.int8).reshape(40, 3)
+
+    def build(mb: Any, x: Any) -> Any:
+        table = mb.constexpr_affine_dequantize(
+            quantized_data=stored, zero_point=np.int8(0), scale=np.float32(0.5), axis=0
+        )
+        return mb.add(x=mb.gather(x=table, indices=[7], axis=0), y=x)
+
+    x = numbers(3)
+    np.testing.assert_array_equal(compute_mil(build, x)[0], stored[[7]] * np.float32(0.5) + x)
+
+
 def test_every_operator_rounds() -> None:
     """2048 + 1 - 2048 is 0 in float16: the sum was rounded before the difference."""
     x = np.array([2048], np.float16)

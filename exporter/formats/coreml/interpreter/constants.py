@@ -11,6 +11,9 @@ import numpy as np
 from exporter.formats.coreml.interpreter.mil_call import Call
 from exporter.records import Array
 
+BLOCK = 1 << 16
+"""Values of a large tensor that are decoded together: a multiple of 8, as blocks start at whole bytes."""
+
 
 def constant_from_scale(call: Call) -> Array:
     """Decode `constexpr_affine_dequantize`: scale * (stored - zero point), for each index of one axis."""
@@ -19,8 +22,10 @@ def constant_from_scale(call: Call) -> Array:
     shape[call.integer("axis")] = -1
     scale, zero = (call.array(name).reshape(-1) for name in ("scale", "zero_point"))
     scale, zero = (a.reshape(shape) if a.size > 1 else a for a in (scale, zero))
-    exact = scale.astype(np.float32) * (stored.astype(np.float32) - zero.astype(np.float32))
-    return exact.reshape(stored.shape).astype(scale.dtype)
+    exact = stored.astype(np.float32)
+    exact -= zero.astype(np.float32)  # in place: a large table of words is most of the memory
+    exact *= scale.astype(np.float32)
+    return exact.astype(scale.dtype)
 
 
 def constant_from_palette(call: Call) -> Array:
@@ -30,8 +35,14 @@ def constant_from_palette(call: Call) -> Array:
         return _constant_from_palettes(call, palette, positions)
     shape = call.integers("shape")
     bits = max((palette.size - 1).bit_length(), 1)
-    unpacked = _constant_unpacked(positions, bits, int(np.prod(shape)))
-    return np.asarray(palette[unpacked].reshape(shape))
+    count = int(np.prod(shape))
+    values = np.empty(count, palette.dtype)
+    packed = positions.reshape(-1).view(np.uint8)
+    for start in range(0, count, BLOCK):  # a large tensor's positions as integers take 16 times its memory
+        stop = min(start + BLOCK, count)
+        block = packed[start * bits // 8 : -(-stop * bits // 8)]
+        values[start:stop] = palette[_constant_unpacked(block, bits, stop - start)]
+    return values.reshape(shape)
 
 
 def _constant_unpacked(packed: Array, bits: int, count: int) -> Array:

@@ -22,7 +22,9 @@ from exporter.formats.coreml.interpreter.table import OPERATORS
 from exporter.records import Array
 
 MAX_ELEMENTS = 2**28
-"""The most values of one tensor: what a program declares must not take all memory."""
+"""The most values of one computed tensor: what a program declares must not take all memory."""
+VALUES_OF_BYTE = 8
+"""The most values that a compressed weight holds in one byte of the file."""
 MAX_OPERATORS = 5_000_000
 """The most operators of one run, so that a loop ends."""
 CONTROL_FLOW = ("cond", "while_loop")
@@ -212,8 +214,12 @@ def _declared_in_mil_program(variable: Any) -> tuple[int | None, ...]:
 
 def _compute_in_mil_program(operation: Any, arguments: Mapping[str, Value]) -> Sequence[Value | Tensor]:
     shapes = [_declared_in_mil_program(variable) for variable in operation.outputs]
-    if any(None not in shape and prod(filter(None, shape)) > MAX_ELEMENTS for shape in shapes):
-        raise ValueError(f"{operation.op_type} ({operation.name}) makes more than {MAX_ELEMENTS} values")
+    most = MAX_ELEMENTS
+    if operation.op_type.startswith("constexpr_"):  # a table of words may be larger: it is in the file
+        stored = sum(given.nbytes for given in arguments.values() if isinstance(given, np.ndarray))
+        most = max(most, VALUES_OF_BYTE * stored)
+    if any(None not in shape and prod(filter(None, shape)) > most for shape in shapes):
+        raise ValueError(f"{operation.op_type} ({operation.name}) makes more than {most} values")
     try:
         with np.errstate(all="ignore"), torch.no_grad():
             result: Result = OPERATORS[operation.op_type](
