@@ -66,4 +66,33 @@ def with_dictionary_inputs(
     own = [last.count(path[-1]) == 1 and not path[-1].isdecimal() for path in paths]
     names = [path[-1] if alone else "_".join(path) for path, alone in zip(paths, own, strict=True)]
     specs = tuple(dataclasses.replace(spec, name=name) for spec, name in zip(asked, names, strict=True))
+    if isinstance(module, torch.jit.ScriptModule):
+        return _scripted_dictionary_inputs(module, paths, names), specs
     return DictionaryInputs(module, paths, names), specs
+
+
+def _scripted_dictionary_inputs(
+    module: torch.jit.ScriptModule, paths: Sequence[tuple[str, ...]], names: Sequence[str]
+) -> torch.jit.ScriptModule:
+    """Return the same for a TorchScript network, in TorchScript: a Python module around it has no graph."""
+    arguments: dict[str, Any] = {}
+    for path, name in zip(paths, names, strict=True):
+        place = arguments
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = name
+    given = ", ".join(f"{name}={_script_of(_tuples_within(value))}" for name, value in arguments.items())
+    holder = nn.Module()
+    holder.network = module
+    caller: torch.jit.ScriptModule = torch.jit.script(holder)
+    caller.define(f"def forward(self, {', '.join(names)}):\n    return self.network({given})\n")
+    return caller
+
+
+def _script_of(argument: Any) -> str:
+    """Return what was collected as an expression."""
+    if isinstance(argument, tuple):
+        return f"({', '.join(map(_script_of, argument))},)"
+    if isinstance(argument, dict):
+        return f"{{{', '.join(f'{key!r}: {_script_of(value)}' for key, value in argument.items())}}}"
+    return str(argument)

@@ -69,6 +69,11 @@ def test_each_tensor_in_a_tuple_is_an_input(scripted: bool) -> None:
     assert [spec.name for spec in specs] == ["tokens", "state_0", "state_1"]
     tokens, hidden, cell = torch.tensor([[1, 2]]), torch.rand(1, 1, 3), torch.rand(1, 1, 3)
     torch.testing.assert_close(module(tokens, hidden, cell), own(tokens, (hidden, cell)))
+    sample = tuple(tensor.numpy() for tensor in (tokens, hidden, cell))
+    captured = captured_program.capture_program(Model(module, "own", specs, None, 0), sample)
+    assert captured.program is not None, captured.program_error
+    outputs = captured.program.module()(tokens, hidden, cell)
+    torch.testing.assert_close(outputs[0], own(tokens, (hidden, cell))[0])
 
 
 def test_a_network_of_tensors_stays_as_it_is() -> None:
