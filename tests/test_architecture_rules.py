@@ -109,6 +109,8 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.layer_correction",
     "exporter.quantize.moment_factor",
     "exporter.quantize.activation_ranges",
+    "exporter.quantize.recurrent_cells",
+    "exporter.quantize.recurrent_float",
     "exporter.quantize.recurrent_weights",
     "exporter.quantize.weight_rounding",
     "exporter.quantize.channel_spread",

@@ -50,14 +50,15 @@ def quantize_dynamic_int8(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import annotate, embeddings, recurrent_weights, weight_rounding
+    from exporter.quantize import annotate, embeddings, recurrent_float, recurrent_weights, weight_rounding
 
+    float_recurrent = recurrent_float.recurrent_weights_in_float(module, samples)
     prepared = prepare_pt2e(module, annotate.annotating_dynamic_quantizer())
     with torch.no_grad():
         prepared(*samples[0])
     weights = weight_rounding.weights_before_weight_rounding(prepared)
     converted = convert_pt2e(prepared)
-    recurrent_weights.quantize_recurrent_weights(converted)
+    recurrent_weights.quantize_recurrent_weights(converted, float_recurrent)
     embeddings.quantize_embeddings(converted)
     # The integers are shared with the copy, so that rounding them there, on what rows give, rounds them here.
     weight_rounding.improve_weight_rounding(dynamic_int8_by_rows(converted), weights, samples)

@@ -125,6 +125,8 @@ def quantize_by_static_int8_recipe(
         float_head,
         float_tail,
         own_operands,
+        recurrent_cells,
+        recurrent_float,
         recurrent_weights,
         weight_rounding,
     )
@@ -134,7 +136,9 @@ def quantize_by_static_int8_recipe(
     spreads = channel_spread.channel_spread_of_norms(module)
     batch_norms.fold_batch_norms(module)
     note = cross_layer_equalization.equalize_across_layers(module, samples, spreads, scenes)
-    in_float = float_tail.float_tail(module, samples) | float_head.float_head(module)
+    cells = recurrent_cells.recurrent_cells(module)
+    in_float = float_tail.float_tail(module, samples) | float_head.float_head(module) | cells.operators
+    float_recurrent = recurrent_float.recurrent_weights_in_float(module, samples)
     prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(in_float))
     with torch.no_grad():
         for sample in samples:
@@ -144,9 +148,10 @@ def quantize_by_static_int8_recipe(
     reference = copy_graph(prepared)
     converted = convert_pt2e(prepared)
     data_movement.share_quantisation_of_data_movement(converted)
-    recurrent_weights.quantize_recurrent_weights(converted)
+    recurrent_weights.quantize_recurrent_weights(converted, float_recurrent)
     embeddings.quantize_embeddings(converted)
     uncorrected = weight_rounding.improve_weight_rounding(converted, weights, samples, reference, scenes)
+    recurrent_cells.quantize_recurrent_cells(converted, cells)
     own_operands.give_readers_own_operands(converted)
     return Int8Program(converted, program.example_inputs[0], weights, note=note, uncorrected=uncorrected)
 

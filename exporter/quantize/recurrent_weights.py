@@ -9,7 +9,7 @@ step is written out, and its products are linear layers with int8 weights, which
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -23,21 +23,38 @@ WEIGHTS = 2
 MOST = 127
 
 
-def quantize_recurrent_weights(module: fx.GraphModule) -> None:
+def quantize_recurrent_weights(module: fx.GraphModule, in_float: Collection[str] = ()) -> None:
     """Replace the weights of recurrent layers by int8 and a dequantiser per output channel, in place.
 
     Args:
         module: A float or a converted PT2E module; its weights are its own.
+        in_float: Names of weights that stay as they are (`recurrent_float`).
+    """
+    store_recurrent_weights(
+        module,
+        [
+            (node, weight)
+            for node in module.graph.nodes
+            if node.target in RECURRENT
+            for weight in stored_recurrent_weights(module, node)
+            if str(weight.target) not in in_float
+        ],
+    )
+
+
+def store_recurrent_weights(module: fx.GraphModule, read: Sequence[tuple[fx.Node, fx.Node]]) -> None:
+    """Store weights as integers and a scale for each row, in place.
+
+    Args:
+        module: The module; its weights are its own.
+        read: Each layer, and a weight that it reads.
     """
     dequantized: dict[str, fx.Node] = {}
-    for node in list(module.graph.nodes):
-        if node.target not in RECURRENT:
-            continue
-        for weight in list(_recurrent_weights(module, node)):
-            name = str(weight.target)
-            if name not in dequantized:
-                dequantized[name] = _dequantized_recurrent_weight(module, weight)
-            node.replace_input_with(weight, dequantized[name])
+    for layer, weight in read:
+        name = str(weight.target)
+        if name not in dequantized:
+            dequantized[name] = _dequantized_recurrent_weight(module, weight)
+        layer.replace_input_with(weight, dequantized[name])
     if dequantized:
         module.graph.eliminate_dead_code()
         for name in dequantized.keys() - {str(node.target) for node in module.graph.nodes}:
@@ -61,7 +78,7 @@ def round_recurrent_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(weight / scale[:, None]).clamp(-MOST, MOST).to(torch.int8), scale
 
 
-def _recurrent_weights(module: fx.GraphModule, layer: fx.Node) -> Iterator[fx.Node]:
+def stored_recurrent_weights(module: fx.GraphModule, layer: fx.Node) -> Iterator[fx.Node]:
     """Yield the stored weights that a layer reads; its biases are vectors, and small."""
     for source in layer.args[WEIGHTS]:  # type: ignore[union-attr]
         if not isinstance(source, fx.Node) or source.op != "get_attr":
