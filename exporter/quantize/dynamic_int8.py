@@ -25,10 +25,10 @@ LINEAR_SHARE = 0.5
 """The share of multiply-accumulates in linear layers from which dynamic quantisation is tried, too."""
 
 
-def is_dynamic_int8_worthwhile(program: torch.export.ExportedProgram) -> bool:
+def is_dynamic_int8_worthwhile(module: fx.GraphModule) -> bool:
     """Return whether most multiply-accumulates with weights are those of linear layers."""
     linear = convolved = 0
-    for node in program.graph.nodes:
+    for node in module.graph.nodes:
         if node.target is aten.linear.default:
             linear += prod(node.meta["val"].shape) * node.args[1].meta["val"].shape[1]
         elif str(node.target).startswith("aten.conv"):  # of every kind, also those that stay in float

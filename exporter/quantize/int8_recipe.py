@@ -82,9 +82,10 @@ def quantize_by_int8_recipe(
         raise ValueError("int8 needs calibration samples, got none")
     samples = [int8_recipe_tensors(sample) for sample in calibration]
     fixed = quantize_by_static_int8_recipe(program, samples, scenes)
-    if not dynamic_int8.is_dynamic_int8_worthwhile(program):
+    written = _int8_recipe_float_module(program)
+    if not dynamic_int8.is_dynamic_int8_worthwhile(written):
         return fixed
-    module, weights = dynamic_int8.quantize_dynamic_int8(copy.deepcopy(program.module()), samples)
+    module, weights = dynamic_int8.quantize_dynamic_int8(copy.deepcopy(written), samples)
     ways: dict[int8_scheme.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
     stored = {way: stored_weights_of_int8_recipe(candidate) for way, candidate in ways.items()}
     if note := int8_scheme.note_on_too_few_int8_weights(stored, least_stored):
@@ -133,7 +134,7 @@ def quantize_by_static_int8_recipe(
     )
     from exporter.quantize.graphs import copy_graph
 
-    module = copy.deepcopy(program.module())
+    module = copy.deepcopy(_int8_recipe_float_module(program))
     spreads = channel_spread.channel_spread_of_norms(module)
     batch_norms.fold_batch_norms(module)
     note = cross_layer_equalization.equalize_across_layers(module, samples, spreads, scenes)
@@ -156,6 +157,13 @@ def quantize_by_static_int8_recipe(
     recurrent_cells.quantize_recurrent_cells(converted, cells)
     own_operands.give_readers_own_operands(converted)
     return Int8Program(converted, program.example_inputs[0], weights, note=note, uncorrected=uncorrected)
+
+
+def _int8_recipe_float_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """Return the float module with its layers spelled as layers, over the program's own tensors."""
+    from exporter.quantize import matmul_layers
+
+    return matmul_layers.with_linear_layers(program.module())
 
 
 def save_int8_recipe(quantized: Int8Program, work: Path) -> None:

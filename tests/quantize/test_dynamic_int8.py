@@ -103,7 +103,9 @@ def test_linear_heavy_is_counted_in_products() -> None:
     """Attention and MLPs are linear-heavy, a convolutional network with a linear head is not."""
     nets = {name: captured(name).program for name in ("cnn", "attention", "two_in_two_out")}
     heavy = {
-        name: is_dynamic_int8_worthwhile(program) for name, program in nets.items() if program is not None
+        name: is_dynamic_int8_worthwhile(program.module())
+        for name, program in nets.items()
+        if program is not None
     }
     assert heavy == {"cnn": False, "attention": True, "two_in_two_out": True}
 
