@@ -161,9 +161,11 @@ def quantize_by_static_int8_recipe(
 
 def _int8_recipe_float_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """Return the float module with its layers spelled as layers, over the program's own tensors."""
-    from exporter.quantize import matmul_layers
+    from exporter.quantize import constant_arithmetic, matmul_layers
 
-    return matmul_layers.with_linear_layers(program.module())
+    module = matmul_layers.with_linear_layers(program.module())
+    constant_arithmetic.compute_constants(module)
+    return module
 
 
 def save_int8_recipe(quantized: Int8Program, work: Path) -> None:
