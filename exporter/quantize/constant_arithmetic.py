@@ -47,6 +47,26 @@ def compute_constants(module: fx.GraphModule) -> None:
         remove_graph_attribute(module, name)  # or it would be written into the file
 
 
+def additions_of_masks(module: fx.GraphModule) -> frozenset[str]:
+    """Return the names of additions of a constant mask, whose range would leave the scores no steps."""
+    values = _constant_values(module)
+    return frozenset(
+        node.name
+        for node in module.graph.nodes
+        if node.target in SUMS and any(_is_mask(values.get(operand)) for operand in node.all_input_nodes)
+    )
+
+
+def _is_mask(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0 and not _is_small(value)
+    )
+
+
+def _is_small(value: Tensor) -> bool:
+    return bool(value.abs().max() < LARGEST_VALUE)  # NaN is not
+
+
 def _names_of_stored_constants(module: fx.GraphModule) -> set[str]:
     return {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
 
@@ -84,7 +104,7 @@ def _is_constant_worth_storing(value: Any) -> bool:
     """Return whether a value is a float tensor, and neither a mask nor large."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return False
-    return 0 < value.numel() <= MOST_ELEMENTS and bool(value.abs().max() < LARGEST_VALUE)  # NaN is not
+    return 0 < value.numel() <= MOST_ELEMENTS and _is_small(value)
 
 
 def _stored_before(module: fx.GraphModule, place: fx.Node, name: str, value: Tensor) -> fx.Node:

@@ -120,6 +120,7 @@ def quantize_by_static_int8_recipe(
         annotate,
         batch_norms,
         channel_spread,
+        constant_arithmetic,
         cross_layer_equalization,
         data_movement,
         embeddings,
@@ -140,7 +141,7 @@ def quantize_by_static_int8_recipe(
     note = cross_layer_equalization.equalize_across_layers(module, samples, spreads, scenes)
     cells = recurrent_cells.recurrent_cells(module)
     in_float = float_tail.float_tail(module, samples) | float_head.float_head(module) | cells.operators
-    in_float |= magnitudes.magnitudes(module)
+    in_float |= magnitudes.magnitudes(module) | constant_arithmetic.additions_of_masks(module)
     float_recurrent = recurrent_float.recurrent_weights_in_float(module, samples)
     prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(in_float))
     with torch.no_grad():

@@ -5,6 +5,7 @@ Static ranges are faster than dynamic ones, and those are faster than activation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -61,7 +62,7 @@ def samples_for_int8_scheme(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[t
 def sqnr_of_int8_scheme(
     expected: Sequence[tuple[Tensor, ...]], module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
 ) -> float:
-    """Return the SQNR in dB of a way's outputs against the float program's.
+    """Return the SQNR in dB of a way's outputs against the float program's; minus infinity where one is NaN.
 
     Args:
         expected: The float program's outputs of each call.
@@ -69,7 +70,8 @@ def sqnr_of_int8_scheme(
         samples: The calls; preferably not those that ranges were chosen on.
     """
     outputs = sensitivity.run_for_sensitivity(module, samples)
-    return decibel_value(sensitivity.sensitivity_noise(expected, outputs))
+    reached_db = decibel_value(sensitivity.sensitivity_noise(expected, outputs))
+    return -math.inf if math.isnan(reached_db) else reached_db  # comparisons with NaN choose anything
 
 
 def all_int8_schemes_lose(sqnr_db: Mapping[Way, float]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.quantize import constant_arithmetic, int8_recipe, matmul_layers
+from exporter.quantize import constant_arithmetic, int8_recipe, int8_scheme, matmul_layers
 
 aten = torch.ops.aten
 
@@ -90,3 +90,41 @@ def test_frozen_norms_cost_int8_nothing() -> None:
     expected = np.stack([net(torch.from_numpy(row)).detach().numpy() for (row,) in rows])
     errors = np.stack([run(row)[0] for row in rows]) - expected
     assert np.square(errors).sum() < 10**-4.5 * np.square(expected).sum()  # 45 dB; step by step 41.6
+
+
+class Masked(nn.Module):
+    """Adds a stored mask to the scores of attention."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+        self.register_buffer("mask", torch.full((6, 6), least).triu(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (layer(x) for layer in self.layers)
+        return torch.softmax(query @ key.transpose(1, 2) / 4 + self.mask, -1) @ value
+
+
+@pytest.mark.parametrize("least", [-math.inf, -1e9, torch.finfo(torch.float32).min])
+def test_a_mask_leaves_scores_their_steps(least: float) -> None:
+    """Static int8 computes scores and a mask's sum in float; infinity made every output NaN."""
+    torch.manual_seed(0)
+    net, rows = Masked(least).eval(), calls((1, 6, 16))
+    program = torch.export.export(net, (torch.from_numpy(rows[0][0]),))
+    tensors = [int8_recipe.int8_recipe_tensors(row) for row in rows]
+    run = int8_recipe.int8_recipe_runner(int8_recipe.quantize_by_static_int8_recipe(program, tensors).module)
+    expected = np.stack([net(torch.from_numpy(row)).detach().numpy() for (row,) in rows])
+    errors = np.stack([run(row)[0] for row in rows]) - expected
+    assert np.square(errors).sum() < 10**-3 * np.square(expected).sum()
+
+
+def test_outputs_that_are_no_numbers_win_no_comparison() -> None:
+    """A way of int8 whose outputs are NaN reaches minus infinity, not NaN, which compares as anything."""
+
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * math.nan
+
+    x = torch.ones(1, 4)
+    module = torch.fx.symbolic_trace(Nothing())
+    assert int8_scheme.sqnr_of_int8_scheme([(x,)], module, [(x,)]) == -math.inf
