@@ -101,10 +101,14 @@ def _changes_its_argument(node: fx.Node) -> bool:
 
 
 def _is_constant_worth_storing(value: Any) -> bool:
-    """Return whether a value is a float tensor, and neither a mask nor large."""
+    """Return whether a value is a float tensor, and neither a mask nor large, nor one number everywhere."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return False
-    return 0 < value.numel() <= MOST_ELEMENTS and _is_small(value)
+    if not 0 < value.numel() <= MOST_ELEMENTS or not _is_small(value):
+        return False
+    return value.numel() == 1 or bool(
+        value.min() < value.max()
+    )  # an initial state of zeros is made, not stored
 
 
 def _stored_before(module: fx.GraphModule, place: fx.Node, name: str, value: Tensor) -> fx.Node:
