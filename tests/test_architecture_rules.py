@@ -105,6 +105,8 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.mixed_precision",
     "exporter.quantize.data_movement",
     "exporter.quantize.batch_norms",
+    "exporter.quantize.constant_arithmetic",
+    "exporter.quantize.matmul_layers",
     "exporter.quantize.embeddings",
     "exporter.quantize.error_probes",
     "exporter.quantize.layer_correction",

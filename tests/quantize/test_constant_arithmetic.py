@@ -102,7 +102,8 @@ class Masked(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (layer(x) for layer in self.layers)
-        return torch.softmax(query @ key.transpose(1, 2) / 4 + self.mask, -1) @ value
+        attended: Tensor = torch.softmax(query @ key.transpose(1, 2) / 4 + self.mask, -1) @ value
+        return attended
 
 
 @pytest.mark.parametrize("least", [-math.inf, -1e9, torch.finfo(torch.float32).min])
