@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
+import keyword
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from exporter.errors import UsageError
 from exporter.records import TensorSpec
+
+INPUT_NAME_HINT = "Give names of letters, digits and underscores, such as --input-shape state.0=1x1x64."
 
 
 class DictionaryInputs(nn.Module):
@@ -74,7 +78,14 @@ def with_dictionary_inputs(
 def _scripted_dictionary_inputs(
     module: torch.jit.ScriptModule, paths: Sequence[tuple[str, ...]], names: Sequence[str]
 ) -> torch.jit.ScriptModule:
-    """Return the same for a TorchScript network, in TorchScript: a Python module around it has no graph."""
+    """Return the same for a TorchScript network, in TorchScript: a Python module around it has no graph.
+
+    Raises:
+        UsageError: A name is no name in TorchScript.
+    """
+    for name in (*names, *(path[0] for path in paths)):
+        if not name.isidentifier() or keyword.iskeyword(name):  # it becomes code
+            raise UsageError(f"The input {name!r} has a name that TorchScript cannot have.", INPUT_NAME_HINT)
     arguments: dict[str, Any] = {}
     for path, name in zip(paths, names, strict=True):
         place = arguments

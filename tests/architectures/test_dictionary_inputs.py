@@ -12,7 +12,7 @@ from exporter.architectures.network_inputs import forward_network_input_names, r
 from exporter.capture import captured_program
 from exporter.config.options import parse_shapes_option
 from exporter.errors import UsageError
-from exporter.records import Model
+from exporter.records import Model, TensorSpec
 
 
 class Batches(nn.Module):
@@ -74,6 +74,14 @@ def test_each_tensor_in_a_tuple_is_an_input(scripted: bool) -> None:
     assert captured.program is not None, captured.program_error
     outputs = captured.program.module()(tokens, hidden, cell)
     torch.testing.assert_close(outputs[0], own(tokens, (hidden, cell))[0])
+
+
+@pytest.mark.parametrize("name", ["a, b", "x):\n    pass\n#", "lambda", "9"])
+def test_a_name_that_is_code_is_refused(name: str) -> None:
+    """Names become part of the TorchScript that calls a TorchScript network."""
+    asked = tuple(TensorSpec(text, (1, 1, 3), "float32") for text in ("state.0", name))
+    with pytest.raises(UsageError, match="cannot have"):
+        with_dictionary_inputs(torch.jit.script(Words().eval()), asked)
 
 
 def test_a_network_of_tensors_stays_as_it_is() -> None:
