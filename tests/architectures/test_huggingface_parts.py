@@ -15,7 +15,7 @@ from exporter.architectures import part_chains
 from exporter.architectures.part_chains import CHAINS, Call, Samples
 from exporter.errors import SeveralPartsError, UsageError
 from exporter.records import Array, Codes, Model
-from tests.architectures.test_huggingface import CLIP, GPT2, T5, calls, read, saved
+from tests.architectures.test_huggingface import CLIP, GPT2, T5, TEXT, calls, read, saved
 
 LLAMA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA |= {"intermediate_size": 64, "vocab_size": 200, "max_position_embeddings": 48}
@@ -120,3 +120,30 @@ def test_a_detector_with_an_encoder_is_one_network(tmp_path: Path) -> None:
     path, _ = saved(tmp_path, "DetrForObjectDetection", settings)
     with pytest.raises(UsageError, match="without parts"):
         read(path, part="encoder")
+
+
+PATCHED = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+PATCHED |= {"patch_size": 4, "num_patches": 16}
+PATCHED_TOWERS = {"text_config": {**TEXT, "eos_token_id": 199, "bos_token_id": 198}, "vision_config": PATCHED}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "part", "other"),
+    [
+        ("Siglip2Model", PATCHED_TOWERS, "", True),
+        ("Siglip2Model", PATCHED_TOWERS, "vision", True),
+        ("Siglip2VisionModel", PATCHED, "", False),
+    ],
+)
+def test_photos_cut_into_patches_are_refused_at_once(
+    tmp_path: Path, name: str, settings: Mapping[str, Any], part: str, other: bool
+) -> None:
+    """The refusal comes before a part is exported, asks for no photo's size, and names what can be done."""
+    path, _ = saved(tmp_path, name, settings)
+    with pytest.raises(UsageError, match="cut into patches") as caught:
+        read(path, part=part)
+    assert not isinstance(caught.value, SeveralPartsError)
+    assert "1x3x" not in str(caught.value)
+    assert ("--part text" in str(caught.value)) == other
+    if other:
+        assert read(path, part="text").inputs[0].name == "input_ids"

@@ -29,6 +29,10 @@ NOT_WRITING = ("Classification", "QuestionAnswering")
 SOUND = ("input_values", "input_features")
 
 
+PATCHES = "spatial_shapes"
+"""The input of networks that take photos cut into patches, in any shape (NaFlex): rows and columns."""
+
+
 POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -53,7 +57,8 @@ def choose_network_part(loaded: LoadedNetwork, part: str) -> Maker:
     """Choose what is exported.
 
     Raises:
-        UsageError: The network has no such part, or an app runs its parts separately and the user named none.
+        UsageError: The network has no such part, an app runs its parts separately and the user named none, or
+            one of them takes patches.
     """
     parts, may_be_whole = _network_parts_of_family(loaded.network)
     if part in parts:
@@ -62,6 +67,8 @@ def choose_network_part(loaded: LoadedNetwork, part: str) -> Maker:
         return _whole_network_part
     if not parts:
         raise UsageError(f"--part {part}: {loaded.title} is one network, without parts.", "Leave --part out.")
+    if not part and "vision" in parts:  # else the first part is exported before the second is refused
+        _check_no_patches_in_network_part(loaded.network.get_image_features, "--part text")
     names = " and ".join(parts)
     raise SeveralPartsError(
         f"{loaded.title} has the parts {names}, which an app runs one at a time"
@@ -129,6 +136,7 @@ def _default_network_part_inputs(
     from exporter.architectures.huggingface.wrapper_modules import position_table_of_wrapper_module
 
     if name == "pixel_values":
+        _check_no_patches_in_network_part(module.forward)
         return _photo_network_part_inputs(settings, checkpoint)
     if name in SOUND:
         return config_inputs.sound_inputs_by_config(settings, module, name)
@@ -139,6 +147,29 @@ def _default_network_part_inputs(
     raise UsageError(
         f"The network's main input is {name}, whose shape nothing says.",
         f"Give it: `--input-shape {name}=1x16x64`.",
+        code="EM-INPUT-SHAPE",
+    )
+
+
+def _check_no_patches_in_network_part(forward: Any, other: str = "") -> None:
+    """Refuse a network of photos that are cut into patches: one photo's shape does not make its inputs.
+
+    Args:
+        forward: What is called with the photos.
+        other: The option that exports a part without photos; empty where there is none.
+
+    Raises:
+        UsageError: forward takes the rows and columns of the patches.
+    """
+    import inspect
+
+    if PATCHES not in inspect.signature(forward).parameters:
+        return
+    raise UsageError(
+        f"The network takes photos of any shape, cut into patches (pixel_values, pixel_attention_mask, "
+        f"{PATCHES}), whose legal values are not known here.",
+        f"{f'Give {other} to export the text tower. ' if other else ''}For photos, take a checkpoint of one "
+        "size: siglip2-base-patch16-224 rather than siglip2-base-patch16-naflex.",
         code="EM-INPUT-SHAPE",
     )
 
@@ -246,6 +277,7 @@ def _vision_tower_network_part(
     from exporter.architectures.huggingface.wrapper_modules import ProjectedModule
 
     own = loaded.network
+    _check_no_patches_in_network_part(own.get_image_features, "--part text")
     settings = _network_part_settings(checkpoint, own.config.vision_config)
     specs = config_inputs.config_inputs_or_asked(
         asked, own.get_image_features, _photo_network_part_inputs(settings, checkpoint)
