@@ -101,11 +101,13 @@ def test_the_front_page_has_its_part_of_the_table(tmp_path: Path) -> None:
         figures=figures,
     )
     readme = tmp_path / "README.md"
-    readme.write_text(f"Before.\n{page.BEGIN}\nold\n{page.END}\nAfter.\n")
-    page.write_front_page(readme, {"whisper": row})
+    kept = "| Llama (AGPL-3.0) (random) | `export-mobile llama/` | 1 passed | 1 failed |"
+    readme.write_text(f"Before.\n{page.BEGIN}\nold\n{kept}\n{page.END}\nAfter.\n")
+    titles = dict.fromkeys(page.FRONT, "None") | {"whisper": "Whisper", "llama": "Llama (AGPL-3.0)"}
+    page.write_front_page(readme, [row], titles)
     text = readme.read_text()
     assert text.startswith(f"Before.\n{page.BEGIN}\n| network |")
-    assert text.endswith(f"{page.END}\nAfter.\n")
+    assert text.endswith(f"{kept}\n{page.END}\nAfter.\n")
     assert "old" not in text
     command = "`export-mobile whisper/ --target snapdragon865`"
     assert (
@@ -114,6 +116,20 @@ def test_the_front_page_has_its_part_of_the_table(tmp_path: Path) -> None:
     ) in text
     (tmp_path / "row.json").write_text(json.dumps(asdict(row)))
     assert read_row(tmp_path / "row.json").figures == figures
+
+
+def test_the_page_keeps_what_it_says_of_networks_without_a_result(tmp_path: Path) -> None:
+    """A result replaces its network's line and section; the others stay, in the order of the families."""
+
+    def row(title: str, refusal: str) -> Row:
+        return Row(title, title, TRAINED, "a package", f"export-mobile {title}", (), (), (), refusal, 1.0)
+
+    first, second, third = (row(title, "It was refused.") for title in ("A", "B, small", "C (random)"))
+    titles = [first.title, second.title, third.title]
+    text = page.markdown_of_families([first, third], titles)
+    assert page.markdown_of_families([], titles, text) == text
+    together = page.markdown_of_families([row("A", "It is refused now."), second], titles, text)
+    assert together == page.markdown_of_families([row("A", "It is refused now."), second, third])
 
 
 def test_a_refusal_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="Networks; all when left out.")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--photos", type=Path, help="Folder of photos; the demo's when left out.")
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--markdown", type=Path, help="A page; networks without a result stay in it.")
     parser.add_argument("--front-page", type=Path, help="A page with a part for some of the rows.")
     parser.add_argument("--only-results", action="store_true", help="Export nothing.")
     parser.add_argument("--again", action="store_true", help="Export networks that have a result, too.")
@@ -100,9 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if row.refusal:
             print(f"          refused: {row.refusal[:300]}", flush=True)
     if options.markdown:
-        options.markdown.write_text(page.markdown_of_families(rows))
+        earlier = options.markdown.read_text() if options.markdown.exists() else ""
+        titles = [family.title for family in FAMILIES.values()]
+        options.markdown.write_text(page.markdown_of_families(rows, titles, earlier))
     if options.front_page:
-        page.write_front_page(options.front_page, {row.name: row for row in rows})
+        page.write_front_page(options.front_page, rows, {n: family.title for n, family in FAMILIES.items()})
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,28 +28,53 @@ FRONT = ("minilm", "mtcnn", "yolo11n-seg", "whisper", "llama")
 """The networks on the front page."""
 
 
-def markdown_of_families(rows: Sequence[Row]) -> str:
-    """Return the table: a line per network, and below it every reason."""
-    lines = [INTRODUCTION, "| network | weights | passed | did not |", "|---|---|--:|--:|"]
-    for row in rows:
-        lines.append(
-            f"| {row.title} | {row.weights} ({row.source}) | {len(row.passed) or '-'} | "
-            f"{len(row.others) + len(row.apart) or ('refused' if row.refusal else '-')} |"
-        )
-    for row in rows:
-        lines += ["", f"### {row.title}", "", "```text", row.command, "```", ""]
-        if row.passed:
-            lines.append(f"Passed: {', '.join(_with_figures(row))} ({row.seconds:.0f} s{_day(row)}).")
-        if row.together:
-            lines.append(f"Together: {', '.join(row.together)}.")
-        by_reason: dict[str, list[str]] = {}
-        for artifact, reason in [*row.others, *((f"together, {name}", why) for name, why in row.apart)]:
-            by_reason.setdefault(_plain(reason), []).append(artifact)
-        if by_reason:
-            lines.append("")
-        lines += [f"- {', '.join(artifacts)}. {reason}" for reason, artifacts in by_reason.items()]
-        if row.refusal:
-            lines.append(f"Refused: {_plain(row.refusal)}")
+def markdown_of_families(rows: Sequence[Row], titles: Sequence[str] = (), earlier: str = "") -> str:
+    """Return the table: a line per network, and below it every reason.
+
+    Args:
+        rows: The networks with a result.
+        titles: Those of all networks, in the order of the page; without them, that of the rows.
+        earlier: The page as it is: what it says of a network without a result stays.
+    """
+    lines = {**_lines_of_page(earlier), **{row.title: _table_line(row) for row in rows}}
+    sections = {**_sections_of_page(earlier), **{row.title: _section(row) for row in rows}}
+    order = [title for title in titles or [row.title for row in rows] if title in sections]
+    table = [INTRODUCTION, "| network | weights | passed | did not |", "|---|---|--:|--:|"]
+    table += [lines[title] for title in order]
+    return "\n".join(table) + "\n" + "".join(f"\n### {title}\n{sections[title]}" for title in order)
+
+
+def _lines_of_page(page: str) -> dict[str, str]:
+    return {line.split(" | ")[0][2:]: line for line in page.splitlines() if line.startswith("| ")}
+
+
+def _sections_of_page(page: str) -> dict[str, str]:
+    """Return what the page says below each network's title."""
+    _, *parts = re.split(r"^### (.*)\n", page, flags=re.MULTILINE)
+    return {title: text.rstrip("\n") + "\n" for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _table_line(row: Row) -> str:
+    return (
+        f"| {row.title} | {row.weights} ({row.source}) | {len(row.passed) or '-'} | "
+        f"{len(row.others) + len(row.apart) or ('refused' if row.refusal else '-')} |"
+    )
+
+
+def _section(row: Row) -> str:
+    lines = ["", "```text", row.command, "```", ""]
+    if row.passed:
+        lines.append(f"Passed: {', '.join(_with_figures(row))} ({row.seconds:.0f} s{_day(row)}).")
+    if row.together:
+        lines.append(f"Together: {', '.join(row.together)}.")
+    by_reason: dict[str, list[str]] = {}
+    for artifact, reason in [*row.others, *((f"together, {name}", why) for name, why in row.apart)]:
+        by_reason.setdefault(_plain(reason), []).append(artifact)
+    if by_reason:
+        lines.append("")
+    lines += [f"- {', '.join(artifacts)}. {reason}" for reason, artifacts in by_reason.items()]
+    if row.refusal:
+        lines.append(f"Refused: {_plain(row.refusal)}")
     return "\n".join(lines) + "\n"
 
 
@@ -67,17 +93,28 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("|", "/").replace("<", "&lt;").split())
 
 
-def write_front_page(path: Path, rows: Mapping[str, Row]) -> None:
-    """Replace the part of a page between `BEGIN` and `END` by the rows of `FRONT`."""
+def write_front_page(path: Path, rows: Sequence[Row], titles: Mapping[str, str]) -> None:
+    """Replace the part of a page between `BEGIN` and `END` by the rows of `FRONT`.
+
+    Args:
+        path: The page. What it says of a network without a result stays.
+        rows: The networks with a result.
+        titles: Network's key -> its title.
+    """
     before, _, rest = path.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    lines = ["| network | command | float32 | int8 |", "|---|---|---|---|"]
-    for row in (rows[name] for name in FRONT if name in rows and rows[name].figures):
-        cells = [_front_cell(row, precision) for precision in ("fp32", "int8")]
-        command = row.command.partition(" --samples")[0]
-        lines.append(f"| {row.title} ({row.weights}) | `{command}` | {cells[0]} | {cells[1]} |")
-    table = "\n".join(lines)
-    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    part, _, after = rest.partition(END)
+    fresh = {row.title: _front_line(row) for row in rows if row.figures}
+    of_title = {re.sub(r" \([^()]*\)$", "", name): line for name, line in _lines_of_page(part).items()}
+    lines = {**of_title, **fresh}
+    table = ["| network | command | float32 | int8 |", "|---|---|---|---|"]
+    table += [lines[titles[name]] for name in FRONT if titles[name] in lines]
+    path.write_text("\n".join([before + BEGIN, *table, END + after]))
+
+
+def _front_line(row: Row) -> str:
+    cells = [_front_cell(row, precision) for precision in ("fp32", "int8")]
+    command = row.command.partition(" --samples")[0]
+    return f"| {row.title} ({row.weights}) | `{command}` | {cells[0]} | {cells[1]} |"
 
 
 def _front_cell(row: Row, precision: str) -> str:
