@@ -10,6 +10,7 @@ from exporter.architectures import (
     network_index,
     packaged_index,
     reparametrized,
+    torchvision_unlisted,
     weight_loading,
 )
 from exporter.architectures.weight_readings import Weights
@@ -73,6 +74,12 @@ def torchvision_identification_error(
         return ArchitectureError(
             f"The file holds {len(names)} copies of one network, {listed}, and nothing says which to ship.",
             f"Leave the others out: {' '.join(f'--ignore-key {name + chr(42)!r}' for name in names[1:])}.",
+        )
+    title, options = torchvision_unlisted.unlisted_torchvision_advice(readings)
+    if title:
+        return ArchitectureError(
+            f"The tensors are those of {title}, whose inputs follow from no tensor.",
+            f"Name both, in your sizes: {options}.",
         )
     called = lookalike_doubts.spoken_stated_names(stated)
     ranked = [(network_index.near_misses_in_network_index(shapes), shapes) for shapes in readings]
