@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from exporter import checkpoints
 from exporter.architectures import build_architecture, families, skeleton
+from exporter.architectures.huggingface.settings_doubts import huggingface_settings_doubt
 from exporter.errors import ArchitectureError
 from exporter.records import Checkpoint, Model
 from tests.command import exit_code
@@ -233,6 +235,19 @@ WRONG_CONFIGS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     ),
     "silent config": ("BertModel", {"hidden_act": "relu"}, {"hidden_act": None}, "default of transformers"),
     "window": ("MistralModel", {"num_key_value_heads": 4}, {"sliding_window": 3}, "sliding_window=3"),
+    "terms of attention": (
+        "DebertaV2Model",
+        {"relative_attention": True, "share_att_key": True, "pos_att_type": ["p2c", "c2p"]},
+        {"pos_att_type": ["p2c"]},
+        "pos_att_type=['p2c']",
+    ),
+    "kinds of layers": (
+        "ModernBertModel",
+        {"layer_types": ["full_attention", "sliding_attention"], "local_attention": 4, "pad_token_id": 0},
+        {"layer_types": ["sliding_attention", "full_attention"]},
+        "layer_types=['sliding_attention', 'full_attention']",
+    ),
+    "padding": ("MobileNetV2Model", {"tf_padding": True}, {"tf_padding": False}, "tf_padding=False"),
 }  # fmt: skip
 
 
@@ -247,12 +262,34 @@ def test_a_wrong_config_is_doubted(name: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     model = read(tmp_path)
     ids = torch.arange(16)[None]
-    given = {spec.name: ids if spec.name == "input_ids" else torch.ones_like(ids) for spec in model.inputs}
+    if model.inputs[0].name == "pixel_values":
+        ids = torch.rand(model.inputs[0].shape)
+    given = {
+        spec.name: ids if spec.name in ("input_ids", "pixel_values") else torch.ones_like(ids)
+        for spec in model.inputs
+    }
     if "token_type_ids" in given:
         given["token_type_ids"] = torch.zeros_like(ids)
     expected = own(**given).last_hidden_state
     assert (expected - outputs(model.module, *(given[spec.name] for spec in model.inputs))).abs().max() > 1e-3
     assert word in " ".join(model.warnings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("pooler_hidden_act", True),
+        ("encoder_activation_function", True),
+        ("feat_extract_activation", True),
+        ("activation_dropout", False),
+        ("depths", False),
+    ],
+)
+def test_every_activation_is_doubted(setting: str, named: bool) -> None:
+    """Each part's activation is named; what training alone uses, or the number of tensors shows, is not."""
+    network = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: {"part_config": {setting: "gelu"}}))
+    doubt = huggingface_settings_doubt(network, {})
+    assert (f"part_config.{setting}=gelu" in doubt) == named
 
 
 def test_another_family_with_identical_keys_is_doubted(tmp_path: Path) -> None:

@@ -9,19 +9,23 @@ from exporter.architectures.network_index import printable_network_index_key
 from exporter.checkpoints.checkpoint_folder import CONFIG
 
 WITHOUT_TRACE = {
-    "hidden_act", "hidden_activation", "activation_function", "activation", "feat_extract_activation",
-    "act_fn", "dense_act_fn", "feed_forward_proj", "num_attention_heads", "attention_heads",
+    "activation", "act_fn", "feed_forward_proj", "num_attention_heads", "attention_heads",
     "encoder_attention_heads", "decoder_attention_heads", "num_heads", "n_head", "n_heads",
-    "num_key_value_heads", "head_dim", "depths", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps",
+    "num_key_value_heads", "head_dim", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps",
     "norm_eps", "batch_norm_eps", "initializer_layer_norm_eps", "rope_theta", "rope_parameters",
     "rope_scaling", "rotary_pct", "partial_rotary_factor", "rotary_dim", "position_embedding_type",
     "do_layer_norm_before", "do_stable_layer_norm", "pre_norm", "normalize_before", "normalize_embedding",
     "scale_embedding", "scale_attn_weights", "attention_multiplier", "logit_scale", "residual_multiplier",
     "embedding_multiplier", "sliding_window", "relative_attention_num_buckets",
     "relative_attention_max_distance", "conv_stride", "strides", "sr_ratios", "window_size", "mlp_ratio",
-    "layer_norm_type", "final_logit_softcapping", "attn_logit_softcapping", "is_decoder",
+    "layer_norm_type", "final_logit_softcapping", "attn_logit_softcapping", "is_decoder", "layer_types",
+    "local_attention", "pos_att_type", "max_relative_positions", "classifier_pooling", "tf_padding",
+    "positional_encoding_temperature", "decoder_offset_scale", "scale_decoder_outputs", "apply_layernorm",
+    "head_in_index", "max_depth",
 }  # fmt: skip
 """Settings that change what a network computes, and no name or shape of its tensors, in most of them."""
+ACTIVATIONS = ("_act", "_act_fn", "_activation", "_activation_function", "activation_function")
+"""Ends of the names of activations, which each part of a network may have: `encoder_hidden_act`."""
 NAMED_AT_MOST = 12
 
 
@@ -51,7 +55,7 @@ def huggingface_settings_doubt(network: Any, stated: Mapping[str, Any]) -> str:
 def _settings_without_trace(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, value) of the settings that matter, those of parts included."""
     for key, value in settings.items():
-        if key in WITHOUT_TRACE and value is not None:
+        if (key in WITHOUT_TRACE or key.endswith(ACTIVATIONS)) and value is not None:
             yield f"{before}{key}", printable_network_index_key(str(value))
         elif isinstance(value, Mapping) and key.endswith(("_config", "config")):
             yield from _settings_without_trace(value, f"{before}{key}.")
