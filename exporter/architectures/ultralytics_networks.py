@@ -89,6 +89,7 @@ def build_ultralytics_network(
             "Install the version that the file was made with, or pass --trust if you trust whoever made it.",
         )
     head = module.model[-1]
+    _drop_unused_ultralytics_branch(head)
     head.export, head.dynamic = True, False
     spec = _ultralytics_network_photos(settings, module, asked)
     _run_ultralytics_network_once(module, spec)
@@ -101,6 +102,18 @@ def build_ultralytics_network(
         labels=_ultralytics_network_labels(settings["names"]) if name == "ClassificationModel" else (),
         inputs=(spec,),
     )
+
+
+def _drop_unused_ultralytics_branch(head: Any) -> None:
+    """Leave out the branch without NMS (YOLOv10, YOLO26) that the head does not answer with.
+
+    Its outputs go nowhere, as the package's own `fuse` knows: no file would hold its weights.
+    """
+    if getattr(head, "end2end", False):
+        return
+    for name, _ in tuple(head.named_children()):
+        if name.startswith("one2one_"):
+            setattr(head, name, None)
 
 
 def _made_ultralytics_network(name: str, described: Mapping[str, Any]) -> Any:

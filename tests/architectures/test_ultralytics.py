@@ -205,3 +205,16 @@ def test_a_size_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, network(tmp_path))
     with pytest.raises(UsageError, match="multiples of 32"):
         read(path, input_shapes=(TensorSpec("", (1, 3, 50, 50)),))
+
+
+@pytest.mark.parametrize("description", ["yolov10n.yaml", "yolo26n.yaml"])
+def test_a_branch_that_answers_nothing_is_left_out(tmp_path: Path, description: str) -> None:
+    """Every weight of a head with two branches moves the outputs: files hold them all."""
+    own = network(tmp_path, description=description)
+    model = read(saved(tmp_path, own), input_shapes=(TensorSpec("", (1, 3, 64, 64)),))
+    x = torch.rand(1, 3, 64, 64)
+    for parameter in model.module.parameters():
+        parameter.requires_grad_(True)
+    sum(value.sum() for value in _flat(model.module(x))).backward()  # type: ignore[union-attr]
+    unused = [name for name, value in model.module.named_parameters() if value.grad is None]
+    assert not [name for name in unused if "dfl" not in name]
