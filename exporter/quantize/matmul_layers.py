@@ -62,9 +62,9 @@ def _matrix_reader(module: fx.GraphModule, node: fx.Node) -> MatrixReader | None
     if places is None:
         return None
     rows, matrix, *bias = (node.args[place] for place in places if place < len(node.args))
-    shape = node.meta["val"].shape
+    outputs = list(map(str, node.meta["val"].shape[-1:]))  # as text: to compare an open size would fix it
     if rows.meta["val"].dim() < 2 or any(
-        added is not None and added.meta["val"].shape != shape[-1:] for added in bias
+        added is not None and list(map(str, added.meta["val"].shape)) != outputs for added in bias
     ):
         return None  # a vector, or an addend that is no bias
     turned = _is_matrix_turned(matrix)

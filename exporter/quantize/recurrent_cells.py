@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, fx
 
 from exporter.quantize.data_movement import is_data_movement
@@ -85,10 +84,12 @@ def _next_states(module: fx.GraphModule, state: fx.Node) -> Iterator[fx.Node]:
             yield output
 
 
-def _cell_shape(node: fx.Node) -> torch.Size | None:
-    """Return the shape of a tensor of floats; None for anything else."""
+def _cell_shape(node: fx.Node) -> tuple[str, ...] | None:
+    """Return the shape of a tensor of floats as texts, as to compare open sizes would fix them; None else."""
     value = node.meta.get("val")
-    return value.shape if isinstance(value, Tensor) and value.is_floating_point() else None
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return None
+    return tuple(map(str, value.shape))
 
 
 def _gated_states(state: fx.Node) -> Iterator[fx.Node]:
