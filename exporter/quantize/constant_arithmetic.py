@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import LAYERS, aten, graph_attribute, remove_graph_attribute
+from exporter.quantize.graphs import LAYERS, PRODUCTS, SUMS, graph_attribute, remove_graph_attribute
 
 MOST_ELEMENTS = 2**18
 """A larger constant is left to be computed: it would enlarge the file."""
 PREFIX = "constant_"
 LARGEST_VALUE = 1e4
 """Masks hold larger values, and infinite ones; they are left as they are."""
-PRODUCTS = (aten.mul.Tensor, aten.mul_.Tensor)
-SUMS = (aten.add.Tensor, aten.add_.Tensor)
 
 
 def compute_constants(module: fx.GraphModule) -> None:

@@ -30,6 +30,8 @@ CLAMPS = (aten.hardtanh.default, aten.hardtanh_.default)
 ACTIVATIONS = (aten.relu.default, aten.relu_.default, *CLAMPS)
 """Activations that XNNPACK computes in one step with the layer before."""
 AVERAGES = (aten.mean.dim, aten.adaptive_avg_pool2d.default)
+PRODUCTS = (aten.mul.Tensor, aten.mul_.Tensor)
+SUMS = (aten.add.Tensor, aten.add_.Tensor)
 
 
 def example_sizes_in_graph(sizes: Iterable[Any]) -> tuple[int, ...]:

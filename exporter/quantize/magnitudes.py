@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from torch import fx
 
-from exporter.quantize.graphs import aten
+from exporter.quantize.graphs import PRODUCTS, SUMS, aten
 
 ROOTS = (aten.sqrt.default, aten.sqrt_.default)
-SUMS = (aten.add.Tensor, aten.add_.Tensor)
-PRODUCTS = (aten.mul.Tensor, aten.mul_.Tensor)
 
 
 def magnitudes(module: fx.GraphModule) -> frozenset[str]:

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx
 
 from exporter.quantize.data_movement import is_data_movement
-from exporter.quantize.graphs import LAYERS, aten
+from exporter.quantize.graphs import LAYERS, PRODUCTS, aten
 from exporter.quantize.recurrent_weights import RECURRENT, store_recurrent_weights
 from exporter.quantize.weights_only import part_bias_of_weights_only
 
 GATES = (aten.sigmoid.default, aten.sigmoid_.default)
-PRODUCTS = (aten.mul.Tensor, aten.mul_.Tensor)
 DIFFERENCES = (aten.sub.Tensor, aten.sub_.Tensor)
 MOVES = (aten.unsafe_chunk.default, aten.to.dtype, aten.to.dtype_layout)
 """Moves beside those of `data_movement`."""
