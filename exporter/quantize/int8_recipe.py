@@ -126,6 +126,7 @@ def quantize_by_static_int8_recipe(
         embeddings,
         float_head,
         float_tail,
+        index_arithmetic,
         magnitudes,
         own_operands,
         recurrent_cells,
@@ -142,6 +143,7 @@ def quantize_by_static_int8_recipe(
     cells = recurrent_cells.recurrent_cells(module)
     in_float = float_tail.float_tail(module, samples) | float_head.float_head(module) | cells.operators
     in_float |= magnitudes.magnitudes(module) | constant_arithmetic.additions_of_masks(module)
+    in_float |= index_arithmetic.index_arithmetic(module)
     float_recurrent = recurrent_float.recurrent_weights_in_float(module, samples)
     prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(in_float))
     with torch.no_grad():
