@@ -19,11 +19,22 @@ from tests.architectures.test_huggingface import CLIP, GPT2, T5, TEXT, calls, re
 
 LLAMA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA |= {"intermediate_size": 64, "vocab_size": 200, "max_position_embeddings": 48}
+WINDOWS = LLAMA | {"head_dim": 8, "sliding_window": 5}
+ONE_HEAD = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "vocab_size": 200}
 NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, str]]] = {
     "CLIPModel": (CLIP, ("text", "vision")),
     "T5ForConditionalGeneration": (T5, ("encoder", "decoder")),
     "GPT2LMHeadModel": (GPT2, ("prefill", "decode")),
     "LlamaForCausalLM": (LLAMA, ("prefill", "decode")),
+    "MistralForCausalLM": (WINDOWS, ("prefill", "decode")),  # each layer sees a window
+    "Gemma3ForCausalLM": (
+        WINDOWS | {"layer_types": ["sliding_attention", "full_attention"]},
+        ("prefill", "decode"),
+    ),
+    "GPTBigCodeForCausalLM": (
+        ONE_HEAD,
+        ("prefill", "decode"),
+    ),  # its config does not number the cache's heads
 }
 
 
@@ -63,6 +74,14 @@ def test_the_parts_make_the_whole(tmp_path: Path, name: str) -> None:
     assert len(expected) == len(actual) >= 2
     for one, other in zip(expected, actual, strict=True):
         assert np.allclose(one, other, atol=1e-5)
+
+
+def test_a_state_of_another_kind_is_no_cache(tmp_path: Path) -> None:
+    """A network with layers that keep no keys and values has no parts with a cache, which is said."""
+    kinds = ["conv", "full_attention"]
+    path, _ = saved(tmp_path, "Lfm2ForCausalLM", LLAMA | {"layer_types": kinds})
+    with pytest.raises(UsageError, match="without parts"):
+        read(path, part="prefill")
 
 
 def test_a_cache_of_the_wrong_call_writes_other_tokens(tmp_path: Path) -> None:

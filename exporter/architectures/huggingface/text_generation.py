@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from exporter.architectures.huggingface import config_inputs
+from exporter.errors import UsageError
 from exporter.records import Codes, TensorSpec
 
 PROMPT = 64
 """Tokens of the prompt that are read at once, where the network has as many positions."""
+KINDS = {"full_attention", "sliding_attention"}
+"""transformers' names of layers that keep keys and values; others keep a state of their own."""
 SLOTS = 256
 """Tokens that the cache holds, where the network has as many positions."""
 PREFILL, DECODE = PARTS = "prefill", "decode"
@@ -24,8 +27,10 @@ def is_text_generation(network: Any) -> bool:
     import inspect
 
     taken = inspect.signature(network.forward).parameters
+    kinds = getattr(network.config.get_text_config(), "layer_types", None) or ()
     return (
-        network.get_output_embeddings() is not None
+        set(kinds) <= KINDS
+        and network.get_output_embeddings() is not None
         and not getattr(network.config, "is_encoder_decoder", False)
         and {"input_ids", "attention_mask", "position_ids"} <= set(taken)
         and bool({"cache", "past_key_values"} & set(taken))
@@ -36,18 +41,27 @@ def is_text_generation(network: Any) -> bool:
 def text_generation_inputs(
     network: Any, settings: config_inputs.InputSettings, part: str
 ) -> tuple[TensorSpec, ...]:
-    """Return the inputs of a part: tokens, the position of the first one, and the cache."""
+    """Return the inputs of a part: tokens, the position of the first one, and the cache.
+
+    Raises:
+        UsageError: The network keeps something else from token to token than keys and values of one shape.
+    """
+    from exporter.architectures.huggingface.key_value_cache import cache_shapes
+
+    shapes = cache_shapes(network)
+    if shapes is None:
+        raise UsageError(
+            f"--part {part}: {type(network).__name__} does not keep the same keys and values in all layers.",
+            "Leave --part out: the network that reads a whole text is exported.",
+        )
     slots = min(SLOTS, int(settings.get("max_position_embeddings", SLOTS)))
-    config = network.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = (int(config.num_hidden_layers), int(heads), slots, int(width))
     tokens = 1 if part == DECODE else min(PROMPT, slots // 2)
+    keys, values = ((layers, heads, slots, width) for layers, heads, width in shapes)
     return (
         TensorSpec("input_ids", (1, tokens), "int64"),
         TensorSpec("position", (1,), "int64"),
-        TensorSpec("keys", cache),
-        TensorSpec("values", cache),
+        TensorSpec("keys", keys),
+        TensorSpec("values", values),
     )
 
 
