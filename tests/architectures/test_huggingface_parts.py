@@ -20,7 +20,8 @@ from tests.architectures.test_huggingface import CLIP, GPT2, T5, TEXT, calls, re
 LLAMA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA |= {"intermediate_size": 64, "vocab_size": 200, "max_position_embeddings": 48}
 WINDOWS = LLAMA | {"head_dim": 8, "sliding_window": 5}
-ONE_HEAD = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "vocab_size": 200}
+ONE_HEAD = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "multi_query": True}
+ONE_HEAD |= {"new_decoder_architecture": False, "vocab_size": 200, "max_position_embeddings": 48}
 NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, str]]] = {
     "CLIPModel": (CLIP, ("text", "vision")),
     "T5ForConditionalGeneration": (T5, ("encoder", "decoder")),
@@ -31,7 +32,7 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, str]]] = {
         WINDOWS | {"layer_types": ["sliding_attention", "full_attention"]},
         ("prefill", "decode"),
     ),
-    "GPTBigCodeForCausalLM": (
+    "FalconForCausalLM": (
         ONE_HEAD,
         ("prefill", "decode"),
     ),  # its config does not number the cache's heads
