@@ -101,6 +101,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.equalization_choice",
     "exporter.quantize.graphs",
     "exporter.quantize.integer",
+    "exporter.quantize.index_arithmetic",
     "exporter.quantize.magnitudes",
     "exporter.quantize.mixed_precision",
     "exporter.quantize.data_movement",
