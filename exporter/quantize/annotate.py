@@ -64,7 +64,7 @@ def _annotate_with_integers() -> Any:
     class WithIntegers(XNNPACKQuantizer):  # type: ignore[misc]
         def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             arguments = {
-                node: node.args for node in model.graph.nodes if _is_annotated_not_floating(model, node)
+                node: node.args for node in model.graph.nodes if _is_annotated_not_float32(model, node)
             }
             transformed: torch.fx.GraphModule = super().transform_for_annotation(model)
             _restore_annotated(transformed, arguments)
@@ -156,9 +156,10 @@ def _restore_annotated(
 
 
 def _leave_integers_without_annotation(model: torch.fx.GraphModule) -> None:
-    """Remove annotations of tensors that are not floating-point, such as positions that index a table.
+    """Remove annotations of tensors that are not float32, such as positions that index a table.
 
-    ExecuTorch's quantiser asks for the type of an operator's inputs, not of its output.
+    ExecuTorch's quantiser asks for the type of an operator's inputs, not of its output. A table of positions
+    may be computed in float64, which no 8 bits are made of.
     """
     from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
@@ -166,17 +167,19 @@ def _leave_integers_without_annotation(model: torch.fx.GraphModule) -> None:
         annotation = node.meta.get(Q_ANNOTATION_KEY)
         if annotation is None:
             continue
-        if _is_annotated_not_floating(model, node):
+        if _is_annotated_not_float32(model, node):
             del node.meta[Q_ANNOTATION_KEY]
             continue
         for source in [
-            source for source in annotation.input_qspec_map if _is_annotated_not_floating(model, source)
+            source for source in annotation.input_qspec_map if _is_annotated_not_float32(model, source)
         ]:
             del annotation.input_qspec_map[source]
 
 
-def _is_annotated_not_floating(model: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
+def _is_annotated_not_float32(model: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
+    import torch
+
     from exporter.quantize.graphs import graph_attribute
 
     value = graph_attribute(model, str(node.target)) if node.op == "get_attr" else node.meta.get("val")
-    return value is not None and hasattr(value, "is_floating_point") and not value.is_floating_point()
+    return value is not None and hasattr(value, "is_floating_point") and value.dtype != torch.float32

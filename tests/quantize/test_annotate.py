@@ -58,6 +58,39 @@ def test_indices_stay_integers(positions: Positions, linear: bool) -> None:
     assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
 
 
+PRECISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "product": lambda x: x * x.sigmoid() + x,
+    "concatenation": lambda x: torch.cat([x.sin(), x.cos() * 2], -1)[..., 4:12],
+    "average": lambda x: x + torch.cat([x, x * 0.5], -1).mean(-1, keepdim=True),
+}
+
+
+class Precise(nn.Module):
+    """Does some of its arithmetic in float64, as tables of positions are computed."""
+
+    def __init__(self, arithmetic: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.arithmetic = nn.Linear(8, 8), arithmetic
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return self.arithmetic(y.double()).float() + y  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", PRECISE)
+def test_arithmetic_in_float64_is_left_alone(kind: str) -> None:
+    """No 8 bits are made of float64: what is computed in it stays so, and the rest is quantised."""
+    torch.manual_seed(0)
+    module = Precise(PRECISE[kind]).eval()
+    samples = [torch.randn(1, 8) for _ in range(4)]
+    program = torch.export.export(module, (samples[0],))
+    quantized = int8_recipe.quantize_by_int8_recipe(program, [(x.numpy(),) for x in samples])
+    with torch.no_grad():
+        expected = module(samples[0]).numpy()
+    actual = int8_recipe.int8_recipe_runner(quantized.module)((samples[0].numpy(),))[0]
+    assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def test_numbers_beside_floats_are_still_quantised() -> None:
     """A number that is added to a float tensor becomes a tensor, as XNNPACK's addition needs two of them."""
 
