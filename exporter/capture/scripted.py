@@ -67,14 +67,16 @@ def model_without_branches(model: Model, sample: Sample) -> Model:
     module = straighten_script(model.module, call_arguments(sample))
     if not isinstance(module, StraightScript):
         return model
-    note = "the TorchScript archive's branches are taken as inputs of these sizes take them"
+    note = "the TorchScript archive is written out as a graph: branches are taken as these inputs take them"
     if module.states:
         note += f"; it keeps {', '.join(module.states)} from call to call"
     return replace(model, module=module, notes=(*model.notes, note))
 
 
 def straighten_script(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
-    """Return a TorchScript archive with branches, loops or state as a straight network; others as they are.
+    """Return a TorchScript archive with branches, loops, state or nested outputs as a straight network.
+
+    Others are returned as they are: their graph can be converted.
 
     Args:
         module: It is not changed.
@@ -84,7 +86,9 @@ def straighten_script(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
         CaptureError: A branch depends on a tensor's values, or the first call's outputs depend on what an
             attribute holds besides tensors.
     """
-    if not isinstance(module, torch.jit.ScriptModule) or not _has_branches(module):
+    if not isinstance(module, torch.jit.ScriptModule):
+        return module
+    if not _has_branches(module) and _has_flat_script_outputs(module, inputs):
         return module
     fresh: Any = copy_module_for_calls(module)
     used: Any = copy_module_for_calls(module)
@@ -102,6 +106,15 @@ def straighten_script(module: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
             code="EM-STATE",
         )
     return straight
+
+
+def _has_flat_script_outputs(module: torch.jit.ScriptModule, inputs: Sequence[Tensor]) -> bool:
+    """Tell whether an archive returns a tensor or a tuple of tensors, no dictionary, list or tuple within."""
+    with torch.no_grad():
+        outputs = _first_script_call(copy_module_for_calls(module), inputs)
+    return isinstance(outputs, Tensor) or (
+        type(outputs) is tuple and all(isinstance(item, Tensor) for item in outputs)
+    )
 
 
 def _first_script_call(module: Any, inputs: Sequence[Tensor]) -> Any:

@@ -77,11 +77,22 @@ def read_exported_program(source: CheckpointSource, trust: bool) -> Checkpoint:
         sha256=source.sha256,
         kind="exported_program",
         tensors=None,
-        module=program.module(check_guards=False),
+        module=_exported_program_module(program),
         example=example or None,
         notes=_exported_program_notes(archive, program, values, trust),
         contents=_exported_program_contents(archive, values),
     )
+
+
+def _exported_program_module(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    """Return the program as a module that may be a part of others.
+
+    torch's raises an error when a module around it is set to eval mode, which it is in.
+    """
+    module: torch.nn.Module = program.module(check_guards=False)
+    for method in ("train", "eval"):
+        vars(module).pop(method, None)
+    return module.eval()
 
 
 def _why_no_exported_program_graph(archive: Archive) -> str:

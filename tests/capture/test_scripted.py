@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from exporter.capture import scripted
+from exporter.capture.captured_program import capture_program, load_captured_program, save_captured_program
 from exporter.errors import CaptureError
+from exporter.records import Model, TensorSpec
 
 
 class Recurrent(nn.Module):
@@ -88,6 +94,36 @@ def test_what_no_straight_graph_computes_is_refused(network: nn.Module) -> None:
 
     with pytest.raises(CaptureError, match=r"straight graph|first call"):
         scripted.straighten_script(archive, [torch.randn(1, 6)])
+
+
+class Nested(nn.Module):
+    """Returns tensors in a dictionary, a list or nested tuples, and branches nowhere."""
+
+    def __init__(self, nest: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.table, self.nest = nn.Linear(6, 3), nn.Embedding(4, 3), nest
+
+    def forward(self, x: Tensor) -> Any:
+        return self.nest(self.layer(x) + self.table(torch.zeros(1, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [lambda x: {"a": x, "b": x * 2}, lambda x: [x, x * 2], lambda x: (x, (x * 2, x * 3))],
+    ids=["dictionary", "list", "tuples"],
+)
+def test_nested_outputs_become_a_graph(nest: Callable[[Tensor], Any], tmp_path: Path) -> None:
+    """A traced archive with nested outputs is captured, though no wrapper around an archive is converted."""
+    traced = torch.jit.trace(Nested(nest).eval(), torch.randn(1, 6), strict=False)  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, tmp_path / "archive.pt")
+    archive = torch.jit.load(tmp_path / "archive.pt")  # type: ignore[no-untyped-call]
+    sample = (torch.randn(1, 6).numpy(),)
+    spec = TensorSpec("x", (1, 6))
+    model = Model(archive, "archive", (spec,), None, 33)
+    captured = capture_program(scripted.model_without_branches(model, sample), sample)
+    assert captured.program is not None
+    save_captured_program(captured, tmp_path)
+    assert load_captured_program(tmp_path).module is not None
 
 
 class LoopsByValue(nn.Module):

@@ -102,6 +102,14 @@ def test_exported_program(tmp_path: Path) -> None:
     torch.testing.assert_close(checkpoint.module(image()), net()(image()))
 
 
+def test_an_exported_program_may_be_a_part_of_a_network(tmp_path: Path) -> None:
+    """A wrapper, which nests its outputs or reads bytes, is set to eval mode as any network is."""
+    module = checkpoints.read_checkpoint(written(tmp_path, makers.program_bytes())).module
+    assert module is not None
+    wrapped = torch.nn.Sequential(module).eval()
+    torch.testing.assert_close(wrapped(image()), net()(image()))
+
+
 def test_pickled_module_needs_trust(tmp_path: Path) -> None:
     """A whole module is refused with the way out, and with trust is read."""
     path = written(tmp_path, torch_bytes(net()))
