@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from exporter.quantize import int8_recipe
@@ -198,13 +197,22 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of 1797 digits, from 0 to 1, and what they show."""
+    # Not above: each job of an export that imports a network from here would import a thousand modules.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (digits.data / 16).astype(np.float32), digits.target
+
+
 @functools.cache
 def trained(name: str) -> nn.Module:
     """Train the named network for a second; seeded, so every run gives the same weights."""
     make, arrange, _, _ = (NETS | MORE)[name]
-    digits = load_digits()
-    inputs = [torch.from_numpy(a) for a in arrange((digits.data / 16).astype(np.float32))]
-    target = torch.from_numpy(digits.target)
+    digits, shown = _digits()
+    inputs = [torch.from_numpy(a) for a in arrange(digits)]
+    target = torch.from_numpy(shown)
     with torch.random.fork_rng(), _one_thread():
         torch.manual_seed(0)
         net = make()
@@ -225,8 +233,7 @@ def trained(name: str) -> nn.Module:
 def samples(name: str, first: int, count: int) -> tuple[Sample, ...]:
     """Return `count` real digits from number `first` on, one call each; those from 1400 on are unseen."""
     arrange = (NETS | MORE)[name][1]
-    digits = (load_digits().data[first : first + count] / 16).astype(np.float32)
-    return tuple(arrange(row[None]) for row in digits)
+    return tuple(arrange(row[None]) for row in _digits()[0][first : first + count])
 
 
 @functools.cache
