@@ -1,10 +1,11 @@
 """Skips work of ExecuTorch's compiler whose result is thrown away. The bytes that it writes stay the same.
 
-Lowering MobileNetV2 spends nearly half of its time on three things:
+Lowering MobileNetV2 spends nearly half of its time on three things, and a small network on a fourth:
     pattern graphs   bilinear upsampling, attention and rotary embeddings are exported and decomposed to be
                      searched for, also in networks that lack the operators every such pattern needs
     retracing        passes run the whole graph through fake tensors again when they changed nothing
     provenance       every retrace deep-copies each node's history, which nothing ever changes
+    lists            composite operators are looked up again for each namespace (`composite_operators.py`)
 
 They can't be switched off from outside, so this replaces internals while a lowering runs, and only
 in the versions where it was proven (`test_executorch_skipped_compiler_work.py` compares the bytes).
@@ -13,10 +14,12 @@ in the versions where it was proven (`test_executorch_skipped_compiler_work.py` 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from exporter.formats.composite_operators import list_composite_operators_in_one_go
+from exporter.formats.replaced_internals import are_versions_proven, replaced_internal
 
 if TYPE_CHECKING:
     from torch.fx import Graph, GraphModule, Node
@@ -48,36 +51,21 @@ def skip_compiler_work() -> Iterator[None]:
             _skip_idle_retraces,
             _skip_xnnpack_search,
             _skip_vulkan_search,
+            list_composite_operators_in_one_go,
         ):
             stack.enter_context(saving())
         yield
 
 
 def _is_compiler_work_proven_skippable() -> bool:
-    # A build of the same source says 2.13.0+cpu.
-    return all(importlib.metadata.version(k).split("+")[0] == v for k, v in PROVEN_VERSIONS.items())
-
-
-@contextmanager
-def _replace_to_skip_work(owner: Any, name: str, value: Any) -> Iterator[None]:
-    missing = object()
-    # vars(), not getattr(): an inherited attribute must be inherited again afterwards.
-    before = vars(owner).get(name, missing)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is missing:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
+    return are_versions_proven(PROVEN_VERSIONS)
 
 
 def _skip_work_by_shared_provenance() -> contextlib.AbstractContextManager[None]:
     from torch.fx.traceback import NodeSource
 
     # Provenance is written once, when its node is made: a copy may share it.
-    return _replace_to_skip_work(NodeSource, "__deepcopy__", lambda self, _memo: self)
+    return replaced_internal(NodeSource, "__deepcopy__", lambda self, _memo: self)
 
 
 def _skip_idle_retraces() -> contextlib.AbstractContextManager[None]:
@@ -95,7 +83,7 @@ def _skip_idle_retraces() -> contextlib.AbstractContextManager[None]:
         result.graph_module.meta[_RETRACED] = _fingerprint_to_skip_retrace(result.graph_module.graph)
         return result
 
-    return _replace_to_skip_work(ExportPass, "call", call)
+    return replaced_internal(ExportPass, "call", call)
 
 
 def _hooks_of_skipped_pass(base: type) -> dict[str, Any]:
@@ -130,7 +118,7 @@ def _skip_xnnpack_search() -> Iterator[None]:
         for name, operators in XNNPACK_PATTERNS.items():
             pass_class = getattr(_passes, name)
             stack.enter_context(
-                _replace_to_skip_work(pass_class, "call", _search_that_skips_work(pass_class.call, operators))
+                replaced_internal(pass_class, "call", _search_that_skips_work(pass_class.call, operators))
             )
         yield
 
@@ -160,16 +148,16 @@ def _skip_vulkan_search() -> Iterator[None]:
         }
 
     def find_candidates(module: GraphModule) -> Any:
-        with _replace_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
+        with replaced_internal(patterns, "fusable_patterns", candidates(module.graph)):
             return find(module)
 
     def replace_candidates(program: Any, module: GraphModule) -> Any:
-        with _replace_to_skip_work(patterns, "fusable_patterns", candidates(module.graph)):
+        with replaced_internal(patterns, "fusable_patterns", candidates(module.graph)):
             return replace(program, module)
 
     with (
-        _replace_to_skip_work(patterns, "get_all_fusable_subgraphs", find_candidates),
-        _replace_to_skip_work(patterns, "replace_all_fusable_subgraphs", replace_candidates),
+        replaced_internal(patterns, "get_all_fusable_subgraphs", find_candidates),
+        replaced_internal(patterns, "replace_all_fusable_subgraphs", replace_candidates),
     ):
         yield
 

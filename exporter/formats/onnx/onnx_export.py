@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
+from exporter.formats.composite_operators import list_composite_operators_in_one_go
+from exporter.formats.onnx.onnx_registry import make_onnx_registry_once
 from exporter.records import Captured, TensorSpec
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def export_to_onnx(
     import torch
 
     _give_bounds_one_type(program)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), make_onnx_registry_once(), list_composite_operators_in_one_go():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
             program,
