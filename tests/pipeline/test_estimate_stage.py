@@ -148,6 +148,7 @@ def test_what_counting_lacks_is_named(
 
 def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts read the verdict beside each figure."""
+    can_prepare(monkeypatch, lambda: None)  # else it would download and compile for half a minute
     monkeypatch.setattr(count_stage, "tools_for_count_stage", lambda _: None)
     answer = json.loads(CliRunner().invoke(app, ["estimate", str(out), "--json"]).stdout)
     verdicts = {item["verdict"] for items in answer["artifacts"].values() for item in items}
