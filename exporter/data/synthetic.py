@@ -58,7 +58,10 @@ def _synthetic_codes(
 ) -> Array:
     """Make tokens, a mask or segments of a text of `length`; without a mask, a text fills its input."""
     row = np.zeros(spec.shape, np.dtype(spec.dtype))
-    if codes.kind == "mask":
+    if codes.kind == "boxes":
+        corners = generator.integers(0, codes.count, (*spec.shape[:-1], 2, 2))
+        row[...] = np.sort(corners, axis=-2).reshape(spec.shape)
+    elif codes.kind == "mask":
         row[..., :length] = 1
     elif codes.kind == "segments":
         row[..., int(generator.integers(1, length + 1)) : length] = 1

@@ -204,8 +204,9 @@ class Checkpoint:
 class Codes:
     """The legal values of an input of whole numbers."""
 
-    kind: Literal["tokens", "mask", "segments"]
-    """Tokens are codes of a vocabulary, a mask is 1 up to a length and then 0, segments are 0 and then 1."""
+    kind: Literal["tokens", "mask", "segments", "boxes"]
+    """Tokens are codes of a vocabulary, a mask is 1 up to a length and then 0, segments are 0 and then 1,
+    boxes are corners x1, y1, x2, y2 with the second not before the first."""
     count: int = 2
     """Codes are from 0 to `count` - 1."""
     padding: int = 0

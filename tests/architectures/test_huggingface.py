@@ -48,11 +48,13 @@ SOUND = {
 GPT2 = {"vocab_size": 200, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 GPT2 |= {"bos_token_id": 198, "eos_token_id": 199}
 T5 = {"vocab_size": 200, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+CLIP_TEXT = {**TEXT, "max_position_embeddings": 16, "eos_token_id": 199, "bos_token_id": 198}
 CLIP = {
-    "text_config": {**TEXT, "max_position_embeddings": 16, "eos_token_id": 199, "bos_token_id": 198},
+    "text_config": CLIP_TEXT,
     "vision_config": PHOTO,
     "projection_dim": 24,
 }
+WORD_SPECS = (TensorSpec("input_ids", (1, 64), "int64"), TensorSpec("attention_mask", (1, 64), "int64"))
 NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[TensorSpec, ...]]] = {
     "BertForSequenceClassification": (
         TEXT,
@@ -62,15 +64,44 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[TensorSpec, ...]]] = {
     ),
     "RobertaForTokenClassification": (
         {**TEXT, "max_position_embeddings": 66, "type_vocab_size": 1},
-        (TensorSpec("input_ids", (1, 64), "int64"), TensorSpec("attention_mask", (1, 64), "int64")),
+        WORD_SPECS,
     ),
     "GPT2LMHeadModel": (
         GPT2,
-        (TensorSpec("input_ids", (1, 64), "int64"), TensorSpec("attention_mask", (1, 64), "int64")),
+        WORD_SPECS,
     ),
     "ViTForImageClassification": (PHOTO, (TensorSpec("pixel_values", (1, 3, 32, 32)),)),
     "Wav2Vec2ForCTC": (SOUND, (TensorSpec("input_values", (1, 16000)),)),
+    "LayoutLMForTokenClassification": (
+        {**TEXT, "type_vocab_size": 1, "max_2d_position_embeddings": 64},
+        (*WORD_SPECS, TensorSpec("bbox", (1, 64, 4), "int64")),
+    ),
+    "VideoMAEForVideoClassification": (
+        {**PHOTO, "num_frames": 4},
+        (TensorSpec("pixel_values", (1, 4, 3, 32, 32)),),
+    ),
 }
+JOINED: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
+    "OwlViTForObjectDetection": (
+        {**CLIP, "projection_dim": 32},
+        ("input_ids", "attention_mask", "pixel_values"),
+    ),
+    "BlipForConditionalGeneration": (
+        {**CLIP, "text_config": {**CLIP_TEXT, "encoder_hidden_size": 32, "sep_token_id": 199}},
+        ("pixel_values", "input_ids", "attention_mask"),
+    ),
+    "ViltForQuestionAnswering": (
+        {**TEXT, **PHOTO, "type_vocab_size": 1},
+        ("input_ids", "attention_mask", "pixel_values"),
+    ),
+    "SpeechT5ForTextToSpeech": (
+        {"vocab_size": 81, "hidden_size": 32, "encoder_layers": 1, "decoder_layers": 1}
+        | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64}
+        | {"decoder_ffn_dim": 64, "speech_decoder_postnet_units": 16, "speech_decoder_prenet_units": 16},
+        ("input_ids", "attention_mask", "decoder_input_values", "speaker_embeddings"),
+    ),
+}
+"""Networks that take several things together, none of which stands for the others."""
 
 
 @cache
@@ -125,6 +156,39 @@ def test_a_folder_is_enough(tmp_path: Path, name: str) -> None:
     captured = captured_program.capture_program(model, tuple(tensor.numpy() for tensor in calls(model)[0]))
     assert captured.program is not None, captured.program_error
     assert [output.name for output in captured.outputs] == ["logits"]
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_a_network_gets_all_that_it_takes_together(tmp_path: Path, name: str) -> None:
+    """A text's photo, a photo's text and a speaker are inputs, and the codes of the text are the text's."""
+    settings, names = JOINED[name]
+    path, own = saved(tmp_path, name, settings)
+    model = read(path)
+    assert tuple(spec.name for spec in model.inputs) == names
+    assert model.codes["input_ids"].count == own.config.get_text_config().vocab_size
+    for call in calls(model, 2):
+        with torch.no_grad():
+            assert all(value.isfinite().all() for value in model.module(*call).values())
+
+
+def test_what_a_network_may_be_given_and_is_not_is_said(tmp_path: Path) -> None:
+    """A segmenter gets a point; the boxes and masks that it takes as well are named."""
+    vision = {
+        **PHOTO,
+        "global_attn_indexes": [1],
+        "output_channels": 16,
+        "num_pos_feats": 8,
+        "mlp_dim": 64,
+        "window_size": 2,
+    }
+    prompt = {"hidden_size": 16, "image_size": 32, "patch_size": 8, "mask_input_channels": 8}
+    mask = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    settings = {"vision_config": vision, "prompt_encoder_config": prompt, "mask_decoder_config": mask}
+    model = read(saved(tmp_path, "SamModel", settings)[0])
+    assert [spec.name for spec in model.inputs] == ["pixel_values", "input_points"]
+    (note,) = (note for note in model.notes if note.startswith("left out"))
+    assert "input_boxes" in note
+    assert "input_points" not in note
 
 
 BACKBONE = {**SMALL, "patch_size": 14}

@@ -11,6 +11,7 @@ from typing import Any
 
 from exporter.architectures.built_network import Built, Photo
 from exporter.architectures.huggingface import (
+    companion_inputs,
     config_inputs,
     huggingface_network,
     image_processor,
@@ -76,12 +77,13 @@ def build_huggingface(
     codes = config_inputs.input_codes_by_config(
         made.inputs, made.settings
     ) | text_generation.text_generation_codes(made.inputs)
+    codes |= companion_inputs.companion_codes(made.inputs, made.settings)
     return Built(
         module=made.module.eval(),
         architecture=loaded.title + (f":{part}" if part else ""),
         notes=(*loaded.notes, *made.notes, *notes),
         photo=photo,
-        labels=_huggingface_labels(loaded) if photo or not made.notes else (),
+        labels=_huggingface_labels(loaded) if photo or not part else (),
         warnings=(settings_doubts.huggingface_settings_doubt(loaded.network, checkpoint.settings[CONFIG]),),
         inputs=made.inputs,
         codes=codes,

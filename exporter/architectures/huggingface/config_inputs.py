@@ -47,8 +47,11 @@ class InputSettings:
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a value of the config; networks of text within others have it one level below."""
-        value = getattr(self.config, name, None)
-        return default if value is None else value
+        for config in (self.config, getattr(self.config, "get_text_config", lambda: None)()):
+            value = getattr(config, name, None)
+            if value is not None:
+                return value
+        return default
 
 
 def config_inputs_or_asked(
@@ -170,6 +173,8 @@ def sound_inputs_by_config(settings: InputSettings, network: Any, name: str) -> 
     if bins and frames and not settings.get("conv_dim"):
         return (TensorSpec(name, (1, int(frames), int(bins))),)
     samples = round(SECONDS * int(settings.processor.get("sampling_rate", 16000)))
+    if channels := settings.get("audio_channels"):
+        return (TensorSpec(name, (1, int(channels), samples)),)
     specs = [TensorSpec(name, (1, samples))]
     takes_mask = "attention_mask" in inspect.signature(network.forward).parameters
     if settings.processor.get("return_attention_mask") and takes_mask:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures.huggingface import (
+    companion_inputs,
     config_inputs,
     huggingface_network,
     image_processor,
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
 
 NOT_WRITING = ("Classification", "QuestionAnswering")
 """Ends of names of networks that have a decoder and write no text."""
-
-
 SOUND = ("input_values", "input_features")
-
-
 PATCHES = "spatial_shapes"
 """The input of networks that take photos cut into patches, in any shape (NaFlex): rows and columns."""
 
@@ -180,7 +177,9 @@ def _photo_network_part_inputs(settings: InputSettings, checkpoint: Checkpoint) 
     )
     size = image_processor.size_by_image_processor(processor) if processor is not None else None
     height, width = size or config_inputs.photo_size_by_config(settings)
-    return (TensorSpec("pixel_values", (1, int(settings.get("num_channels", 3)), height, width)),)
+    frames = settings.get("num_frames")
+    film = (int(frames),) if isinstance(frames, int) else ()
+    return (TensorSpec("pixel_values", (1, *film, int(settings.get("num_channels", 3)), height, width)),)
 
 
 def _whole_network_part(
@@ -201,14 +200,21 @@ def _whole_network_part(
     module = ModuleByName(
         own, tuple(spec.name for spec in specs), {**_network_part_call_settings(own.forward), **arguments}
     )
-    return _network_part_with_pooling(module, checkpoint, HuggingfacePart(module, specs, settings))
+    notes = companion_inputs.note_on_left_out_inputs(own.forward, specs)
+    return _network_part_with_pooling(module, checkpoint, HuggingfacePart(module, specs, settings, notes))
 
 
 def _default_network_part(
     own: Any, settings: InputSettings, checkpoint: Checkpoint, name: str, asked: tuple[TensorSpec, ...]
 ) -> tuple[TensorSpec, ...]:
     try:
-        return _default_network_part_inputs(own, settings, checkpoint, name)
+        return companion_inputs.companion_inputs(
+            own.forward,
+            _default_network_part_inputs(own, settings, checkpoint, name),
+            settings,
+            lambda: _default_network_part_inputs(own, settings, checkpoint, "pixel_values"),
+            lambda: _default_network_part_inputs(own, settings, checkpoint, "input_ids"),
+        )
     except UsageError:
         if not asked:
             raise
@@ -237,10 +243,11 @@ def _network_part_with_pooling(module: Any, checkpoint: Checkpoint, part: Huggin
         note = (
             f"modules.json lists {', '.join(kinds)}: only the first is exported, and the app does the others"
         )
-        return HuggingfacePart(module, part.inputs, part.settings, (note,))
+        return HuggingfacePart(module, part.inputs, part.settings, (*part.notes, note))
     normalize = "Normalize" in kinds
     note = f"the output is the sentence's embedding: {pooling} pooling" + (", length 1" if normalize else "")
-    return HuggingfacePart(SentenceModule(module, pooling, normalize), part.inputs, part.settings, (note,))
+    sentence = SentenceModule(module, pooling, normalize)
+    return HuggingfacePart(sentence, part.inputs, part.settings, (*part.notes, note))
 
 
 def _pooling_of_network_part(config: object) -> str | None:

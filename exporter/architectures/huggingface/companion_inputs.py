@@ -1,0 +1,85 @@
+"""Settle what a network takes beside its main input: a text's photo, a photo's text, boxes, points.
+
+transformers makes most of these optional, so that a network runs without them and computes something that
+nobody uses. What is left out all the same is said.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from exporter.architectures.huggingface.config_inputs import SHORT_TEXT, InputSettings
+from exporter.records import Codes, TensorSpec
+
+Specs = tuple[TensorSpec, ...]
+
+BOXES, POINTS, PHOTO, TEXT = "bbox", "input_points", "pixel_values", "input_ids"
+SPECTROGRAM, SPEAKER = "decoder_input_values", "speaker_embeddings"
+PLACEHOLDERS = ("image_token_id", "image_token_index")
+"""Settings of networks whose text has a token for each patch of a photo: no random text has as many."""
+ROUTINE = frozenset({
+    "labels", "inputs_embeds", "decoder_inputs_embeds", "position_ids", "head_mask", "attention_mask",
+    "token_type_ids", "pixel_mask", "past_key_values", "cache", "encoder_outputs",
+    "encoder_hidden_states", "encoder_attention_mask", "decoder_attention_mask", "decoder_input_ids",
+    "bool_masked_pos", "logits_to_keep", "padding_mask", "image_embeds", "image_embeddings",
+    "stop_labels", "mask_labels", "class_labels", "mems", "global_attention_mask", "next_sentence_label",
+    "start_positions", "end_positions", "noise", "past_observed_mask", "future_values",
+    "mask_time_indices", "sampled_negative_indices",
+})  # fmt: skip
+"""Inputs that a network computes itself, that a mask of ones or a training step stands for."""
+
+
+def companion_inputs(
+    forward: Any, main: Specs, settings: InputSettings, photo: Callable[[], Specs], text: Callable[[], Specs]
+) -> Specs:
+    """Return the main inputs and those that come with them.
+
+    Args:
+        forward: The network's forward.
+        main: The inputs that go with its main one.
+        settings: What the folder says.
+        photo: Makes the inputs of a photo.
+        text: Makes the inputs of a text.
+    """
+    taken = inspect.signature(forward).parameters
+    names = {spec.name for spec in main}
+    more: list[TensorSpec] = []
+    joins = not any(settings.get(name) is not None for name in PLACEHOLDERS)
+    if PHOTO in taken and TEXT in names and joins:
+        more += photo()
+    if TEXT in taken and PHOTO in names and joins:
+        more += text()
+    if BOXES in taken and TEXT in names and settings.get("max_2d_position_embeddings"):
+        (tokens,) = (spec for spec in main if spec.name == TEXT)
+        more.append(TensorSpec(BOXES, (*tokens.shape, 4), "int64"))
+    if POINTS in taken and PHOTO in names:
+        more.append(TensorSpec(POINTS, (1, 1, 1, 2)))
+    if SPECTROGRAM in taken and settings.get("num_mel_bins"):
+        more.append(TensorSpec(SPECTROGRAM, (1, SHORT_TEXT, int(settings.get("num_mel_bins")))))
+        if SPEAKER in taken and settings.get("speaker_embedding_dim"):
+            more.append(TensorSpec(SPEAKER, (1, int(settings.get("speaker_embedding_dim")))))
+    return (*main, *(spec for spec in more if spec.name not in names))
+
+
+def companion_codes(specs: Sequence[TensorSpec], settings: InputSettings) -> Mapping[str, Codes]:
+    """Return the legal values of boxes: from 0 to 1,000, or to what the table of places holds."""
+    places = min(1001, int(settings.get("max_2d_position_embeddings", 2)))
+    return {spec.name: Codes("boxes", places) for spec in specs if spec.name == BOXES}
+
+
+def note_on_left_out_inputs(forward: Any, specs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """Say which tensors the network may be given and is not."""
+    names = {spec.name for spec in specs} | ROUTINE
+    left = [
+        name
+        for name, parameter in inspect.signature(forward).parameters.items()
+        if "Tensor" in str(parameter.annotation) and name not in names
+    ]
+    if not left:
+        return ()
+    return (
+        f"left out, as the network runs without: {', '.join(left)}; to have some, name every input: "
+        f"--input-shape {specs[0].name}=… --input-shape {left[0]}=…",
+    )
