@@ -97,6 +97,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.own_operands",
     "exporter.quantize.rounding_ties",
     "exporter.quantize.float_head",
+    "exporter.quantize.float_operators",
     "exporter.quantize.cross_layer_equalization",
     "exporter.quantize.equalization_choice",
     "exporter.quantize.graphs",

@@ -81,8 +81,8 @@ def quantize_by_int8_recipe(
     if not calibration:
         raise ValueError("int8 needs calibration samples, got none")
     samples = [int8_recipe_tensors(sample) for sample in calibration]
-    fixed = quantize_by_static_int8_recipe(program, samples, scenes)
     written = _int8_recipe_float_module(program)
+    fixed = _quantize_statically(written, program.example_inputs[0], samples, scenes)
     if not dynamic_int8.is_dynamic_int8_worthwhile(written):
         return fixed
     module, weights = dynamic_int8.quantize_dynamic_int8(copy.deepcopy(written), samples)
@@ -112,6 +112,18 @@ def quantize_by_static_int8_recipe(
     scenes: Sequence[int] = (),
 ) -> Int8Program:
     """Quantise statically: all activation ranges are fixed at calibration time."""
+    return _quantize_statically(
+        _int8_recipe_float_module(program), program.example_inputs[0], samples, scenes
+    )
+
+
+def _quantize_statically(
+    written: fx.GraphModule,
+    example: tuple[Tensor, ...],
+    samples: Sequence[tuple[Tensor, ...]],
+    scenes: Sequence[int],
+) -> Int8Program:
+    """Quantise a copy of a float module whose layers are spelled as layers."""
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -120,14 +132,10 @@ def quantize_by_static_int8_recipe(
         annotate,
         batch_norms,
         channel_spread,
-        constant_arithmetic,
         cross_layer_equalization,
         data_movement,
         embeddings,
-        float_head,
-        float_tail,
-        index_arithmetic,
-        magnitudes,
+        float_operators,
         own_operands,
         recurrent_cells,
         recurrent_float,
@@ -136,14 +144,12 @@ def quantize_by_static_int8_recipe(
     )
     from exporter.quantize.graphs import copy_graph
 
-    module = copy.deepcopy(_int8_recipe_float_module(program))
+    module = copy.deepcopy(written)
     spreads = channel_spread.channel_spread_of_norms(module)
     batch_norms.fold_batch_norms(module)
     note = cross_layer_equalization.equalize_across_layers(module, samples, spreads, scenes)
     cells = recurrent_cells.recurrent_cells(module)
-    in_float = float_tail.float_tail(module, samples) | float_head.float_head(module) | cells.operators
-    in_float |= magnitudes.magnitudes(module) | constant_arithmetic.additions_of_masks(module)
-    in_float |= index_arithmetic.index_arithmetic(module)
+    in_float = float_operators.operators_in_float(module, samples) | cells.operators
     float_recurrent = recurrent_float.recurrent_weights_in_float(module, samples)
     prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(in_float))
     with torch.no_grad():
@@ -159,7 +165,7 @@ def quantize_by_static_int8_recipe(
     uncorrected = weight_rounding.improve_weight_rounding(converted, weights, samples, reference, scenes)
     recurrent_cells.quantize_recurrent_cells(converted, cells)
     own_operands.give_readers_own_operands(converted)
-    return Int8Program(converted, program.example_inputs[0], weights, note=note, uncorrected=uncorrected)
+    return Int8Program(converted, example, weights, note=note, uncorrected=uncorrected)
 
 
 def _int8_recipe_float_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
