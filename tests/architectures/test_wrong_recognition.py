@@ -247,6 +247,15 @@ WRONG_CONFIGS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         {"layer_types": ["sliding_attention", "full_attention"]},
         "layer_types=['sliding_attention', 'full_attention']",
     ),
+    "shared layers": ("AlbertModel", {}, {"num_hidden_layers": 5}, "num_hidden_layers=5"),
+    "parallel branches": (
+        "GPTNeoXModel", {"use_parallel_residual": True}, {"use_parallel_residual": False},
+        "use_parallel_residual=False",
+    ),
+    "scale of queries": (
+        "Gemma2Model", {"head_dim": 8, "query_pre_attn_scalar": 8}, {"query_pre_attn_scalar": 1024},
+        "query_pre_attn_scalar=1024",
+    ),
     "padding": ("MobileNetV2Model", {"tf_padding": True}, {"tf_padding": False}, "tf_padding=False"),
 }  # fmt: skip
 

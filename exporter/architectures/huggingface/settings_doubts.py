@@ -21,12 +21,21 @@ WITHOUT_TRACE = {
     "layer_norm_type", "final_logit_softcapping", "attn_logit_softcapping", "is_decoder", "layer_types",
     "local_attention", "pos_att_type", "max_relative_positions", "classifier_pooling", "tf_padding",
     "positional_encoding_temperature", "decoder_offset_scale", "scale_decoder_outputs", "apply_layernorm",
-    "head_in_index", "max_depth",
+    "head_in_index", "max_depth", "query_pre_attn_scalar", "use_bidirectional_attention",
+    "use_parallel_residual", "apply_residual_connection_post_layernorm", "no_rope_layers", "attention_window",
+    "pad_token_id", "output_stride", "dilations", "downsample_in_bottleneck", "downsample_in_first_stage",
+    "encode_proj_layers", "extract_layers", "conditional_layer", "frequency_stride", "time_stride",
+    "img_range", "pool_scales", "pool_size", "pool_q_only", "separate_cls", "truncate_seq", "block_repeats",
+    "num_query_pool", "query_stride", "masked_unit_size", "use_causal_conv", "trim_right_ratio", "normalize",
 }  # fmt: skip
 """Settings that change what a network computes, and no name or shape of its tensors, in most of them."""
 ACTIVATIONS = ("_act", "_act_fn", "_activation", "_activation_function", "activation_function")
 """Ends of the names of activations, which each part of a network may have: `encoder_hidden_act`."""
-NAMED_AT_MOST = 12
+HEADS = "attention_heads"
+"""End of the names of numbers of heads, which each part of a network may have."""
+LAYERS = "num_hidden_layers"
+"""The number of layers, which leaves no trace where layers share their weights, as ALBERT's do."""
+NAMED_AT_MOST = 16
 
 
 def huggingface_settings_doubt(network: Any, stated: Mapping[str, Any]) -> str:
@@ -37,7 +46,10 @@ def huggingface_settings_doubt(network: Any, stated: Mapping[str, Any]) -> str:
         stated: The content of the folder's config.json.
     """
     settings = dict(_settings_without_trace(network.config.to_dict()))
-    said = dict(_settings_without_trace(stated))
+    if _shares_weights_of_layers(network):
+        settings = {LAYERS: str(network.config.num_hidden_layers), **settings}
+    said = {LAYERS: stated[LAYERS]} if LAYERS in stated else {}
+    said |= dict(_settings_without_trace(stated))
     own = [f"{key}={settings[key]}" for key in settings if key in said]
     defaults = [f"{key}={settings[key]}" for key in settings if key not in said]
     sentences = [
@@ -55,10 +67,19 @@ def huggingface_settings_doubt(network: Any, stated: Mapping[str, Any]) -> str:
 def _settings_without_trace(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, value) of the settings that matter, those of parts included."""
     for key, value in settings.items():
-        if (key in WITHOUT_TRACE or key.endswith(ACTIVATIONS)) and value is not None:
+        if (key in WITHOUT_TRACE or key.endswith((HEADS, *ACTIVATIONS))) and value is not None:
             yield f"{before}{key}", printable_network_index_key(str(value))
         elif isinstance(value, Mapping) and key.endswith(("_config", "config")):
             yield from _settings_without_trace(value, f"{before}{key}.")
+
+
+def _shares_weights_of_layers(network: Any) -> bool:
+    """Tell whether no list of modules is as long as the network has layers."""
+    count = getattr(network.config, LAYERS, None)
+    if not isinstance(count, int):
+        return False
+    lists = [module for module in network.modules() if type(module).__name__ in ("ModuleList", "Sequential")]
+    return bool(lists) and all(len(item) < count for item in lists)
 
 
 def _few(texts: list[str]) -> str:
