@@ -23,7 +23,7 @@ from exporter.formats import VARIANTS, Format
 from exporter.nightly.records import EXIT_CODES
 from exporter.pipeline import variants
 from exporter.report import manifest
-from exporter.report.manifest.schema import Manifest
+from exporter.report.manifest.schema import Artifact, Manifest
 from exporter.verify.judge import GATES
 
 ROOT = Path(__file__).parents[1]
@@ -397,6 +397,9 @@ def run_blocks(page: str, folder: Path, environment: dict[str, str]) -> None:
         assert done.returncode == 0, f"{page}:\n{block}\n{done.stdout}\n{done.stderr}"
 
 
+MOBILENET_MULTIPLICATIONS = 300_774_272
+MOBILENET_WEIGHTS = 3_469_760
+"""The elements of its filters and of its last layer's matrix."""
 WITH_BLOCKS = [page for page in PAGES if page != "README.md" and blocks_to_run(page)]
 in_project = pytest.mark.skipif(not in_own_environment(), reason="the commands run in the project's .venv")
 
@@ -407,7 +410,7 @@ in_project = pytest.mark.skipif(not in_own_environment(), reason="the commands r
 @in_project
 def test_the_readmes_commands_run(checkout: Path) -> None:
     """The sample is exported from real weights on real photos, and no device is claimed."""
-    _check_the_demo(manifest.load_manifest(checkout / "demo" / "out" / "manifest.json"))
+    _check_the_demo(checkout / "demo" / "out")
     assert manifest.load_manifest(checkout / "demo" / "mine" / "manifest.json").selected
 
 
@@ -421,8 +424,25 @@ def test_a_pages_commands_run(page: str, checkout: Path, environment: dict[str, 
     run_blocks(page, checkout, environment)
 
 
-def _check_the_demo(listed: Manifest) -> None:
+def _check_int8_through_and_through(path: Path, row: Artifact) -> None:
+    """All weights of MobileNetV2 are int8, all its multiplications delegated, and no value is lost."""
+    from exporter.formats.executorch import delegates, pte
+
+    assert row.structure is not None
+    assert row.structure.weight_elements == {"int8": MOBILENET_WEIGHTS}
+    assert (row.quantized_weight_fraction, row.delegated_fraction) == (1.0, 1.0)
+    file = pte.read_pte_program(path.read_bytes()).program
+    graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(file.execution_plan[0], file))
+    assert sum(graph.work.macs for graph in graphs) == MOBILENET_MULTIPLICATIONS
+    assert row.verification is not None
+    assert row.verification.lowering is not None
+    assert row.verification.lowering.max_error is not None
+    assert row.verification.lowering.max_error <= 1e-6
+
+
+def _check_the_demo(out: Path) -> None:
     """fp32 is proven to 1e-5, and int8 passes on sixty scenes that nothing was calibrated on."""
+    listed = manifest.load_manifest(out / "manifest.json")
     rows = {row.name: row for row in listed.artifacts}
     assert set(rows) == {v.name for v in variants.plan_variants(targets.get_target("snapdragon865"))}
     for row in rows.values():
@@ -439,6 +459,8 @@ def _check_the_demo(listed: Manifest) -> None:
             assert row.verification.sqnr_bounds_db[0] > 20
             assert row.quantized_weight_fraction is not None
             assert row.quantized_weight_fraction > 0.99
+        if row.name == "executorch-xnnpack-int8":
+            _check_int8_through_and_through(out / str(row.file), row)
     assert (listed.calibration.kind, listed.evidence.count) == ("photos", 64)
     assert (listed.scenes.calibration, listed.scenes.verification) == (60, 60)
     assert listed.selected is not None

