@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx
 
-from exporter.quantize.graphs import DEQUANTIZE, QUANTIZE
+from exporter.quantize.graphs import DEQUANTIZE, QUANTIZE, aten
 
 MOVES = frozenset(
     {
@@ -61,11 +61,33 @@ def share_quantisation_of_data_movement(module: fx.GraphModule) -> int:
             each.args = (each.args[0], *source.args[1:])
         changed += 1
     for node in list(module.graph.nodes):
+        _join_on_one_grid(module.graph, node)
+    for node in list(module.graph.nodes):
         _close_data_movement(module.graph, node)
     for node in list(module.graph.nodes):
         _open_scalar(module.graph, node)
     module.recompile()
     return changed
+
+
+def _join_on_one_grid(graph: fx.Graph, node: fx.Node) -> None:
+    """Round the parts of a concatenation anew where they came to have another quantisation than it.
+
+    XNNPACK copies bytes there as well. A part that was moved has its source's range.
+    """
+    after = next(iter(node.users)) if len(node.users) == 1 else None
+    if node.target is not aten.cat.default or after is None or after.target is not QUANTIZE:
+        return
+    for part in node.all_input_nodes:
+        if part.target is not DEQUANTIZE or part.args[1:] == after.args[1:]:
+            continue
+        with graph.inserting_after(part):
+            quantised = graph.call_function(QUANTIZE, (part, *after.args[1:]))
+        with graph.inserting_after(quantised):
+            restored = graph.call_function(DEQUANTIZE, (quantised, *after.args[1:]))
+        for new in (quantised, restored):
+            new.meta = dict(part.meta)
+        node.replace_input_with(part, restored)
 
 
 def _open_scalar(graph: fx.Graph, node: fx.Node) -> None:

@@ -33,6 +33,8 @@ HALVES: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
     ),
     "a border of no width": lambda y: (nn.functional.pad(y[:, :4], (0, 0, 0, 0)), y[:, 4:]),
     "a border of ones": lambda y: (nn.functional.pad(y[:, :4], (1, 2), value=1.0), y[:, 4:]),
+    "a slice joined with a sum": lambda y: (torch.cat([y[:, 4:] + y[:, 4:], y[:, 4:]], 1), y[:, :4]),
+    "a sum joined with a slice": lambda y: (torch.cat([y[:, 4:], y[:, 4:] + y[:, 4:]], 1), y[:, :4]),
     "rolled slices": lambda y: (y.roll(1, 2)[:, :4], y.roll((1, -1), (2, 3))[:, 4:]),
     "slices that float operators read": lambda y: (y[:, :4] * 3.0, y[:, 4:].sigmoid() * 480.0),
 }
