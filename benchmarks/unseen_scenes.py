@@ -5,7 +5,8 @@
 The network is the sample MobileNetV2. Of the photos in `--from` (the demo's), each draw takes `--scenes`
 scenes at random, and eight views of each calibrate every method. Each file runs in its own runtime on two
 views of every scene that was not drawn, and on every photo of `--photos`, which nothing is calibrated on. A
-view is no witness of its own: the interval is a bootstrap over scenes, 95 %, over all draws.
+view is no witness of its own: the interval is a bootstrap over scenes, 95 %, over all draws. How far ours
+leads is judged on the same scenes of the same draws, in pairs.
 
 The result of each draw and method is one file in `--work`, under a key of its samples, code and packages. A
 run that was stopped goes on where it was; `--show` prints the tables of what is there and makes nothing.
@@ -20,7 +21,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -49,6 +50,8 @@ HEADINGS = (
     "draws",
     "95 % over scenes",
     "ours wins : loses",
+    "ours leads, dB",
+    "ours leads, points",
     "s",
     "latency / int8",
 )
@@ -160,16 +163,40 @@ def figures(errors: Sequence[Judged]) -> tuple[float, float]:
 
 def interval(draws: Sequence[dict[int, Judged]]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return 95 % intervals of both figures: scenes are drawn with all that was measured on them."""
+    return _percentiles([figures(errors) for errors in _resampled(draws)])
+
+
+def leads(
+    ours: Sequence[dict[int, Judged]], theirs: Sequence[dict[int, Judged]]
+) -> list[tuple[float, float, float]]:
+    """Return by how much ours leads in dB and in points, each with its 95 % interval.
+
+    Args:
+        ours: The errors of our file, draw by draw.
+        theirs: The errors of the other file, on the same scenes of the same draws.
+    """
+    lead = np.subtract(
+        *(figures([e for errors in draws for e in errors.values()]) for draws in (ours, theirs))
+    )
+    pairs = zip(_resampled(ours), _resampled(theirs), strict=True)
+    intervals = _percentiles([tuple(np.subtract(figures(a), figures(b))) for a, b in pairs])
+    return [(float(of), *interval) for of, interval in zip(lead, intervals, strict=True)]
+
+
+def _resampled(draws: Sequence[dict[int, Judged]]) -> Iterator[list[Judged]]:
+    """Yield all errors of scenes that are drawn with replacement: the same scenes for every file."""
     every = sorted({scene for errors in draws for scene in errors})
     by_scene = [[errors[scene] for errors in draws if scene in errors] for scene in every]
     random = np.random.default_rng(0)
-    resampled = [
-        figures(
-            [error for place in random.integers(len(every), size=len(every)) for error in by_scene[place]]
-        )
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    for _ in range(RESAMPLES):
+        places = random.integers(len(every), size=len(every))
+        yield [error for place in places for error in by_scene[place]]
+
+
+def _percentiles(
+    of_figures: Sequence[tuple[float, float]],
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    low, high = np.percentile(of_figures, [2.5, 97.5], axis=0)
     return (low[0], high[0]), (low[1], high[1])
 
 
@@ -188,7 +215,15 @@ def row(name: str, draws: Sequence[dict[int, Judged]], first: Sequence[dict[int,
         f"{of_draws[:, 1].min():.1f} to {of_draws[:, 1].max():.1f}",
         f"{low:.1f} to {high:.1f}",
         "" if draws == first else f"{wins} : {len(draws) - wins}",
+        *lead_cells(first, draws),
     ]
+
+
+def lead_cells(ours: Sequence[dict[int, Judged]], theirs: Sequence[dict[int, Judged]]) -> list[str]:
+    """Return the table's cells of how far ours leads; empty for our own file."""
+    if ours == theirs:
+        return ["", ""]
+    return [f"{lead:+.1f} ({low:+.1f} to {high:+.1f})" for lead, low, high in leads(ours, theirs)]
 
 
 def table_of_draws(title: str, judged: Mapping[str, Sequence[Draw]], given: bool) -> Table:

@@ -59,6 +59,8 @@ HEADINGS = (
     "95 % over scenes",
     "ours, dB",
     "ours, task",
+    "ours leads, dB",
+    "ours leads, points",
     "MB",
     "s",
 )
@@ -176,6 +178,7 @@ def rows_of_network(network: Network, judged: Mapping[str, Sequence[Draw]]) -> l
                 f"{figures[:, 1].mean():.1f}",
                 f"{low:.1f} to {high:.1f}",
                 *(_wins(both, column) for column in (0, 1)),
+                *_leads(both),
                 f"{draws[0].size_bytes / 1e6:.2f}",
                 f"{np.median([draw.seconds for draw in draws]):.0f}",
             ]
@@ -192,6 +195,11 @@ def _wins(pairs: Sequence[tuple[Draw, Draw]], column: int) -> str:
     ]
     signs = np.sign(differences)
     return " : ".join(str(int((signs == sign).sum())) for sign in (1, 0, -1))
+
+
+def _leads(pairs: Sequence[tuple[Draw, Draw]]) -> list[str]:
+    ours, theirs = ([pair[place].own for pair in pairs] for place in (0, 1))
+    return unseen_scenes.lead_cells(ours, theirs)
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:

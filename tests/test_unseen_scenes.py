@@ -63,5 +63,27 @@ def test_wins_are_counted_by_draws() -> None:
     """Our first file wins a draw by more dB."""
     ours = [{0: Judged(noise, 100.0, 1, 1)} for noise in (1.0, 3.0, 1.0)]
     other = [{0: Judged(2.0, 100.0, 1, 1)}] * 3
-    assert unseen_scenes.row("other", other, ours)[-1] == "2 : 1"
-    assert unseen_scenes.row("ours", ours, ours)[-1] == ""
+    column = unseen_scenes.HEADINGS.index("ours wins : loses")
+    assert unseen_scenes.row("other", other, ours)[column] == "2 : 1"
+    assert set(unseen_scenes.row("ours", ours, ours)[column:]) == {""}
+
+
+def test_a_lead_is_judged_in_pairs() -> None:
+    """What a scene costs both files does not widen the interval of their difference."""
+    hardness = np.random.default_rng(1).uniform(0.1, 10.0, 40)
+    ours, theirs = (
+        [{n: Judged(factor * hard, 100.0, 1, 2) for n, hard in enumerate(hardness)}] for factor in (1.0, 2.0)
+    )
+    (lead, low, high), points = unseen_scenes.leads(ours, theirs)
+    (least, most), _ = unseen_scenes.interval(ours)
+    assert [lead, low, high] == pytest.approx([10 * np.log10(2)] * 3)
+    assert most - least > 1.0
+    assert points == (0.0, 0.0, 0.0)
+
+
+def test_a_lead_by_chance_has_an_interval_around_none() -> None:
+    """A file that answers other scenes rightly leads by nothing that is certain."""
+    ours, theirs = ([{n: Judged(1.0, 100.0, (n + odd) % 2, 1) for n in range(21)}] for odd in (0, 1))
+    _, (lead, low, high) = unseen_scenes.leads(ours, theirs)
+    assert low < 0 < high
+    assert lead == pytest.approx(100 * (10 - 11) / 21)
