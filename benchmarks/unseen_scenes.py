@@ -267,7 +267,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 def main(given: Sequence[str] | None = None) -> int:
     options = arguments(sys.argv[1:] if given is None else given)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 260)
     subject = subjects.prepare(subjects.MOBILENET, options.work / "models")
     source = read_views(options.source or subject.calibration, VIEWS)
     others = read_views(options.photos, 1) if options.photos else Views(source.images[:0], ())
