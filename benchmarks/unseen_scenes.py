@@ -175,9 +175,8 @@ def leads(
         ours: The errors of our file, draw by draw.
         theirs: The errors of the other file, on the same scenes of the same draws.
     """
-    lead = np.subtract(
-        *(figures([e for errors in draws for e in errors.values()]) for draws in (ours, theirs))
-    )
+    whole, other = (figures([e for errors in draws for e in errors.values()]) for draws in (ours, theirs))
+    lead = np.subtract(whole, other)
     pairs = zip(_resampled(ours), _resampled(theirs), strict=True)
     intervals = _percentiles([tuple(np.subtract(figures(a), figures(b))) for a, b in pairs])
     return [(float(of), *interval) for of, interval in zip(lead, intervals, strict=True)]

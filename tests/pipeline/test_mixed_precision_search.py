@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -154,14 +155,23 @@ class Labelled(NamedTuple):
 
 @functools.cache
 def noise() -> tuple[np.ndarray, np.ndarray]:
-    """Images of nothing, which the network is least sure about, and what it takes them for: 100 % right."""
-    images = np.random.default_rng(7).uniform(0, 1, (400, 1, 8, 8)).astype(np.float32)
+    """Images of nothing, those that the network is least sure about, and what it takes them for: 100 % right.
+
+    Among so close calls, candidates of different exactness lose very different shares.
+    """
+    images = np.random.default_rng(7).uniform(0, 1, (8000, 1, 8, 8)).astype(np.float32)
+    scores = nets.trained("cnn")(torch.from_numpy(images)).detach()
+    first, second = scores.topk(2).values.T
+    images = images[(first - second).argsort()[:400].numpy()]
     return images, nets.trained("cnn")(torch.from_numpy(images)).detach().argmax(1).numpy()
 
 
 @functools.cache
 def labelled() -> Labelled:
-    """Two candidates: the least in float, and the most; the measurer tells 7 ms."""
+    """Two candidates: a little in float, and all but a sum; the measurer tells 7 ms.
+
+    Of these close calls int8 loses 33 of 100, the first candidate 14 and the second 6.
+    """
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-search-"))
     images, labels = noise()
     np.savez(folder / "eval.npz", image=images, labels=labels)
@@ -173,7 +183,7 @@ def labelled() -> Labelled:
         search=True,
         min_sqnr_db=20.0,
         evaluation=folder / "eval.npz",
-        max_drop=0.85,
+        max_drop=9.0,
     )
     source = read_read(context)
     read = accuracy_stage.samples_for_accuracy_stage(context, source)
@@ -182,11 +192,11 @@ def labelled() -> Labelled:
     checked = verify_stage.run_verify_stage(context, source, built)
     latencies = {"onnx-int8": Latency(5.0, 5.0, 20, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        every = mixed_precision_candidates.mixes_for_mixed_precision_candidates(context, source)
+        (*_, every) = mixed_precision_candidates.mixes_for_mixed_precision_candidates(context, source)
+        few = replace(every, float_ops=("linear", "mean"))
+        most = replace(every, float_ops=("conv2d", "conv2d_1", "conv2d_2", "linear", "mean"))
         patch.setattr(
-            mixed_precision_candidates,
-            "mixes_for_mixed_precision_candidates",
-            lambda *_: every[:: len(every) - 1],
+            mixed_precision_candidates, "mixes_for_mixed_precision_candidates", lambda *_: (few, most)
         )
         result = mixed_precision_search.search_mixed_precision(
             context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
