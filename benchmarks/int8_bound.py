@@ -1,6 +1,6 @@
 """Ask how well int8 can do at best: quantise the sample MobileNetV2 on the very scenes that judge it.
 
-    python -m benchmarks.int8_bound [--photos DIR] [--scenes 66]
+    python -m benchmarks.int8_bound [--photos DIR] [--scenes 120]
 
 No recipe can know the scenes that it will be judged on. This program gives ours that knowledge: scales,
 ranges, rounding and corrections are all fitted to the judged scenes. It prints what is left then, with
@@ -90,7 +90,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--photos", type=Path, help="folder of photos, the demo's by default")
-    parser.add_argument("--scenes", type=int, default=66, help="at most so many scenes, %(default)s")
+    parser.add_argument("--scenes", type=int, default=120, help="at most so many scenes, %(default)s")
     parser.add_argument("--work", type=Path, default=Path("build/int8-bound"), help="folder, %(default)s")
     return parser.parse_args(given)
 

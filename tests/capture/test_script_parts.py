@@ -98,7 +98,7 @@ def test_the_note_names_what_is_kept() -> None:
     assert (
         scripted.model_without_branches(chooses, sample)
         .notes[1]
-        .endswith("as inputs of these sizes take them")
+        .endswith("branches are taken as these inputs take them")
     )
     assert scripted.model_without_branches(plain, sample) is plain
 
