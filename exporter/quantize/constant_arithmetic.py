@@ -29,9 +29,12 @@ def compute_constants(module: fx.GraphModule) -> None:
     """
     before = _names_of_stored_constants(module)
     values = _constant_values(module)
+    loaded: set[fx.Node] = set()
     for node, value in values.items():
+        if node.op == "get_attr" or any(source in loaded for source in node.all_input_nodes):
+            loaded.add(node)
         readers = [user for user in node.users if user not in values]
-        if node.op == "call_function" and readers and _is_constant_worth_storing(value):
+        if node.op == "call_function" and readers and _is_constant_worth_storing(value, node in loaded):
             stored = _stored_before(module, node, node.name, value)
             for reader in readers:
                 reader.replace_input_with(node, stored)
@@ -98,15 +101,21 @@ def _changes_its_argument(node: fx.Node) -> bool:
     return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
-def _is_constant_worth_storing(value: Any) -> bool:
-    """Return whether a value is a float tensor, and neither a mask nor large, nor one number everywhere."""
+def _is_constant_worth_storing(value: Any, loaded: bool) -> bool:
+    """Return whether a value is a float tensor, and neither a mask nor large.
+
+    One number everywhere is made and not stored, such as an initial state of zeros, unless stored tensors
+    happen to give it: the variances of a batch norm that was never trained.
+
+    Args:
+        value: What a node computes.
+        loaded: Whether it depends on a stored tensor.
+    """
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return False
     if not 0 < value.numel() <= MOST_ELEMENTS or not _is_small(value):
         return False
-    return value.numel() == 1 or bool(
-        value.min() < value.max()
-    )  # an initial state of zeros is made, not stored
+    return loaded or value.numel() == 1 or bool(value.min() < value.max())
 
 
 def _stored_before(module: fx.GraphModule, place: fx.Node, name: str, value: Tensor) -> fx.Node:

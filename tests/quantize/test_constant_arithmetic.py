@@ -44,6 +44,16 @@ class Frozen(nn.Module):
         return self.other(self.last(torch.relu(self.norm(self.first(x)))))  # type: ignore[no-any-return]
 
 
+class Untrained(Frozen):
+    """Has the norms that a network begins with: one number everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for norm in (self.norm, self.other):
+            for name, value in (("weight", 1.0), ("bias", 0.0), ("mean", 0.0), ("var", 1.0)):
+                norm.get_buffer(name).fill_(value)
+
+
 class Scaled(nn.Module):
     """Scales a linear layer's channels, adds a table of positions and a mask, both made of nothing."""
 
@@ -63,7 +73,9 @@ def calls(shape: tuple[int, ...]) -> list[tuple[np.ndarray]]:
     return [(np.random.default_rng(n).normal(size=shape).astype(np.float32),) for n in range(8)]
 
 
-@pytest.mark.parametrize(("net", "shape"), [(Frozen, (1, 3, 12, 12)), (Scaled, (1, 6, 8))])
+@pytest.mark.parametrize(
+    ("net", "shape"), [(Frozen, (1, 3, 12, 12)), (Untrained, (1, 3, 12, 12)), (Scaled, (1, 6, 8))]
+)
 def test_the_same_is_computed(net: type[nn.Module], shape: tuple[int, ...]) -> None:
     """The outputs stay, nothing is computed without an input, and factors of channels are gone."""
     torch.manual_seed(0)
