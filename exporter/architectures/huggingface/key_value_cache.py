@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WINDOWED = "sliding_attention"
-"""transformers' name of layers in which a token sees a window of the text."""
+from exporter.architectures.huggingface.text_generation import WINDOWED
 
 
 class ExternalCache:
@@ -94,11 +93,12 @@ class CachedModule(nn.Module):
         super().__init__()
         self.network = network
         settings = network.config.get_text_config()
-        self.window = getattr(settings, "sliding_window", None)
+        kinds = tuple(sorted(set(getattr(settings, "layer_types", None) or ())))
+        self.kinds = kinds if _takes_masks_by_kind(network, kinds) else ()
+        """The kinds of layers that take a mask each; empty where one mask is for all."""
+        one_for_all_kinds = bool(kinds) and not self.kinds
+        self.window = None if one_for_all_kinds else getattr(settings, "sliding_window", None)
         """How many tokens back a token sees in layers of a window; None without such layers."""
-        self.kinds = tuple(sorted(set(getattr(settings, "layer_types", None) or ())))
-        if not _takes_masks_by_kind(network, self.kinds):
-            self.window, self.kinds = None if self.kinds else self.window, ()
         self.cache_name = _cache_argument(network)
 
     def forward(self, input_ids: Tensor, position: Tensor, keys: Tensor, values: Tensor) -> dict[str, Tensor]:

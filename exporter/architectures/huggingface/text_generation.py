@@ -15,7 +15,9 @@ from exporter.records import Codes, TensorSpec
 
 PROMPT = 64
 """Tokens of the prompt that are read at once, where the network has as many positions."""
-KINDS = {"full_attention", "sliding_attention"}
+WINDOWED = "sliding_attention"
+"""transformers' name of layers in which a token sees a window of the text."""
+KINDS = {"full_attention", WINDOWED}
 """transformers' names of layers that keep keys and values; others keep a state of their own."""
 SLOTS = 256
 """Tokens that the cache holds, where the network has as many positions."""
