@@ -51,7 +51,7 @@ def _lookalike_runner_module(
     program: torch.export.ExportedProgram, argument: str, change: Callable[[Any], Any]
 ) -> fx.GraphModule | None:
     """Return the program with an argument of all its operators changed; None where no operator has it."""
-    module = copy.deepcopy(program.module())
+    module = program.module()
     changed = [
         _change_node_of_lookalike_runner(node, argument, change)
         for node in _lookalike_runner_calls(module.graph)
@@ -59,7 +59,7 @@ def _lookalike_runner_module(
     if not any(changed):
         return None
     module.recompile()
-    return module
+    return copy.deepcopy(module)  # with a state of its own
 
 
 def _lookalike_runner_calls(graph: fx.Graph) -> Iterator[fx.Node]:

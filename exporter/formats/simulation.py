@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
 from exporter.formats import half_precision
@@ -25,7 +25,7 @@ from exporter.formats.coreml.coreml_compress import (
     smallest_weight_for_coreml_compress,
 )
 from exporter.quantize import batch_norms
-from exporter.records import Array, Precision, Runner, Sample
+from exporter.records import Precision, Runner, Sample
 
 _OPERATORS: Mapping[str, str] = {
     aten: onnx
@@ -71,7 +71,8 @@ def format_simulation_runner(program: torch.export.ExportedProgram, precision: P
     """
     module = copy.deepcopy(program.module())
     batch_norms.fold_batch_norms(module)
-    interpreter = HalfSimulation(module, stored_weights_to_simulate(module, precision))
+    store_simulated_weights(module, precision)
+    interpreter = HalfSimulation(module)
 
     def run(sample: Sample) -> Sample:
         tensors = [torch.from_numpy(np.array(array)) for array in sample]
@@ -90,27 +91,55 @@ def _tensor_leaves_to_simulate(outputs: Any) -> Iterator[Tensor]:
 
 
 class HalfSimulation(fx.Interpreter):
-    """Rounds what an operator reads and writes to float16, where a half-precision artifact does."""
+    """Rounds what an operator reads and writes to float16, where a half-precision artifact does.
 
-    def __init__(self, module: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
+    Parameters that only half-precision operators read are rounded in the given module, once: rounding a
+    large table of words for each sample takes most of the time, and its size in memory once more.
+    """
+
+    def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self._weights = weights
-        self._rounded: dict[int, Tensor] = {}
         self._float32 = float32_nodes_to_simulate(module.graph)
         self._fused = _fused_nodes_to_simulate(module.graph)
+        self._parameters = _half_parameters_to_simulate(module, self._float32)
+        for parameter in self._parameters:
+            for rows in _rows_to_simulate(parameter.detach()):
+                rows.copy_(simulate_half(rows))
+        self._rounded = frozenset(map(id, self._parameters))
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute a node, on rounded values unless it stays in float32."""
-        if n.op == "get_attr":
-            return self._weights.get(str(n.target), super().run_node(n))
         if n.op != "call_function" or n in self._float32:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        args, kwargs = _pytree.tree_map(simulate_half, (args, kwargs))
+        args, kwargs = _pytree.tree_map(self._half, (args, kwargs))
         if _operator_name_to_simulate(n) in _ELEMENTWISE:
             args = tuple(_simulate_half_constant(value) for value in args)
         result = self.call_function(n.target, args, kwargs)
         return result if n in self._fused else _pytree.tree_map(simulate_half, result)
+
+    def _half(self, value: Any) -> Any:
+        return value if id(value) in self._rounded else simulate_half(value)
+
+
+def _half_parameters_to_simulate(module: fx.GraphModule, float32: frozenset[fx.Node]) -> list[nn.Parameter]:
+    """Return the parameters that no operator in float32 reads, under any of their names."""
+    readers: dict[nn.Parameter, set[fx.Node]] = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        if isinstance(value := operator.attrgetter(str(node.target))(module), nn.Parameter):
+            readers.setdefault(value, set()).update(node.users)
+    return [
+        parameter
+        for parameter, users in readers.items()
+        if all(user.op == "call_function" and user not in float32 for user in users)
+    ]
+
+
+def _rows_to_simulate(weight: Tensor) -> tuple[Tensor, ...]:
+    """Split a tensor into views of whole rows, of about `BLOCK` values each: copies of all take memory."""
+    if not weight.dim():
+        return (weight,)
+    return torch.split(weight, max(1, BLOCK // max(1, weight[:1].numel())))
 
 
 def simulate_half(value: Any) -> Any:
@@ -173,10 +202,10 @@ def _has_simulated_matrix(node: fx.Node) -> bool:
     return any(half_precision.is_half_precision_matrix(shape) for shape in shapes)
 
 
-def stored_weights_to_simulate(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:
-    """Attribute of the graph -> its weights of two or more dimensions, as an artifact stores them."""
+def store_simulated_weights(module: fx.GraphModule, precision: Precision) -> None:
+    """Give the graph's weights of two or more dimensions the values that an artifact stores, in place."""
     if precision == "fp16":
-        return {}
+        return
     users = _attributes_to_simulate(module)
     weights = {
         name: value.detach().numpy()
@@ -187,10 +216,9 @@ def stored_weights_to_simulate(module: fx.GraphModule, precision: Precision) -> 
         weights, {name for name in weights if not users[name] <= _ELEMENTWISE}
     )
     small = smallest_weight_for_coreml_compress(arrays) if precision == "w4" else set(arrays)
-    return {
-        name: torch.from_numpy(_simulate_eight_bits(array) if name in small else _simulate_four_bits(array))
-        for name, array in arrays.items()
-    }
+    for name, array in arrays.items():
+        weight = torch.from_numpy(array)
+        _simulate_eight_bits(weight) if name in small else _simulate_four_bits(weight)
 
 
 def _attributes_to_simulate(module: fx.GraphModule) -> Mapping[str, set[str]]:
@@ -206,20 +234,17 @@ def _is_simulated_weight(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2
 
 
-def _simulate_eight_bits(weight: Array) -> Array:
-    """Linear and symmetric, a scale for each output channel."""
-    axes = tuple(range(1, weight.ndim))
-    scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    stored: Array = weight / scale
-    np.rint(stored, out=stored)  # in place: a large table of words is most of the memory
-    stored *= scale
-    return stored.astype(np.float32, copy=False)
+def _simulate_eight_bits(weight: Tensor) -> None:
+    """Round in place, linearly and symmetrically, with a scale for each output channel."""
+    for rows in _rows_to_simulate(weight):
+        scale = rows.abs().amax(dim=tuple(range(1, rows.dim())), keepdim=True) / 127
+        scale.clamp_(min=float(np.finfo(np.float32).tiny))
+        rows.copy_((rows / scale).round_().mul_(scale))
 
 
-def _simulate_four_bits(weight: Array) -> Array:
-    """The best palette of 16 values for the whole tensor, in half precision."""
-    values, positions = best_palette_for_coreml_compress(weight.astype(np.float16))
-    stored = np.empty(positions.size, np.float32)
-    for start in range(0, positions.size, BLOCK):  # NumPy looks up by copies of 64 bits
-        stored[start : start + BLOCK] = values[positions[start : start + BLOCK]]
-    return stored.reshape(weight.shape)
+def _simulate_four_bits(weight: Tensor) -> None:
+    """Round in place to the best palette of 16 values for the whole tensor, in half precision."""
+    palette, positions = best_palette_for_coreml_compress(weight.numpy().astype(np.float16))
+    values, places = torch.from_numpy(palette), torch.from_numpy(positions).reshape(weight.shape)
+    for rows, chosen in zip(_rows_to_simulate(weight), _rows_to_simulate(places), strict=True):
+        rows.copy_(values[chosen.int()])

@@ -88,9 +88,9 @@ def simulate_precision(work: Path, references: Path, target: Path, precision: Pr
     inputs = reference_io.load_reference_io(references)
     run = simulation.format_simulation_runner(captured.program, precision)
     outputs = reference_io.stack_reference_io([run(sample) for sample in inputs.samples()])
-    run = simulation.format_simulation_runner(
-        captured.program, precision
-    )  # with the state that the model starts from
+    if captured.program.graph_signature.buffers_to_mutate:
+        # Edges are run with the state that the model starts from.
+        run = simulation.format_simulation_runner(captured.program, precision)
     edges = dict(zip(inputs.edge_names, inputs.edges(), strict=True))
     simulation_io.save_simulation(
         simulation_io.Simulation(

@@ -228,9 +228,10 @@ def test_compressed_weights_have_few_values(precision: str, values: int) -> None
     """The simulated weights are those that the format can store, and cost more the fewer they are."""
     program = nets.captured("attention").program
     assert program is not None
-    stored = simulation.stored_weights_to_simulate(program.module(), precision)  # type: ignore[arg-type]
-    largest = max(stored.values(), key=lambda tensor: tensor.numel())
-    parts = largest.numpy() if precision == "w8" else largest.numpy()[None]
+    module = copy.deepcopy(program.module())
+    simulation.store_simulated_weights(module, precision)  # type: ignore[arg-type]
+    largest = max(module.parameters(), key=lambda tensor: tensor.numel()).detach().numpy()
+    parts = largest if precision == "w8" else largest[None]
     assert max(len(np.unique(part)) for part in parts) <= values
 
 

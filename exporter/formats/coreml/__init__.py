@@ -19,6 +19,7 @@ from exporter.formats.coreml.coreml_image import (
     read_coreml_image_input,
 )
 from exporter.formats.coreml.coreml_package import Package, read_coreml_package, write_coreml_package
+from exporter.formats.coreml.coremltools_memory import coremltools_in_little_memory
 from exporter.formats.coreml.package_description import check_package_description
 from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
 
@@ -56,10 +57,11 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
-        package, notes = convert_to_coreml(captured)
-        if variant.precision in ("w8", "w4"):
-            package, note = compress_coreml_program(package, variant.precision)
-            notes = (*notes, note)
+        with coremltools_in_little_memory():
+            package, notes = convert_to_coreml(captured)
+            if variant.precision in ("w8", "w4"):
+                package, note = compress_coreml_program(package, variant.precision)
+                notes = (*notes, note)
         write_coreml_package(_package_for_apps(package, captured), path)
         check_package_description(read_coreml_package(path).spec, captured)
     except LoweringError:
