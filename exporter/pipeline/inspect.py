@@ -51,7 +51,8 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
     job = Job("reading the checkpoint", inspect_checkpoint_here, (request,), preload=TORCH)
     with (
         temporary_files.temporary_scratch("inspect") as scratch,
-        WorkerPool(1, scratch / "log", job_rights.job_rights_to_inspect(request)) as pool,
+        temporary_files.temporary_scratch("inspect-job") as job_scratch,
+        WorkerPool(1, scratch / "log", job_rights.job_rights_to_inspect(request, job_scratch)) as pool,
     ):
         (outcome,) = pool.run([job])
     if isinstance(outcome.error, OverBoundsError):

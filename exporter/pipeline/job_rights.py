@@ -52,12 +52,16 @@ def _job_rights_to_arm_programs() -> tuple[Path, ...]:
     return (ready.folder.resolve(),) if ready else ()
 
 
-def job_rights_to_inspect(request: ModelRequest) -> JobRights:
-    """Rights of the one job that looks at a checkpoint: it writes nothing."""
+def job_rights_to_inspect(request: ModelRequest, scratch: Path) -> JobRights:
+    """Rights of the one job that looks at a checkpoint: it changes nothing but `scratch`.
+
+    Packages that build networks make folders for their settings when they are imported.
+    """
     size = _weights_for_job_rights(request)
     return JobRights(
         Confinement(
             reads=_job_rights_to_places(*_job_rights_to_inputs(request)),
+            writes=(scratch.resolve(),),
             forks=True,
             seconds=confinement_seconds(size),
             memory_bytes=confinement_memory(size),
@@ -66,12 +70,13 @@ def job_rights_to_inspect(request: ModelRequest) -> JobRights:
     )
 
 
-def job_rights_to_run_parts(request: ModelRequest, out: Path) -> JobRights:
-    """Rights of the job that runs a network's parts together: it writes nothing."""
+def job_rights_to_run_parts(request: ModelRequest, out: Path, scratch: Path) -> JobRights:
+    """Rights of the job that runs a network's parts together: it changes nothing but `scratch`."""
     size = 2 * _weights_for_job_rights(request)
     return JobRights(
         Confinement(
             reads=_job_rights_to_places(*_job_rights_to_inputs(request), out),
+            writes=(scratch.resolve(),),
             forks=True,
             seconds=confinement_seconds(size),
             memory_bytes=confinement_memory(size),

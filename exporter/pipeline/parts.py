@@ -121,10 +121,14 @@ def _parts_in_one_export(request: Request, reports: Mapping[str, Report]) -> tup
         for name, report in reports.items()
     )
     job = Job("the parts together", judge_parts, (request, places, variants), preload=TORCH)
-    allowed = job_rights.job_rights_to_run_parts(request, request.destination)
     with (
         temporary_files.temporary_scratch("parts") as scratch,
-        WorkerPool(1, scratch / "log", allowed) as pool,
+        temporary_files.temporary_scratch("parts-job") as job_scratch,
+        WorkerPool(
+            1,
+            scratch / "log",
+            job_rights.job_rights_to_run_parts(request, request.destination, job_scratch),
+        ) as pool,
     ):
         (outcome,) = pool.run([job])
     verdicts: tuple[TogetherVerdict, ...] = outcome.result()

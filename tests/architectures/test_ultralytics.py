@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,9 @@ import torch
 from exporter import checkpoints
 from exporter.architectures import build_architecture, families
 from exporter.capture import captured_program
+from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, CheckpointError, MissingDependencyError, UsageError
+from exporter.pipeline.inspect import inspect_checkpoint
 from exporter.records import Model, TensorSpec
 
 pytest.importorskip("ultralytics", reason="the extra ultralytics (AGPL-3.0) is not installed")
@@ -82,6 +85,16 @@ def test_a_file_goes_to_its_network_without_trust(tmp_path: Path, kind: str, des
     assert captured.program is not None, captured.program_error
     if kind == "DetectionModel":
         assert [spec.shape for spec in captured.outputs] == [(1, 7, 84)]
+
+
+def test_inspect_needs_no_folder_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The confined job imports the package on a machine where it has never made its settings folder."""
+    path = saved(tmp_path, network(tmp_path))
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    monkeypatch.delenv("YOLO_CONFIG_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(fresh))
+    assert inspect_checkpoint(ModelRequest(path)).architecture == "ultralytics/DetectionModel"
 
 
 def _flat(value: Any) -> list[torch.Tensor]:

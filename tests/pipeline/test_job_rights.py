@@ -304,6 +304,30 @@ def test_photos_that_labels_name_can_be_read(tmp_path: Path, monkeypatch: pytest
     assert places == {".json": {labels.parent, tmp_path / "coco" / "images"}, ".npz": set()}
 
 
+def make_settings_folder() -> str:
+    """Do what packages do when they are imported: make a folder for their settings."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp())
+    return write(folder / "settings.json")
+
+
+@confines
+@pytest.mark.parametrize("command", ["inspect", "parts"])
+def test_a_job_that_builds_a_network_has_a_folder_for_settings(tmp_path: Path, command: str) -> None:
+    """A package may write its settings to the job's own folder, and the job writes nowhere else."""
+    scratch, request = tmp_path / "scratch", ModelRequest(tmp_path / "net.pt")
+    scratch.mkdir()
+    request.checkpoint.touch()
+    grants = {
+        "inspect": job_rights.job_rights_to_inspect(request, scratch),
+        "parts": job_rights.job_rights_to_run_parts(request, tmp_path, scratch),
+    }
+    assert run(tmp_path, Job("a", make_settings_folder), grants[command]) == "done"
+    with pytest.raises(PermissionError):
+        run(tmp_path, Job("a", write, (tmp_path / "beside",)), grants[command])
+
+
 @confines
 @pytest.mark.parametrize(
     "lines",
@@ -323,7 +347,7 @@ def test_inspect_refuses_in_bounded_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 @confines
 def test_inspect_reads_an_archive_with_code(tmp_path: Path) -> None:
-    """`inspect` may write nothing, and checks the operators of a TorchScript archive all the same."""
+    """`inspect` may write only to its own folder, and checks a TorchScript archive's operators."""
     path = tmp_path / "net.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), path)
     inspection = inspect_checkpoint(ModelRequest(path, input_shapes=(TensorSpec("", (1, 3)),)))
