@@ -31,8 +31,8 @@ from exporter.files import (
     write_text_file,
 )
 from exporter.pipeline import job_rights
-from exporter.pipeline.build_stage import may_have_ranges_in_build_stage
 from exporter.pipeline.context import Observer
+from exporter.pipeline.format_refusals import may_format_have_ranges
 from exporter.pipeline.parts import (
     SAMPLES,
     copy_parts,
@@ -86,7 +86,7 @@ def buckets_of_request(request: Request) -> tuple[Bucket, ...]:
     variants = plan_variants(
         targets.get_target(request.target), request.formats, request.precisions, request.search
     )
-    ranges = any(may_have_ranges_in_build_stage(variant, request.image_input) for variant in variants)
+    ranges = any(may_format_have_ranges(variant, request.image_input) for variant in variants)
     if ranges and not lists_sizes(request.dynamic):
         return ()
     if request.input_shapes:

@@ -25,7 +25,7 @@ from exporter.config.options import parse_dynamic_options
 from exporter.errors import CaptureError, LoweringError, UsageError
 from exporter.files import EVIDENCE, SIZES
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.build_stage import refuse_sizes_in_build_stage
+from exporter.pipeline.format_refusals import refuse_sizes_by_format
 from exporter.pipeline.stage_results import ExpectedResult
 from exporter.pipeline.verify_stage import verify_artifact_in_stage
 from exporter.quantize import int8_recipe
@@ -287,7 +287,7 @@ def test_a_bucket_refuses_the_sizes_beside_it(name: str, tmp_path: Path) -> None
     made = captured_program.capture_program(net, samples[0], others=samples[1:], sizes=sizes)
     reference_io.save_reference_io(run_float64_reference(made, samples, {})[0], tmp_path / EVIDENCE)
     save_several_sizes(run_reference_of_dynamic_shapes(made, samples), tmp_path / SIZES)
-    refuse_sizes_in_build_stage(made, VARIANTS["executorch-vulkan-fp16"])
+    refuse_sizes_by_format(made, VARIANTS["executorch-vulkan-fp16"])
     verdict = proven(made, tmp_path, name)
     assert (verdict.status, verdict.reason) == ("passed", None)
     assert verdict.sizes is not None
@@ -341,5 +341,5 @@ def test_formats_of_one_size_are_refused(name: str) -> None:
     if name == "coreml-fp16":
         made = replace(made, image=ImageInput((1.0,) * 3, (0.0,) * 3))
     with pytest.raises(LoweringError, match="list the sizes"):
-        refuse_sizes_in_build_stage(made, VARIANTS[name])
-    refuse_sizes_in_build_stage(replace(made, dynamic=()), VARIANTS[name])
+        refuse_sizes_by_format(made, VARIANTS[name])
+    refuse_sizes_by_format(replace(made, dynamic=()), VARIANTS[name])

@@ -21,7 +21,7 @@ from exporter.data.edge_inputs import edge_inputs
 from exporter.data.photo_preprocessing import preprocess_photo
 from exporter.errors import LoweringError, UsageError
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.build_stage import refuse_pixels_in_build_stage
+from exporter.pipeline.format_refusals import refuse_pixels_by_format
 from exporter.quantize import int8_recipe
 from exporter.records import Captured, Model, Preprocessing, Sample, TensorSpec
 
@@ -232,8 +232,8 @@ def test_core_ml_is_refused_with_its_own_option() -> None:
     """Core ML packages take photos in another way, which the message names."""
     _, captured, _ = captured_net()
     with pytest.raises(LoweringError, match="--image-input"):
-        refuse_pixels_in_build_stage(captured, VARIANTS["coreml-fp16"])
-    refuse_pixels_in_build_stage(captured, VARIANTS["onnx-fp32"])
+        refuse_pixels_by_format(captured, VARIANTS["coreml-fp16"])
+    refuse_pixels_by_format(captured, VARIANTS["onnx-fp32"])
 
 
 def test_made_up_and_extreme_pixels_are_photos() -> None:

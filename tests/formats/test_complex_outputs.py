@@ -9,7 +9,7 @@ import pytest
 
 from exporter.errors import LoweringError
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.build_stage import GIVES_COMPLEX, refuse_complex_in_build_stage
+from exporter.pipeline.format_refusals import GIVES_COMPLEX, refuse_complex_by_format
 from exporter.records import TensorSpec
 
 
@@ -21,10 +21,10 @@ def test_a_complex_output_is_refused_by_its_name(name: str, dtype: str) -> None:
     captured: Any = SimpleNamespace(outputs=specs)
     variant = VARIANTS[name]
     if variant.format == "torchscript":
-        refuse_complex_in_build_stage(captured, variant)
+        refuse_complex_by_format(captured, variant)
         return
     with pytest.raises(LoweringError, match=r"but spectrum is complex: return torch\.view_as_real") as caught:
-        refuse_complex_in_build_stage(captured, variant)
+        refuse_complex_by_format(captured, variant)
     assert caught.value.cause.startswith(f"{variant.format} files have no complex outputs")
 
 
@@ -34,7 +34,7 @@ def test_real_outputs_are_refused_nowhere(name: str) -> None:
     captured: Any = SimpleNamespace(
         outputs=(TensorSpec("spectrum", (1, 4, 2)), TensorSpec("n", (1,), "int64"))
     )
-    refuse_complex_in_build_stage(captured, VARIANTS[name])
+    refuse_complex_by_format(captured, VARIANTS[name])
 
 
 def test_every_format_says_whether_it_gives_complex_numbers() -> None:

@@ -17,7 +17,7 @@ from exporter.data import Data
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
 from exporter.pipeline import int8_stage, stage_results
-from exporter.pipeline.build_stage import refuse_to_build_batch_statistics
+from exporter.pipeline.format_refusals import refuse_batch_statistics_by_format
 from exporter.records import Captured, Sample
 from tests import proof
 
@@ -86,8 +86,8 @@ def test_batch_statistics_are_refused_with_their_line(training: bool, kept: bool
     network = captured(lambda x: functional.batch_norm(x, mean, variance, training=training), tmp_path)
     norm = batch_statistics_of_program(network.program)
     assert (norm is not None) == training
-    refuse_to_build_batch_statistics(network, VARIANTS["torchscript-lite-fp32"])
+    refuse_batch_statistics_by_format(network, VARIANTS["torchscript-lite-fp32"])
     if norm is not None:
         assert "test_control_flow.py" in (norm.source or "")
         with pytest.raises(LoweringError, match="the statistics of its own batch"):
-            refuse_to_build_batch_statistics(network, VARIANTS["onnx-fp32"])
+            refuse_batch_statistics_by_format(network, VARIANTS["onnx-fp32"])

@@ -51,7 +51,7 @@ def test_overflow_is_found_as_coremltools_finds_it(
 def test_numbers_are_packed_as_coremltools_packs_them(
     bits: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a block ends within the numbers, or the last of them within a byte."""
+    """Bits stay in their order where a block ends within the numbers, or the last of them within a byte."""
     monkeypatch.setattr(coremltools_memory, "BLOCK", 16)
     numbers = np.random.default_rng(count).integers(0, 1 << bits, (count, 3)).astype(np.uint8)
     expected = utils.pack_elements_into_bits(numbers, bits)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from exporter.formats.executorch import executorch_lowering, skipped_compiler_work
 from exporter.formats.executorch.skipped_compiler_work import XNNPACK_PATTERNS, skip_compiler_work
+from exporter.formats.replaced_internals import are_versions_proven
 from tests import nets
 from tests.nets import captured
 
@@ -91,7 +92,7 @@ def _patched() -> list[Any]:
 
 def test_internals_are_restored_after_a_failure() -> None:
     """Everything replaced is put back, also when lowering raises."""
-    if not skipped_compiler_work._is_compiler_work_proven_skippable():
+    if not are_versions_proven(skipped_compiler_work.PROVEN_VERSIONS):
         pytest.skip("nothing is replaced in these versions")
     before = _patched()
 
@@ -120,7 +121,7 @@ def test_local_builds_of_a_proven_version_count(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         importlib.metadata, "version", lambda k: skipped_compiler_work.PROVEN_VERSIONS[k] + "+cpu"
     )
-    assert skipped_compiler_work._is_compiler_work_proven_skippable()
+    assert are_versions_proven(skipped_compiler_work.PROVEN_VERSIONS)
 
 
 @pytest.mark.slow

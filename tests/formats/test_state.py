@@ -10,7 +10,7 @@ import pytest
 from exporter.capture import captured_program, explicit_state
 from exporter.errors import LoweringError
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.build_stage import refuse_state_in_build_stage
+from exporter.pipeline.format_refusals import refuse_state_by_format
 from exporter.records import Captured
 from tests.capture.test_explicit_state import by_itself
 from tests.capture.test_state import STATE, Keeps, model, samples
@@ -40,7 +40,7 @@ def test_a_sequence_of_calls_is_the_same(name: str, how: str, tmp_path: Path) ->
 def test_what_cannot_keep_state_is_refused_by_name(name: str) -> None:
     """The refusal names the buffer and what to do."""
     with pytest.raises(LoweringError, match=r"changes cache: --state explicit"):
-        refuse_state_in_build_stage(captured("copied into a buffer"), VARIANTS[name])
+        refuse_state_by_format(captured("copied into a buffer"), VARIANTS[name])
 
 
 @pytest.mark.parametrize("name", ["executorch-xnnpack-fp32", "torchscript-lite-fp32"])
@@ -48,7 +48,7 @@ def test_what_cannot_keep_state_is_refused_by_name(name: str) -> None:
 def test_what_no_file_keeps_is_refused_by_name(name: str, how: str) -> None:
     """State in a plain attribute is refused, because an exported file makes it a constant."""
     with pytest.raises(LoweringError, match=rf"changes {STATE[how][0]}, which no file keeps"):
-        refuse_state_in_build_stage(captured(how), VARIANTS[name])
+        refuse_state_by_format(captured(how), VARIANTS[name])
 
 
 @pytest.mark.parametrize("how", ["a running mean", "an attribute", "a list"])

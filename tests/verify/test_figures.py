@@ -27,6 +27,7 @@ from exporter.verify import (
     discrete,
     judge,
     labelled_loss,
+    limits_to_judge_by,
     pareto,
     reference_io,
     ties,
@@ -314,7 +315,7 @@ def test_what_a_precision_may_cost_a_channel(
         Limits(), fp32_max_error=1e-4, fp32_floor_factor=10.0, fp16_min_sqnr_db=35.0, int8_min_sqnr_db=20.0
     )
     comparison = Comparison(1, 0.0, 0.0, agree)
-    own = judge.tolerance_to_judge_by(precision, comparison, limits, typical)
+    own = limits_to_judge_by.tolerance_to_judge_by(precision, comparison, limits, typical)
     assert [getattr(own, f.name) for f in fields(own)] == pytest.approx(
         [getattr(expected, f.name) for f in fields(expected)]
     )
@@ -329,10 +330,10 @@ def test_values_next_to_each_other_may_change_places_in_float16() -> None:
     """Ten times eager's own error; in float16 a thousandth of the largest float."""
     own = made_references(eager_errors=(np.array([[1e-6, 3e-6]]), np.zeros((2, 1, 2), bool)))
     limits = replace(Limits(), fp32_floor_factor=10.0)
-    assert judge.tie_widths_to_judge_by(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
-    assert judge.tie_widths_to_judge_by(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
+    assert limits_to_judge_by.tie_widths_to_judge_by(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
+    assert limits_to_judge_by.tie_widths_to_judge_by(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
     unknown = made_references(eager_errors=(), floor=1e-3)
-    assert judge.tie_widths_to_judge_by(unknown, limits, "int8") == pytest.approx(
+    assert limits_to_judge_by.tie_widths_to_judge_by(unknown, limits, "int8") == pytest.approx(
         (10 * 1e-3 * 8, 10 * 1e-3 * 5)
     )
 

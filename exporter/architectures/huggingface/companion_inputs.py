@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from exporter.architectures.huggingface.config_inputs import SHORT_TEXT, InputSettings
@@ -31,6 +32,35 @@ ROUTINE = frozenset({
 """Inputs that a network computes itself, that a mask of ones or a training step stands for."""
 
 
+@dataclass(frozen=True)
+class Companion:
+    """An input that goes with another one, where the network takes it and the folder says its sizes."""
+
+    name: str
+    main: str
+    """The input that it goes with; empty where it goes with any."""
+    setting: str
+    """The setting without which the network is not one that takes it; empty where none says so."""
+    spec: Callable[[Mapping[str, TensorSpec], int], TensorSpec]
+    """Makes it of the main inputs, by their names, and the setting's number."""
+
+
+COMPANIONS = (
+    Companion(
+        BOXES,
+        TEXT,
+        "max_2d_position_embeddings",
+        lambda main, _: TensorSpec(BOXES, (*main[TEXT].shape, 4), "int64"),
+    ),
+    Companion(POINTS, PHOTO, "", lambda _, __: TensorSpec(POINTS, (1, 1, 1, 2))),
+    Companion(
+        SPECTROGRAM, "", "num_mel_bins", lambda _, bins: TensorSpec(SPECTROGRAM, (1, SHORT_TEXT, bins))
+    ),
+    Companion(SPEAKER, "", "speaker_embedding_dim", lambda _, size: TensorSpec(SPEAKER, (1, size))),
+)
+"""Photos and texts, which come with masks of their own, are made by who knows the folder's processor."""
+
+
 def companion_inputs(
     forward: Any, main: Specs, settings: InputSettings, photo: Callable[[], Specs], text: Callable[[], Specs]
 ) -> Specs:
@@ -44,23 +74,19 @@ def companion_inputs(
         text: Makes the inputs of a text.
     """
     taken = inspect.signature(forward).parameters
-    names = {spec.name for spec in main}
+    named = {spec.name: spec for spec in main}
     more: list[TensorSpec] = []
-    joins = not any(settings.get(name) is not None for name in PLACEHOLDERS)
-    if PHOTO in taken and TEXT in names and joins:
-        more += photo()
-    if TEXT in taken and PHOTO in names and joins:
-        more += text()
-    if BOXES in taken and TEXT in names and settings.get("max_2d_position_embeddings"):
-        (tokens,) = (spec for spec in main if spec.name == TEXT)
-        more.append(TensorSpec(BOXES, (*tokens.shape, 4), "int64"))
-    if POINTS in taken and PHOTO in names:
-        more.append(TensorSpec(POINTS, (1, 1, 1, 2)))
-    if SPECTROGRAM in taken and settings.get("num_mel_bins"):
-        more.append(TensorSpec(SPECTROGRAM, (1, SHORT_TEXT, int(settings.get("num_mel_bins")))))
-        if SPEAKER in taken and settings.get("speaker_embedding_dim"):
-            more.append(TensorSpec(SPEAKER, (1, int(settings.get("speaker_embedding_dim")))))
-    return (*main, *(spec for spec in more if spec.name not in names))
+    if not any(settings.get(name) is not None for name in PLACEHOLDERS):
+        more += photo() if PHOTO in taken and TEXT in named else ()
+        more += text() if TEXT in taken and PHOTO in named else ()
+    more += [
+        companion.spec(named, int(settings.get(companion.setting) or 0))
+        for companion in COMPANIONS
+        if companion.name in taken
+        and (not companion.main or companion.main in named)
+        and (not companion.setting or settings.get(companion.setting))
+    ]
+    return (*main, *(spec for spec in more if spec.name not in named))
 
 
 def companion_codes(specs: Sequence[TensorSpec], settings: InputSettings) -> Mapping[str, Codes]:

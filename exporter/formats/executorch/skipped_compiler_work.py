@@ -42,7 +42,7 @@ _RETRACED = "exporter_retraced"
 @contextmanager
 def skip_compiler_work() -> Iterator[None]:
     """Leave out the compiler's wasted work inside the block; does nothing in other versions."""
-    if not _is_compiler_work_proven_skippable():
+    if not are_versions_proven(PROVEN_VERSIONS):
         yield
         return
     with ExitStack() as stack:
@@ -55,10 +55,6 @@ def skip_compiler_work() -> Iterator[None]:
         ):
             stack.enter_context(saving())
         yield
-
-
-def _is_compiler_work_proven_skippable() -> bool:
-    return are_versions_proven(PROVEN_VERSIONS)
 
 
 def _skip_work_by_shared_provenance() -> contextlib.AbstractContextManager[None]:
