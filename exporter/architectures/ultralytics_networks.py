@@ -25,8 +25,24 @@ if TYPE_CHECKING:
 
 PREFIX = "ultralytics/"
 LICENCE = "Its licence is AGPL-3.0: read it before you ship."
-CLASSES = ("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel", "ClassificationModel")
-"""The networks that are built from their description alone."""
+COLUMNS = (
+    "the output has a column per box: centre and size in pixels, a score per class, then what the "
+    "task adds; overlapping boxes are not removed (no NMS), which the app does"
+)
+ANSWERS = {
+    "DetectionModel": COLUMNS,
+    "SegmentationModel": COLUMNS,
+    "PoseModel": COLUMNS,
+    "OBBModel": COLUMNS,
+    "ClassificationModel": "",
+    "RTDETRDetectionModel": "the output has a row per box: centre and size as fractions of the photo's "
+    "sides, score and class; overlapping boxes are not removed, and need not be",
+    "SemanticSegmentationModel": "the output has a score per class and pixel, before the largest is taken",
+    "DepthModel": "the output has a depth per pixel",
+}
+"""The networks that are built from their description alone, and what is said of their outputs."""
+UNUSED = ("one2one_", "aux_head")
+"""The beginnings of names of a head's branches that only training uses."""
 ACTIVATION = re.compile(r"(?:torch\.)?nn\.([A-Z]\w*)\((?:\w+=(?:True|False|[\d.]+)(?:, ?)?)*\)")
 FREE = (
     "training",
@@ -70,10 +86,10 @@ def build_ultralytics_network(
     """
     settings = checkpoint.settings
     name = settings["class"]
-    if name not in CLASSES:
+    if name not in ANSWERS:
         raise ArchitectureError(
             f"The file holds a {network_index.printable_network_index_key(name)} of Ultralytics, not one of "
-            f"{', '.join(CLASSES)}.",
+            f"{', '.join(ANSWERS)}.",
             "Export TorchScript with `yolo export`, or pass --trust if you trust whoever made the file.",
         )
     # The package writes a settings file when it is imported.
@@ -105,14 +121,14 @@ def build_ultralytics_network(
 
 
 def _drop_unused_ultralytics_branch(head: Any) -> None:
-    """Leave out the branch without NMS (YOLOv10, YOLO26) that the head does not answer with.
+    """Leave out the branches that the head does not answer with (YOLOv10, YOLO26, of training).
 
-    Its outputs go nowhere, as the package's own `fuse` knows: no file would hold its weights.
+    Their outputs go nowhere, as the package's own `fuse` knows: no file would hold their weights.
     """
     if getattr(head, "end2end", False):
         return
     for name, _ in tuple(head.named_children()):
-        if name.startswith("one2one_"):
+        if name.startswith(UNUSED):
             setattr(head, name, None)
 
 
@@ -243,14 +259,9 @@ def _run_ultralytics_network_once(module: torch.nn.Module, spec: TensorSpec) -> 
 
 
 def _ultralytics_network_settings(name: str, head: Any) -> tuple[str, ...]:
-    if name == "ClassificationModel":
-        return ()
     if getattr(head, "end2end", False):
         return ("the output has a row per box: corners, score and class; the head chooses them without NMS",)
-    return (
-        "the output has a column per box: centre and size in pixels, a score per class, then what the "
-        "task adds; overlapping boxes are not removed (no NMS), which the app does",
-    )
+    return tuple(filter(None, (ANSWERS[name],)))
 
 
 def _ultralytics_network_photo(spec: TensorSpec, name: str) -> Photo | None:

@@ -129,7 +129,8 @@ def layer_versions_inert_value(value: object) -> dict[str, dict[str, Any]] | Non
     }
 
 
-PLAIN_DEPTH = 4
+PLAIN_DEPTH = 8
+"""How deep they may be nested: a row of Ultralytics' descriptions has lists of lists among its arguments."""
 PLAIN_ITEMS = 10_000
 
 
