@@ -156,6 +156,72 @@ def test_boxes_beside_scores_and_labels_are_matched_by_class() -> None:
     assert f"{SAMPLES} kept, {SAMPLES} lost, {SAMPLES} new" in measure(other).detail
 
 
+def crowd(spread: float) -> np.ndarray:
+    """1,000 boxes without overlap, whose scores differ by `spread`: centre, size and three classes."""
+    y = np.zeros((SAMPLES, 1, 7, 1000))
+    y[:, :, 0], y[:, :, 1] = np.arange(1000) % 40 * 10 + 5, np.arange(1000) // 40 * 10 + 5
+    y[:, :, 2:4] = 8.0
+    y[:, :, 4:] = 0.5 + spread * rng().uniform(-0.5, 0.5, (SAMPLES, 1, 3, 1000))
+    return y
+
+
+def rows_of(y: np.ndarray, count: int = 300) -> np.ndarray:
+    """Choose the surest boxes as a head without NMS does: rows of corners, score and class."""
+    scores = y[:, :, 4:].max(axis=2)
+    order = np.argsort(-scores, axis=-1)[..., :count, None]
+    centre, size = np.moveaxis(y[:, :, :2], 2, 3), np.moveaxis(y[:, :, 2:4], 2, 3)
+    classes = y[:, :, 4:].argmax(axis=2)[..., None].astype(float)
+    rows = np.concatenate([centre - size / 2, centre + size / 2, scores[..., None], classes], axis=-1)
+    chosen: np.ndarray = np.take_along_axis(rows, order, axis=2)
+    return chosen
+
+
+HEADS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"raw": np.copy, "chosen": rows_of}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_detections_that_rounding_chooses_are_neither_lost_nor_new(head: str) -> None:
+    """The surest 300 of 1,000 nearly equal boxes are others after rounding; those that stand out stay."""
+    y = crowd(1e-5)
+    y[:, :, 5, [7, 700]] = 0.8
+    near = y.copy()
+    near[:, :, 4:] += 1e-5 * np.random.default_rng(1).normal(size=near[:, :, 4:].shape)
+    example = replace(outputs(HEADS[head](y), side=400), actual=(HEADS[head](near),))
+    result = measure(example, "boxes")
+    assert result.value == 1.0
+    assert f"{2 * SAMPLES} kept, 0 lost, 0 new" in result.detail
+    assert f"{298 * SAMPLES} more have the score at which detections are cut off" in result.detail
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_detections_of_an_untrained_network_are_not_counted(head: str) -> None:
+    """Where every box has the same score, there is nothing to keep or to lose, and no figure is shown."""
+    assert measure_task(outputs(HEADS[head](crowd(1e-6)), side=400), "boxes") is None
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_lost_detection_among_others_of_a_like_score_counts(head: str) -> None:
+    """A box that falls well below the cut is lost, however many others there are just above it."""
+    y = crowd(0.1)
+    worse = y.copy()
+    surest = y[:, :, 4:].max(axis=2).argmax(axis=-1)
+    for sample in range(SAMPLES):
+        worse[sample, 0, 4:, surest[sample, 0]] = 0.1
+    result = measure(replace(outputs(HEADS[head](y), side=400), actual=(HEADS[head](worse),)), "boxes")
+    assert f", {SAMPLES} lost, " in result.detail
+
+
+def test_classes_whose_scores_are_equal_are_the_same_class() -> None:
+    """Two classes of a sure box have a score of 1 in float32, of which rounding chooses one."""
+    y = detector()
+    y[:, :, 4, 3], y[:, :, 5, 3] = 1 - 1e-12, 1 - 2e-12
+    other = y.copy()
+    other[:, :, 4, 3], other[:, :, 5, 3] = 1 - 2e-12, 1 - 1e-12
+    assert measure(replace(outputs(y, side=64), actual=(other,)), "boxes").value == 1.0
+    other[:, :, 4, 3] = 0.9
+    assert measure(replace(outputs(y, side=64), actual=(other,)), "boxes").value < 1.0
+
+
 def queries(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """The outputs of a DETR: a centre and a size of each query, and logits whose last class is none."""
     centres = rng().uniform(0.2, 0.8, (SAMPLES, 1, 20, 2))

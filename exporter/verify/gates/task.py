@@ -14,7 +14,10 @@ def task_gate(observation: Observation) -> str:
     if not observation.task_named:
         return ""
     if measure is None:
-        return f"Its outputs cannot be read as those of the task {observation.task_named}."
+        return (
+            f"Its outputs cannot be read as those of the task {observation.task_named}, "
+            "or hold nothing that can be measured."
+        )
     if measure.passed:
         return ""
     unit = f" {measure.unit}" if measure.unit else ""

@@ -19,6 +19,9 @@ UNORDERED = 0.01
 NEAR = 0.1
 """Points on a body are where they were if they moved by less than this share of their box's diagonal."""
 
+TIED = 1e-3
+"""Scores that differ by less than this share of the largest are equal: rounding decides which is larger."""
+
 
 @dataclass(frozen=True, eq=False)
 class Masks:
@@ -53,6 +56,8 @@ class Detections:
     masks: Masks | None = None
     points: Array | None = None
     """[n, boxes, points, 2] in pixels; None for a detector without points."""
+    chosen: bool = False
+    """Whether the head chose these boxes among more, by their scores."""
 
     def likeness(self, other: Detections, sample: int, row: int, column: int) -> float:
         """Return how alike the masks or points of two detections are: from 0 to 1, the same with neither."""
@@ -190,7 +195,7 @@ def _read_pair_of_boxes(outputs: MeasuredOutputs, stacks: Stacks) -> Detections:
     if by_class.shape[-1] > 1:
         if not are_box_probabilities(outputs.reference[pair[1]]):
             by_class = box_probabilities_from_logits(by_class)
-        return Detections(corners, by_class.max(axis=-1), by_class.argmax(axis=-1))
+        return Detections(corners, by_class.max(axis=-1), _surest_class_of_boxes(by_class))
     scores = by_class[..., 0]
     classes = (
         merged_measured_outputs(stacks[named]).reshape(scores.shape)
@@ -198,6 +203,17 @@ def _read_pair_of_boxes(outputs: MeasuredOutputs, stacks: Stacks) -> Detections:
         else np.zeros(scores.shape)
     )
     return Detections(corners, scores, classes)
+
+
+def _surest_class_of_boxes(scores: Array) -> Array:
+    """Return the first class whose score is the largest, or equal to it but for rounding.
+
+    Args:
+        scores: [n, boxes, classes]. In float32, several classes of a sure box have a score of exactly 1.
+    """
+    largest = scores.max(axis=-1, keepdims=True)
+    classes: Array = (scores >= largest - TIED * np.abs(largest)).argmax(axis=-1)
+    return classes
 
 
 def _columns_of_boxes(stacks: Stacks) -> tuple[Array, Array]:
@@ -208,7 +224,7 @@ def _columns_of_boxes(stacks: Stacks) -> tuple[Array, Array]:
 
 def _read_joint_boxes(_: MeasuredOutputs, stacks: Stacks) -> Detections:
     corners, scores = _columns_of_boxes(stacks)
-    return Detections(corners, scores.max(axis=-1), scores.argmax(axis=-1))
+    return Detections(corners, scores.max(axis=-1), _surest_class_of_boxes(scores))
 
 
 def _read_boxes_with_masks(outputs: MeasuredOutputs, stacks: Stacks) -> Detections:
@@ -217,7 +233,7 @@ def _read_boxes_with_masks(outputs: MeasuredOutputs, stacks: Stacks) -> Detectio
     scores, weights = np.split(rest, [-prototypes.shape[1]], axis=-1)
     height, width = outputs.inputs[0].shape[-2:]
     masks = Masks(weights, prototypes, (height, width))
-    return Detections(corners, scores.max(axis=-1), scores.argmax(axis=-1), masks)
+    return Detections(corners, scores.max(axis=-1), _surest_class_of_boxes(scores), masks)
 
 
 def _read_boxes_with_points(_: MeasuredOutputs, stacks: Stacks) -> Detections:
@@ -229,4 +245,4 @@ def _read_boxes_with_points(_: MeasuredOutputs, stacks: Stacks) -> Detections:
 
 def _read_chosen_boxes(_: MeasuredOutputs, stacks: Stacks) -> Detections:
     rows = merged_measured_outputs(stacks[0])
-    return Detections(rows[..., :4], rows[..., 4], rows[..., 5])
+    return Detections(rows[..., :4], rows[..., 4], rows[..., 5], chosen=True)
