@@ -34,6 +34,13 @@ ENCRYPTED = 0x1
 MAX_NAME = 255
 
 
+def name_of_source_file(checkpoint: Path) -> str:
+    """Return what a user calls a checkpoint: a snapshot in the hub's cache is named by its network."""
+    if checkpoint.parent.name == "snapshots" and checkpoint.parents[1].name.startswith("models--"):
+        return checkpoint.parents[1].name.split("--")[-1]
+    return checkpoint.name
+
+
 def digest_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -57,9 +57,11 @@ def find_checkpoint_folder(path: Path) -> Path:
     """Return the folder that a path stands for; any other path is returned unchanged.
 
     Args:
-        path: A folder with a config.json that names a network, or one of that folder's files.
+        path: A folder with a config.json that names a network, or one of that folder's files; or the folder
+            that Hugging Face's cache has for such a network (`models--timm--resnet18.a1_in1k`).
     """
     try:
+        path = _snapshot_in_hub_cache(path) or path
         inside = not path.is_dir()
         folder = path.parent if inside else path
         if inside and not (MEMBER.fullmatch(path.name) and path.is_file()):
@@ -69,6 +71,19 @@ def find_checkpoint_folder(path: Path) -> Path:
         return folder if folder.name not in ("", "..") else folder.resolve()
     except (OSError, ValueError, CheckpointError):
         return path
+
+
+def _snapshot_in_hub_cache(folder: Path) -> Path | None:
+    """Return the snapshot that a cached network's `refs/main` names, or the only one."""
+    if not (folder / "snapshots").is_dir():
+        return None
+    names = [entry.name for entry in (folder / "snapshots").iterdir() if entry.is_dir()]
+    main = folder / "refs" / "main"
+    if main.is_file():
+        with main.open("rb") as file:
+            wanted = file.read(100).decode(errors="replace").strip()
+        names = [name for name in names if name == wanted] or names
+    return folder / "snapshots" / names[0] if len(names) == 1 else None
 
 
 def checkpoint_folder_names_network(config: object) -> bool:

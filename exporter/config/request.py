@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from exporter.files import name_of_source_file
 from exporter.records import About, DynamicShape, Limits, Preprocessing, TaskName, TensorSpec
 
 
@@ -119,5 +120,6 @@ class Request(ModelRequest):
 
     @property
     def destination(self) -> Path:
-        name = self.checkpoint.name if self.checkpoint.is_dir() else self.checkpoint.stem
+        folder = self.checkpoint.is_dir()
+        name = name_of_source_file(self.checkpoint) if folder else self.checkpoint.stem
         return self.out or Path(f"{name}-{self.target}")

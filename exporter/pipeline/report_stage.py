@@ -18,6 +18,7 @@ from exporter.files import (
     file_size_bytes,
     forget_page_files,
     keep_page_file,
+    name_of_source_file,
     write_text_file,
 )
 from exporter.pipeline import stage_results, verify_stage
@@ -122,7 +123,7 @@ def make_report_in_stage(
         request.allow_inconclusive,
     )
     return Report(
-        source_file=request.checkpoint.name,
+        source_file=name_of_source_file(request.checkpoint),
         source_sha256=facts.source_sha256,
         source_kind=facts.source_kind,
         architecture=facts.architecture,

@@ -30,6 +30,7 @@ from exporter.errors import (
     MissingDependencyError,
     UsageError,
 )
+from exporter.files import name_of_source_file
 from exporter.records import Codes, Model, TensorSpec
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -249,6 +250,34 @@ def test_files_beside_no_network_stand_for_themselves(tmp_path: Path) -> None:
     for name in ("model.safetensors", "config.json", "other.pt", "absent.bin"):
         assert checkpoint_folder.find_checkpoint_folder(tmp_path / name) == tmp_path / name
     assert checkpoint_folder.find_checkpoint_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "main", "chosen"),
+    [
+        (["a1"], None, "a1"),
+        (["a1", "b2"], "b2", "b2"),
+        (["a1"], "gone", "a1"),
+        (["a1", "b2"], None, None),
+        (["a1", "b2"], "../../elsewhere", None),
+    ],
+)
+def test_a_folder_of_the_hubs_cache_stands_for_its_snapshot(
+    snapshots: list[str], main: str | None, chosen: str | None, tmp_path: Path
+) -> None:
+    """Files of snapshots are links to blobs; of several snapshots, `refs/main` names the one."""
+    cached = tmp_path / "models--acme--tiny"
+    (cached / "blobs").mkdir(parents=True)
+    (cached / "blobs" / "0").write_text('{"model_type": "bert"}')
+    for name in snapshots:
+        (cached / "snapshots" / name).mkdir(parents=True)
+        (cached / "snapshots" / name / "config.json").symlink_to("../../blobs/0")
+    if main is not None:
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text(main)
+    expected = cached / "snapshots" / chosen if chosen else cached
+    assert checkpoint_folder.find_checkpoint_folder(cached) == expected
+    assert name_of_source_file(expected) == ("tiny" if chosen else "models--acme--tiny")
 
 
 def test_a_pickle_of_weights_is_read_without_running_it(tmp_path: Path) -> None:
