@@ -221,6 +221,7 @@ def _audit_artifacts(
         listed.labels,
         listed.task,
         listed.image_input,
+        listed.source.flops or 0,
     )
     allowed = job_rights.job_rights_to_verify(out)
     with (

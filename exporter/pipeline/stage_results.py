@@ -102,6 +102,8 @@ class ExpectedResult:
     """As the user named it; empty leaves it to the outputs."""
     image: ImageInput | None = None
     """How a Core ML package prepares the picture that is its input; None where it takes the model's own."""
+    flops: int = 0
+    """FLOPs of a call, which bound how long it may take; 0 where they are not known."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from exporter.files import (
     SIZES,
     default_cache_root,
     digest_file_or_folder,
-    file_size_bytes,
     lowering_file,
     simulation_file,
 )
@@ -28,9 +27,9 @@ from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key
 from exporter.pipeline.cached_steps import Step, cached_steps
 from exporter.pipeline.context import Context, Run, Source, preload_of_context
 from exporter.pipeline.stage_results import CheckedArtifactResult, CheckResult, ExpectedResult
+from exporter.pipeline.verify_seconds import seconds_to_verify
 from exporter.pipeline.workers.jobs import Job
 from exporter.records import SHIPPABLE, Array, Executor, Runner, Sample, Structure, Variant, Verdict
-from exporter.sandbox import confinement_seconds
 
 if TYPE_CHECKING:
     from exporter.verify.reference_io import ReferenceIO
@@ -260,6 +259,7 @@ def expected_by_verify_stage(context: Context, source: Source) -> stage_results.
         facts.labels,
         context.request.task,
         facts.image,
+        facts.flops or 0,
     )
 
 
@@ -309,7 +309,7 @@ def _verify_stage_job(
         cost_s=variant.cost_s,
         read_only=True,
         scratch=True,
-        seconds=stand.seconds if stand else confinement_seconds(file_size_bytes(folder / file)),
+        seconds=stand.seconds if stand else seconds_to_verify(folder, file, expected),
         reads=(*stand.reads, *_vulkan_tools_of_verify_stage(variant)) if stand else (),
     )
 

@@ -14,13 +14,19 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from exporter.sandbox import landlock, resource_limits, seccomp, system_calls
-from exporter.sandbox.confinement import Confinement, confinement_memory, confinement_seconds
+from exporter.sandbox.confinement import (
+    Confinement,
+    confinement_memory,
+    confinement_run_seconds,
+    confinement_seconds,
+)
 from exporter.sandbox.resource_limits import resource_limit_of_seconds_anew
 
 __all__ = [
     "Confinement",
     "SandboxSupport",
     "confinement_memory",
+    "confinement_run_seconds",
     "confinement_seconds",
     "enter_sandbox",
     "resource_limit_of_seconds_anew",

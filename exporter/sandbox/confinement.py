@@ -17,6 +17,10 @@ SECONDS_PER_BYTE = 1e-6
 """What each byte of a larger file adds to that."""
 RUN_SECONDS = 900.0
 """Bound on the wall time of any other confined job."""
+FLOPS_PER_SECOND = 1e9
+"""What the slowest kernels compute on one core of a busy machine."""
+SECONDS_PER_EVIDENCE_BYTE = 2e-7
+"""What each byte of reference inputs and outputs adds: an artifact's outputs are compared with them."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,18 @@ class Confinement:
 def confinement_seconds(file_bytes: int) -> float:
     """The wall time that reading a model file of this size may take."""
     return READ_SECONDS + SECONDS_PER_BYTE * max(0, file_bytes - SMALL_FILE_BYTES)
+
+
+def confinement_run_seconds(file_bytes: int, evidence_bytes: int, flops: int) -> float:
+    """The wall time that it may take to run an artifact on all inputs, and to compare the outputs.
+
+    Args:
+        file_bytes: Size of the artifact.
+        evidence_bytes: Size of the inputs and of the outputs that are expected.
+        flops: What the model computes on all inputs; 0 where it is not known.
+    """
+    work = evidence_bytes * SECONDS_PER_EVIDENCE_BYTE + flops / FLOPS_PER_SECOND
+    return confinement_seconds(file_bytes) + min(work, 2 * RUN_SECONDS)
 
 
 def confinement_memory(file_bytes: int) -> int:
