@@ -19,6 +19,7 @@ from exporter.architectures import (
     huggingface,
     network_inputs,
     packaged_networks,
+    pickled_detectors,
     preprocessing,
     self_contained,
     timm_networks,
@@ -194,7 +195,9 @@ def _network_of_architecture(
         if arguments or ignore_keys:
             option = "--arch-arg" if arguments else "--ignore-key"
             raise UsageError(f"{option} has no effect: the checkpoint brings its own network.")
-        return self_contained.build_self_contained(checkpoint)
+        title = self_contained.self_contained_name(checkpoint.kind, checkpoint.module)
+        detector = pickled_detectors.pickled_detector(checkpoint.module, title, size, part)
+        return detector or self_contained.build_self_contained(checkpoint)
     readings = _architecture_readings(checkpoint, ignore_keys)
     said = timm_networks.find_stated_timm_network(checkpoint)
     if arch is None and said is not None:

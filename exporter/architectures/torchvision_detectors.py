@@ -235,26 +235,51 @@ def _built_torchvision_detector(
     known: KnownDetector, weights: Weights, sha256: str, size: tuple[int, int] | None, part: str
 ) -> Built:
     title = PREFIX + known.name
-    third = THREE_STAGES.get(known.name.partition("_")[0])
-    if third:
-        detector_parts.check_detector_part(title, third, part)
-    elif part:
-        raise UsageError(f"--part {part}: {title} is one network, without parts.", "Leave --part out.")
+    kind = known.name.partition("_")[0]
+    _check_torchvision_detector_part(title, kind, part)
     network = _construct_torchvision_detector(known)
     notes = weight_loading.load_weights(network, (weights,), title, assign=True)
     published = find_published_torchvision_detector(known.name, sha256)
     if published is not None and str(published).endswith("COCO_V1") and known.name in WITHOUT_EPSILON:
         _set_torchvision_detector_epsilon(network, 0.0)
+    exact = f"{len(weights.tensors)} tensors match {title} with {known.classes} classes exactly"
+    return up_to_the_boxes(network, title, kind, (exact, *notes), size, part)
+
+
+def up_to_the_boxes(
+    network: Any, title: str, kind: str, notes: tuple[str, ...], size: tuple[int, int] | None, part: str
+) -> Built:
+    """Wrap a detector of torchvision up to its boxes and scores.
+
+    Args:
+        network: The detector, in eval mode.
+        title: Its name.
+        kind: Its kind, as the names of torchvision's builders begin: "fasterrcnn".
+        notes: How it was found.
+        size: (height, width) of the input, where the user gave it.
+        part: The part of a network with three stages.
+
+    Raises:
+        SeveralPartsError: It has masks or keypoints, and no part was named.
+        UsageError: The input's size does not suit the network, or it has no such part.
+    """
+    _check_torchvision_detector_part(title, kind, part)
     photo = detector_photo.detector_photo(network.transform, size)
     height, width = photo.preprocessing.crop
     if network.transform.fixed_size is None:
         detector_photo.check_detector_photo_size(title, height, width)
-    exact = f"{len(weights.tensors)} tensors match {title} with {known.classes} classes exactly"
-    if third:
-        return _part_of_three_stages(network, title, photo, (exact, *notes), part)
-    heads = _region_heads if known.name.startswith(TWO_STAGES) else _one_stage_heads
+    if kind in THREE_STAGES:
+        return _part_of_three_stages(network, title, photo, notes, part)
+    heads = _region_heads if kind in TWO_STAGES else _one_stage_heads
     module, outputs = heads(network, (height, width))
-    return Built(module=module, architecture=title, notes=(exact, *notes, *outputs), photo=photo)
+    return Built(module=module, architecture=title, notes=(*notes, *outputs), photo=photo)
+
+
+def _check_torchvision_detector_part(title: str, kind: str, part: str) -> None:
+    if kind in THREE_STAGES:
+        detector_parts.check_detector_part(title, THREE_STAGES[kind], part)
+    elif part:
+        raise UsageError(f"--part {part}: {title} is one network, without parts.", "Leave --part out.")
 
 
 def _part_of_three_stages(network: Any, title: str, photo: Photo, notes: tuple[str, ...], part: str) -> Built:
