@@ -216,7 +216,7 @@ def load_int8_recipe(work: Path) -> Int8Program:
     program = load_int8_recipe_program(work)
     module: fx.GraphModule = program.module()
     names = [node.name for node in _int8_recipe_layers(module)]
-    floats = torch.load(work / WEIGHTS)
+    floats = torch.load(work / WEIGHTS, mmap=True)  # as large as the network
     weights, layers = (dict(zip(names, floats[part], strict=True)) for part in ("weights", "uncorrected"))
     return Int8Program(
         module,

@@ -83,7 +83,7 @@ def _restore_mixed_precision_weight(module: fx.GraphModule, layer: fx.Node, weig
     if not isinstance(dequantize, fx.Node) or dequantize.target not in (DEQUANTIZE, DEQUANTIZE_CHANNELS):
         return
     name = f"{layer.name}_float_weight"
-    module.register_parameter(name, torch.nn.Parameter(weight.clone(), requires_grad=False))
+    module.register_parameter(name, torch.nn.Parameter(weight, requires_grad=False))
     with module.graph.inserting_before(layer):
         layer.replace_input_with(dequantize, module.graph.get_attr(name))
 
