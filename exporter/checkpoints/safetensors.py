@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import checkpoint_contents, checkpoint_tensors, prefixes, stated_network
 from exporter.checkpoints.checkpoint_source import CheckpointSource
@@ -30,8 +30,9 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
     Raises:
         CheckpointError: The header or the data is not as the format asks, or a tensor is not finite.
     """
-    metadata = _safetensors_metadata(source)
-    stored = _load_safetensors(source)
+    header = _safetensors_header(source)
+    tensors = _load_safetensors(source)  # in another order each time
+    stored = {name: tensors[name] for name in header if name in tensors}
     loaded, converted = checkpoint_tensors.checkpoint_tensors_as_float32(stored)
     if not loaded:
         raise CheckpointError(
@@ -59,15 +60,16 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
                     f"metadata {checkpoint_contents.printable_checkpoint_content(k)}",
                     checkpoint_contents.describe_checkpoint_content(v),
                 )
-                for k, v in metadata
+                for k, v in _safetensors_metadata(header).items()
             ),
         ),
         readings=prefixes.prefix_readings(loaded),
-        stated_networks=stated_network.stated_networks(dict(metadata)),
+        stated_networks=stated_network.stated_networks(_safetensors_metadata(header)),
     )
 
 
-def _safetensors_metadata(source: CheckpointSource) -> list[tuple[str, object]]:
+def _safetensors_header(source: CheckpointSource) -> dict[str, Any]:
+    """Return what the file says of its tensors and itself, in the file's order."""
     (length,) = struct.unpack("<Q", source.head[:8])
     if length > min(MAX_HEADER_BYTES, source.size_bytes - 8):
         raise DamagedFileError(
@@ -77,8 +79,12 @@ def _safetensors_metadata(source: CheckpointSource) -> list[tuple[str, object]]:
         )
     source.file.seek(8)
     header = json.loads(source.file.read(length))
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    return list(metadata.items()) if isinstance(metadata, dict) else []
+    return header if isinstance(header, dict) else {}
+
+
+def _safetensors_metadata(header: dict[str, Any]) -> dict[str, object]:
+    metadata = header.get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _load_safetensors(source: CheckpointSource) -> dict[str, torch.Tensor]:

@@ -83,6 +83,15 @@ def test_safetensors(tmp_path: Path) -> None:
     assert ("metadata format", "'pt'") in checkpoint.contents
 
 
+def test_safetensors_keep_their_order(tmp_path: Path) -> None:
+    """Tensors and contents come in the file's order, each time: the library gives another order each time."""
+    names = [f"layers.{i}.weight" for i in range(40)]
+    file = written(tmp_path, save_safetensors({name: torch.ones(2, 2) for name in names}), "net.safetensors")
+    checkpoint = checkpoints.read_checkpoint(file)
+    assert list(checkpoint.tensors or {}) == sorted(names)
+    assert [name for name, _ in checkpoint.contents] == sorted(names)
+
+
 def test_torchscript(tmp_path: Path) -> None:
     """A TorchScript archive gives a module with the original's outputs."""
     checkpoint = checkpoints.read_checkpoint(written(tmp_path, makers.torchscript_bytes()))
