@@ -30,7 +30,7 @@ def print_export_report(request: Request, require: Sequence[str], as_json: bool,
     from exporter.report import manifest, terminal
 
     variants.check_required_variants(request, require)
-    names = tuple(request.part.split(",")) if "," in request.part else ()
+    names = request.several_parts
     sizes = () if names else buckets.buckets_of_request(request)
     if sizes and not last:
         raise UsageError("--bench measures one export.", "Leave it out, then: export-mobile bench OUT/SIZE.")

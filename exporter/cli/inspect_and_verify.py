@@ -22,21 +22,29 @@ if TYPE_CHECKING:
 @app.command()
 @model_command
 def inspect(model: ModelRequest, as_json: Json = False, debug: Debug = False) -> None:
-    """Describe CKPT: its contents, its network and how it was identified, parameters, FLOPs, inputs."""
-    from exporter.cli.console import listings
-    from exporter.pipeline.inspect import inspect_checkpoint
+    """Describe CKPT: its contents, its network and how it was identified, parameters, FLOPs, inputs.
 
-    inspection = inspect_checkpoint(model)
+    A network of several parts is described part by part, as an export makes a file of each.
+    """
+    from exporter.cli.console import listings
+    from exporter.pipeline.inspect import inspect_network_or_parts
+
+    inspections = inspect_network_or_parts(model)
     if as_json:
-        typer.echo(json.dumps(asdict(inspection), indent=2))
+        records = {name: asdict(inspection) for name, inspection in inspections.items()}
+        typer.echo(json.dumps(records.get("", {"parts": records}), indent=2))
     else:
-        listings.list_inspection(inspection, app_console())
-    if inspection.architecture is None:
-        if model.arch is None:
-            raise ArchitectureError(
-                "No known network fits the weights.", "The row `network` shows why, and what to try."
-            )
-        raise ArchitectureError(f"The weights do not fit {model.arch}.", "The row `network` shows why.")
+        for name, inspection in inspections.items():
+            if name:
+                app_console().print(f"[bold]{name}[/bold]")
+            listings.list_inspection(inspection, app_console())
+    if all(inspection.architecture is not None for inspection in inspections.values()):
+        return
+    if model.arch is None:
+        raise ArchitectureError(
+            "No known network fits the weights.", "The row `network` shows why, and what to try."
+        )
+    raise ArchitectureError(f"The weights do not fit {model.arch}.", "The row `network` shows why.")
 
 
 @app.command()

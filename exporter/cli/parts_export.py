@@ -9,7 +9,7 @@ import typer
 
 from exporter.cli.app import app_console
 from exporter.config.request import Request
-from exporter.errors import NothingPassedError, RequirementError, UsageError
+from exporter.errors import NothingPassedError, RequirementError
 
 if TYPE_CHECKING:
     from exporter.config.buckets import Bucket
@@ -23,14 +23,11 @@ def export_and_print_parts(
     """Export the parts, print a table for each and a line for each variant of all.
 
     Raises:
-        UsageError: A name is given twice.
         RequirementError: A required variant passed in every part, but not together.
         NothingPassedError: No variant passed together.
     """
     from exporter.pipeline.parts import export_parts
 
-    if len(set(names)) < len(names) or not all(names):
-        raise UsageError(f"--part {','.join(names)} names a part twice, or none.", "Name each part once.")
     _finish_parts_export(export_parts(request, names, observer), request, require, as_json)
 
 

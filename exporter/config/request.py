@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from exporter.errors import UsageError
 from exporter.files import name_of_source_file
 from exporter.records import About, DynamicShape, Limits, Preprocessing, TaskName, TensorSpec
 
@@ -58,6 +59,18 @@ class ModelRequest:
     """The least and the greatest side of photos that artifacts resize themselves; None: the app does."""
     image_input: bool = False
     """Whether Core ML packages take a picture, and prepare it themselves."""
+
+    @property
+    def several_parts(self) -> tuple[str, ...]:
+        """The parts of `--part encoder,decoder`; empty where one is named, or none.
+
+        Raises:
+            UsageError: A part is named twice, or a name is empty.
+        """
+        names = tuple(self.part.split(",")) if "," in self.part else ()
+        if len(set(names)) < len(names) or "" in names:
+            raise UsageError(f"--part {self.part} names a part twice, or none.", "Name each part once.")
+        return names
 
     @property
     def several_sizes(self) -> bool:

@@ -8,7 +8,7 @@ from exporter import checkpoints, temporary_files
 from exporter.checkpoints import checkpoint_folder
 from exporter.checkpoints.checkpoint_source import check_regular_checkpoint_source
 from exporter.config.request import ModelRequest
-from exporter.errors import ArchitectureError, OverBoundsError
+from exporter.errors import ArchitectureError, OverBoundsError, SeveralPartsError
 from exporter.files import file_size_bytes
 from exporter.pipeline import expectations, job_rights, read_stage
 from exporter.pipeline.context import TORCH
@@ -37,6 +37,32 @@ class Inspection:
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """What the weights cannot prove about the network."""
+
+
+def inspect_network_or_parts(request: ModelRequest) -> dict[str, Inspection]:
+    """Inspect what an export of the same request would export.
+
+    Returns:
+        By the part's name: one inspection named "" for a network in one piece or for one part, else one for
+        each part, of which the first alone has the file's contents.
+
+    Raises:
+        UsageError: A part is named twice, or the network does not have it.
+        CheckpointError: The checkpoint cannot be read safely, or not within its bounds.
+    """
+    names = request.several_parts
+    try:
+        if not names:
+            return {"": inspect_checkpoint(request)}
+    except SeveralPartsError as error:
+        if not error.parts:
+            raise
+        names = error.parts
+    inspections = {name: inspect_checkpoint(replace(request, part=name)) for name in names}
+    return {
+        name: inspection if name == names[0] else replace(inspection, contents=())
+        for name, inspection in inspections.items()
+    }
 
 
 def inspect_checkpoint(request: ModelRequest) -> Inspection:

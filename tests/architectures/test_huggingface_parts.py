@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 
 from exporter.architectures import part_chains
 from exporter.architectures.part_chains import CHAINS, Call, Samples
+from exporter.config.request import ModelRequest
 from exporter.errors import SeveralPartsError, UsageError
+from exporter.pipeline import inspect
 from exporter.records import Array, Codes, Model
 from tests.architectures.test_huggingface import CLIP, GPT2, T5, TEXT, calls, read, saved
 
@@ -125,6 +128,31 @@ def test_several_parts_are_named_to_the_caller(tmp_path: Path) -> None:
     with pytest.raises(SeveralPartsError, match="it has no text") as caught:
         read(path, part="text")
     assert caught.value.parts == ()
+
+
+def test_inspect_describes_each_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder alone is described as it is exported, part by part; one part is described alone."""
+    monkeypatch.setattr(inspect, "inspect_checkpoint", inspect.inspect_checkpoint_here)
+    path, _ = saved(tmp_path, "T5ForConditionalGeneration", T5)
+    both = inspect.inspect_network_or_parts(ModelRequest(path))
+    assert [(name, inspection.architecture) for name, inspection in both.items()] == [
+        (part, f"transformers/T5ForConditionalGeneration:{part}") for part in ("encoder", "decoder")
+    ]
+    assert [bool(inspection.contents) for inspection in both.values()] == [True, False]
+    named = inspect.inspect_network_or_parts(ModelRequest(path, part="decoder,encoder"))
+    assert list(named) == ["decoder", "encoder"]
+    assert named["encoder"] == replace(both["encoder"], contents=())
+    alone = inspect.inspect_network_or_parts(ModelRequest(path, part="decoder"))
+    assert alone == {"": named["decoder"]}
+    with pytest.raises(SeveralPartsError, match="it has no vision"):
+        inspect.inspect_network_or_parts(ModelRequest(path, part="vision,decoder"))
+
+
+@pytest.mark.parametrize("part", ["encoder,encoder", "encoder,", ","])
+def test_each_part_is_named_once(part: str, tmp_path: Path) -> None:
+    """A part that is named twice, or not at all, is an error of the command line."""
+    with pytest.raises(UsageError, match="names a part twice, or none"):
+        inspect.inspect_network_or_parts(ModelRequest(tmp_path, part=part))
 
 
 def test_a_detector_with_an_encoder_is_one_network(tmp_path: Path) -> None:
