@@ -103,7 +103,7 @@ def torch_dynamic_shapes(module: nn.Module, sizes: Sequence[DynamicSize], count:
     """Return what `torch.export` takes as `dynamic_shapes`; None without a range.
 
     Args:
-        module: Its forward takes each input by name, or all as `*args`.
+        module: Its forward takes inputs by name, and the others as `*args` where it has that.
         sizes: The ranges; one with a step is the step times a dimension of its own.
         count: The number of inputs.
     """
@@ -115,7 +115,10 @@ def torch_dynamic_shapes(module: nn.Module, sizes: Sequence[DynamicSize], count:
         for position, axis in size.places:
             axes[position][axis] = _torch_dynamic_dimension(size.range)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
-    return (tuple(axes),) if inspect.Parameter.VAR_POSITIONAL in kinds else tuple(axes)
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(axes)
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*axes[:named], tuple(axes[named:])) if count > named else tuple(axes)
 
 
 def _torch_dynamic_dimension(size: SizeRange) -> Any:

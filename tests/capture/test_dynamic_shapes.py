@@ -343,3 +343,26 @@ def test_formats_of_one_size_are_refused(name: str) -> None:
     with pytest.raises(LoweringError, match="list the sizes"):
         refuse_sizes_by_format(made, VARIANTS[name])
     refuse_sizes_by_format(replace(made, dynamic=()), VARIANTS[name])
+
+
+class Named(nn.Module):
+    """Takes its input by name, as a caller's network does that hands further arguments on."""
+
+    def forward(self, x: Tensor, *args: Tensor, **options: bool) -> Tensor:
+        return x.relu() + sum(y.mean() for y in args)
+
+
+class Positional(nn.Module):
+    def forward(self, *args: Tensor) -> Tensor:
+        return args[0].relu() + sum(y.mean() for y in args[1:])
+
+
+@pytest.mark.parametrize("module", [Named(), Positional()], ids=["named", "positional"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_ranges_reach_the_inputs_of_a_forward_with_further_arguments(module: nn.Module, count: int) -> None:
+    """Each input has its own range, whether forward names it or takes it among `*args`."""
+    sizes = [DynamicSize(SizeRange(f"n{i}", 2, 9 + i), ((i, 1),)) for i in range(count)]
+    example = tuple(torch.rand(1, 4) for _ in range(count))
+    shapes = torch_dynamic_shapes(module, sizes, count)
+    program = torch.export.export(module, example, dynamic_shapes=shapes)
+    assert {bound.upper for bound in program.range_constraints.values()} == {9 + i for i in range(count)}
