@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
 from exporter.formats.composite_operators import list_composite_operators_in_one_go
+from exporter.formats.onnx.onnx_attention import give_attention_four_dimensions
 from exporter.formats.onnx.onnx_registry import make_onnx_registry_once
 from exporter.records import Captured, TensorSpec
 
@@ -67,6 +68,7 @@ def export_to_onnx(
     import torch
 
     _give_bounds_one_type(program)
+    give_attention_four_dimensions(program)
     with warnings.catch_warnings(), make_onnx_registry_once(), list_composite_operators_in_one_go():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
