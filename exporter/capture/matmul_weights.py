@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from torch.fx import Node
+    from torch.fx import Graph, Node
 
 WEIGHT_ARGUMENTS = {
     "linear": (1,),
@@ -57,6 +57,18 @@ def matmul_weights_by_operator(program: torch.export.ExportedProgram) -> dict[st
     return counts
 
 
+def _nodes_that_outputs_need(graph: Graph) -> set[Node]:
+    """Return the nodes that an output depends on; a head for training alone may compute what nothing reads.
+
+    What changes a tensor in place counts as needed: the tensor is read afterwards, not the node.
+    """
+    needed = {graph.output_node()}
+    for node in reversed(graph.nodes):
+        if node in needed or getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+            needed.update((node, *node.all_input_nodes))
+    return needed
+
+
 def _matmul_weight_sources(program: torch.export.ExportedProgram) -> dict[Node, str]:
     """Return where the weights come from, each once: a parameter, or a product of parameters alone.
 
@@ -66,7 +78,10 @@ def _matmul_weight_sources(program: torch.export.ExportedProgram) -> dict[Node, 
     computed: set[Node] = set()  # depends on the model's inputs
     learned: set[Node] = set()  # depends on parameters, and on no input
     sources: dict[Node, str] = {}
+    needed = _nodes_that_outputs_need(program.graph)
     for node in program.graph.nodes:
+        if node not in needed:
+            continue
         if node.op == "placeholder":
             if node.name in signature.user_inputs:
                 computed.add(node)

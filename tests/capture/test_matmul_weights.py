@@ -75,6 +75,32 @@ class Recurrent(nn.Module):
         return self.cell(x)[0]  # type: ignore[no-any-return]
 
 
+class Auxiliary(nn.Module):
+    """Computes what only its loss in training reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.auxiliary = nn.Linear(8, 4), nn.Linear(4, 100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        self.auxiliary(y).relu()
+        return y
+
+
+class InPlace(nn.Module):
+    """Reads a tensor that was changed in place, and not what the change returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.gate = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        y[..., :2].mul_(self.gate(x)[..., :2])
+        return y
+
+
 FLOATS = torch.randn(1, 6, 8)
 TOKENS = torch.arange(6).reshape(1, 6)
 
@@ -87,6 +113,8 @@ TOKENS = torch.arange(6).reshape(1, 6)
         (Tied(), TOKENS, 20 * 4),
         (Sliced(), FLOATS, 3 * 4),
         (CrossAttention(), FLOATS, 4 * 8 * 8),
+        (Auxiliary(), FLOATS, 4 * 8),
+        (InPlace(), FLOATS, 4 * 8 + 4 * 8),
         (Recurrent(), FLOATS, 16 * 8 + 16 * 4),
         (nn.utils.parametrizations.weight_norm(nn.Linear(8, 4)), FLOATS, 4 * 8),
         (nn.Conv1d(6, 5, 3), FLOATS, 6 * 5 * 3),

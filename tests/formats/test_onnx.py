@@ -332,6 +332,20 @@ def test_sums_do_not_saturate_on_x86(tmp_path: Path) -> None:
     np.testing.assert_allclose(product, 64, rtol=0.01)
 
 
+@pytest.mark.parametrize("alpha", [1, 2])
+def test_masks_of_integers_are_subtracted_from_floats(alpha: int, tmp_path: Path) -> None:
+    """`1.0 - mask` of integers is float32, for which PyTorch's exporter finds no operator."""
+
+    def masked(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        mask = (x > 0).to(torch.int64)
+        return net.layer(x) * torch.rsub(mask.sum(-1, keepdim=True), 1.5, alpha=alpha)  # type: ignore[operator, no-any-return]
+
+    generator = np.random.default_rng(0)
+    rows = [(generator.normal(size=(1, 4)).astype(np.float32),) for _ in range(6)]
+    captured = proof.capture(Does(masked, layer=nn.Linear(4, 3)), rows, tmp_path)
+    assert proof.prove(captured, "onnx-fp32", tmp_path).reason is None
+
+
 @pytest.mark.parametrize("bounds", [(0, 0.2), (-0.1, 1), (None, 0.2), (0, 1)])
 def test_bounds_of_two_types_are_exported(bounds: tuple[float | None, float], tmp_path: Path) -> None:
     """`clamp(0, 0.2)` has an integer and a float, which PyTorch's exporter refuses."""

@@ -69,6 +69,7 @@ def export_to_onnx(
 
     _give_bounds_one_type(program)
     give_attention_four_dimensions(program)
+    _subtract_from_floats(program)
     with warnings.catch_warnings(), make_onnx_registry_once(), list_composite_operators_in_one_go():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
@@ -90,6 +91,20 @@ def _give_bounds_one_type(program: torch.export.ExportedProgram) -> None:
     for node in program.graph.nodes:
         if node.target is torch.ops.aten.clamp.default and any(isinstance(a, float) for a in node.args[1:]):
             node.args = (node.args[0], *(None if bound is None else float(bound) for bound in node.args[1:]))
+
+
+def _subtract_from_floats(program: torch.export.ExportedProgram) -> None:
+    """Make `1.0 - mask` of an integer mask `1.0 - mask.float()`, in place: PyTorch's exporter fails on it."""
+    import torch
+
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.rsub.Scalar):
+        (mask, *others), dtype = node.args, node.meta["val"].dtype
+        if mask.meta["val"].dtype == dtype or not dtype.is_floating_point:
+            continue
+        with program.graph.inserting_before(node):
+            floats = program.graph.call_function(torch.ops.aten.to.dtype, (mask, dtype))
+        floats.meta["val"] = mask.meta["val"].to(dtype)
+        node.args = (floats, *others)
 
 
 def clean_onnx_export(model: onnx_ir.Model) -> None:
