@@ -75,15 +75,17 @@ def check_detector_part(title: str, third: str, part: str) -> None:
         part: The part that the user named, or none.
 
     Raises:
-        SeveralPartsError: No part was named, or one that the network does not have.
+        SeveralPartsError: No part was named, several were, or one that the network does not have.
     """
     if part in (DETECTOR, third):
         return
+    asked = tuple(part.split(","))
+    all_known = set(asked) <= {DETECTOR, third}
     raise SeveralPartsError(
         f"{title} has the parts {DETECTOR} and {third}, which an app runs one after the other"
-        + (f"; it has no {part}." if part else "."),
+        + (f"; it has no {part}." if part and not all_known else "."),
         f"Choose one (--part {DETECTOR}), or both (--part {DETECTOR},{third}).",
-        () if part else (DETECTOR, third),
+        asked if all_known else () if part else (DETECTOR, third),
     )
 
 

@@ -30,13 +30,13 @@ def print_export_report(request: Request, require: Sequence[str], as_json: bool,
     from exporter.report import manifest, terminal
 
     variants.check_required_variants(request, require)
-    names = request.several_parts
-    sizes = () if names else buckets.buckets_of_request(request)
+    names: tuple[str, ...] = ()
+    sizes = () if request.several_parts else buckets.buckets_of_request(request)
     if sizes and not last:
         raise UsageError("--bench measures one export.", "Leave it out, then: export-mobile bench OUT/SIZE.")
     with watch_app_command(as_json) as observer:
         try:
-            report = None if names or sizes else pipeline.run_pipeline(request, observer)
+            report = None if sizes else pipeline.run_pipeline(request, observer)
         except SeveralPartsError as error:
             if not (error.parts and last):
                 raise

@@ -119,6 +119,63 @@ def test_the_cache_fits_the_network(tmp_path: Path) -> None:
     assert [spec.name for spec in read(path).inputs] == ["input_ids", "attention_mask"]
 
 
+BERT: dict[str, Any] = {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+BERT |= {"intermediate_size": 64, "max_position_embeddings": 48, "attention_probs_dropout_prob": 0.0}
+LOCAL: dict[str, Any] = {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "window_size": 8,
+}
+LOCAL |= {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 48}
+LFM2: dict[str, Any] = {"vocab_size": 200, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+LFM2 |= {"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+
+
+@pytest.mark.parametrize("part", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("BertLMHeadModel", BERT, "is not causal"),
+        ("RobertaForCausalLM", BERT, "is not causal"),
+        ("GPTNeoForCausalLM", LOCAL, "mask or number tokens by themselves"),
+        ("Lfm2ForCausalLM", LFM2, "layers of the kind conv keep a state"),
+    ],
+)
+def test_a_cache_that_would_be_wrong_is_refused_with_its_reason(
+    tmp_path: Path, name: str, settings: dict[str, Any], words: str, part: str
+) -> None:
+    """Networks that see later tokens, mask by themselves, or keep another state are refused before work."""
+    path, _ = saved(tmp_path, name, settings)
+    with pytest.raises(UsageError, match=words):
+        read(path, part=part)
+
+
+def test_a_decoder_of_the_same_class_has_a_cache(tmp_path: Path) -> None:
+    """A BERT with is_decoder, and a GPT-Neo whose window is longer than the cache, are exported in parts."""
+    path, _ = saved(tmp_path / "bert", "BertLMHeadModel", {**BERT, "is_decoder": True})
+    assert [spec.name for spec in read(path, part="decode").inputs][1] == "position"
+    path, _ = saved(tmp_path / "neo", "GPTNeoForCausalLM", {**LOCAL, "window_size": 256})
+    assert [spec.name for spec in read(path, part="prefill").inputs][1] == "position"
+
+
+def test_several_named_parts_are_checked_together(tmp_path: Path) -> None:
+    """Parts that are named together come back in the user's order; one that is not there refuses all."""
+    path, _ = saved(tmp_path, "T5ForConditionalGeneration", T5)
+    with pytest.raises(SeveralPartsError) as caught:
+        read(path, part="decoder,encoder")
+    assert caught.value.parts == ("decoder", "encoder")
+    with pytest.raises(SeveralPartsError, match="it has no encoder,text") as caught:
+        read(path, part="encoder,text")
+    assert caught.value.parts == ()
+
+
 def test_several_parts_are_named_to_the_caller(tmp_path: Path) -> None:
     """The refusal carries the parts, also out of a worker; that of a wrong name carries none."""
     path, _ = saved(tmp_path, "T5ForConditionalGeneration", T5)
@@ -180,6 +237,7 @@ PATCHED_TOWERS = {"text_config": {**TEXT, "eos_token_id": 199, "bos_token_id": 1
     [
         ("Siglip2Model", PATCHED_TOWERS, "", True),
         ("Siglip2Model", PATCHED_TOWERS, "vision", True),
+        ("Siglip2Model", PATCHED_TOWERS, "text,vision", True),
         ("Siglip2VisionModel", PATCHED, "", False),
     ],
 )

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.architectures.huggingface.config_inputs import SHORT_TEXT, InputSettings
+from exporter.errors import UsageError
 from exporter.records import Codes, TensorSpec
 
 Specs = tuple[TensorSpec, ...]
 
 BOXES, POINTS, PHOTO, TEXT = "bbox", "input_points", "pixel_values", "input_ids"
 SPECTROGRAM, SPEAKER = "decoder_input_values", "speaker_embeddings"
+PATCHES = "spatial_shapes"
+"""The input of networks that take photos cut into patches, in any shape (NaFlex): rows and columns."""
 PLACEHOLDERS = ("image_token_id", "image_token_index")
 """Settings of networks whose text has a token for each patch of a photo: no random text has as many."""
 ROUTINE = frozenset({
@@ -108,4 +111,25 @@ def note_on_left_out_inputs(forward: Any, specs: Sequence[TensorSpec]) -> tuple[
     return (
         f"left out, as the network runs without: {', '.join(left)}; to have some, name every input: "
         f"--input-shape {specs[0].name}=… --input-shape {left[0]}=…",
+    )
+
+
+def check_no_patches(forward: Any, other: str = "") -> None:
+    """Refuse a network of photos that are cut into patches: one photo's shape does not make its inputs.
+
+    Args:
+        forward: What is called with the photos.
+        other: The option that exports a part without photos; empty where there is none.
+
+    Raises:
+        UsageError: forward takes the rows and columns of the patches.
+    """
+    if PATCHES not in inspect.signature(forward).parameters:
+        return
+    raise UsageError(
+        f"The network takes photos of any shape, cut into patches (pixel_values, pixel_attention_mask, "
+        f"{PATCHES}), whose legal values are not known here.",
+        f"{f'Give {other} to export the text tower. ' if other else ''}For photos, take a checkpoint of one "
+        "size: siglip2-base-patch16-224 rather than siglip2-base-patch16-naflex.",
+        code="EM-INPUT-SHAPE",
     )

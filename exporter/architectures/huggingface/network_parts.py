@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 NOT_WRITING = ("Classification", "QuestionAnswering")
 """Ends of names of networks that have a decoder and write no text."""
 SOUND = ("input_values", "input_features")
-PATCHES = "spatial_shapes"
-"""The input of networks that take photos cut into patches, in any shape (NaFlex): rows and columns."""
 
 
 POOLINGS = {
@@ -54,6 +52,7 @@ def choose_network_part(loaded: LoadedNetwork, part: str) -> Maker:
     """Choose what is exported.
 
     Raises:
+        SeveralPartsError: Several parts are named, or none and an app runs them separately.
         UsageError: The network has no such part, an app runs its parts separately and the user named none, or
             one of them takes patches.
     """
@@ -62,16 +61,27 @@ def choose_network_part(loaded: LoadedNetwork, part: str) -> Maker:
         return parts[part]
     if not part and (may_be_whole or not parts):
         return _whole_network_part
+    asked = part.split(",")
     if not parts:
-        raise UsageError(f"--part {part}: {loaded.title} is one network, without parts.", "Leave --part out.")
-    if not part and "vision" in parts:  # else the first part is exported before the second is refused
-        _check_no_patches_in_network_part(loaded.network.get_image_features, "--part text")
+        why = (
+            text_generation.why_no_text_parts(loaded.network)
+            if set(asked) & set(text_generation.PARTS)
+            else ""
+        )
+        raise UsageError(
+            f"--part {part}: {loaded.title} is one network, without parts{why}.", "Leave --part out."
+        )
+    all_known = set(asked) <= set(parts)
+    if (
+        not part or all_known
+    ) and "vision" in parts:  # else the first part is exported before the second is refused
+        companion_inputs.check_no_patches(loaded.network.get_image_features, "--part text")
     names = " and ".join(parts)
     raise SeveralPartsError(
         f"{loaded.title} has the parts {names}, which an app runs one at a time"
-        + (f"; it has no {part}." if part else "."),
+        + (f"; it has no {part}." if part and not all_known else "."),
         f"Choose one (--part {next(iter(parts))}), or several (--part {','.join(parts)}).",
-        () if part else tuple(parts),
+        tuple(asked) if part and all_known else () if part else tuple(parts),
     )
 
 
@@ -100,11 +110,13 @@ def _network_part_with_cache(
     arguments: Mapping[str, Any],
     part: str,
 ) -> HuggingfacePart:
+    from exporter.architectures.huggingface.cached_network_check import check_cached_network
     from exporter.architectures.huggingface.key_value_cache import CachedModule
 
     settings = _network_part_settings(checkpoint, loaded.network.config)
     specs = text_generation.text_generation_inputs(loaded.network, settings, part)
     module = CachedModule(loaded.network)
+    check_cached_network(module, specs, f"--part {part}: {loaded.title}")
     tokens, slots = specs[0].shape[1], specs[2].shape[2]
     specs = config_inputs.config_inputs_or_asked(asked, module.forward, specs)
     note = (
@@ -133,7 +145,7 @@ def _default_network_part_inputs(
     from exporter.architectures.huggingface.wrapper_modules import position_table_of_wrapper_module
 
     if name == "pixel_values":
-        _check_no_patches_in_network_part(module.forward)
+        companion_inputs.check_no_patches(module.forward)
         return _photo_network_part_inputs(settings, checkpoint)
     if name in SOUND:
         return config_inputs.sound_inputs_by_config(settings, module, name)
@@ -144,29 +156,6 @@ def _default_network_part_inputs(
     raise UsageError(
         f"The network's main input is {name}, whose shape nothing says.",
         f"Give it: `--input-shape {name}=1x16x64`.",
-        code="EM-INPUT-SHAPE",
-    )
-
-
-def _check_no_patches_in_network_part(forward: Any, other: str = "") -> None:
-    """Refuse a network of photos that are cut into patches: one photo's shape does not make its inputs.
-
-    Args:
-        forward: What is called with the photos.
-        other: The option that exports a part without photos; empty where there is none.
-
-    Raises:
-        UsageError: forward takes the rows and columns of the patches.
-    """
-    import inspect
-
-    if PATCHES not in inspect.signature(forward).parameters:
-        return
-    raise UsageError(
-        f"The network takes photos of any shape, cut into patches (pixel_values, pixel_attention_mask, "
-        f"{PATCHES}), whose legal values are not known here.",
-        f"{f'Give {other} to export the text tower. ' if other else ''}For photos, take a checkpoint of one "
-        "size: siglip2-base-patch16-224 rather than siglip2-base-patch16-naflex.",
         code="EM-INPUT-SHAPE",
     )
 
@@ -284,7 +273,7 @@ def _vision_tower_network_part(
     from exporter.architectures.huggingface.wrapper_modules import ProjectedModule
 
     own = loaded.network
-    _check_no_patches_in_network_part(own.get_image_features, "--part text")
+    companion_inputs.check_no_patches(own.get_image_features, "--part text")
     settings = _network_part_settings(checkpoint, own.config.vision_config)
     specs = config_inputs.config_inputs_or_asked(
         asked, own.get_image_features, _photo_network_part_inputs(settings, checkpoint)

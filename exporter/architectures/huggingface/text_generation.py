@@ -40,6 +40,26 @@ def is_text_generation(network: Any) -> bool:
     )
 
 
+def why_no_text_parts(network: Any) -> str:
+    """Return why a network has no parts that write text, to follow "without parts"; may be empty."""
+    import inspect
+
+    if network.get_output_embeddings() is None:
+        return ": it writes no text"
+    kinds = set(getattr(network.config.get_text_config(), "layer_types", None) or ())
+    if others := sorted(kinds - KINDS):
+        return (
+            f": its layers of the kind {', '.join(map(str, others))} keep a state of their own from token to "
+            f"token, where {PREFILL} and {DECODE} need layers that keep keys and values"
+        )
+    taken = set(inspect.signature(network.forward).parameters)
+    lacking = sorted({"input_ids", "attention_mask", "position_ids"} - taken)
+    lacking += [] if {"cache", "past_key_values"} & taken else ["past_key_values"]
+    if lacking:
+        return f": its forward does not take {', '.join(lacking)}, by which an app hands on the cache"
+    return f": {PREFILL} and {DECODE} are parts of classes named …ForCausalLM or …LMHeadModel"
+
+
 def text_generation_inputs(
     network: Any, settings: config_inputs.InputSettings, part: str
 ) -> tuple[TensorSpec, ...]:
