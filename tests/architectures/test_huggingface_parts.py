@@ -165,6 +165,14 @@ def test_a_decoder_of_the_same_class_has_a_cache(tmp_path: Path) -> None:
     assert [spec.name for spec in read(path, part="prefill").inputs][1] == "position"
 
 
+def test_a_codec_whose_settings_count_no_channels_has_one(tmp_path: Path) -> None:
+    """DAC takes [1, 1, samples], as the words of its forward say; its settings count no channels."""
+    settings: dict[str, Any] = {"encoder_hidden_size": 4, "downsampling_ratios": [2, 4], "codebook_size": 16}
+    settings |= {"decoder_hidden_size": 16, "upsampling_ratios": [4, 2], "n_codebooks": 2, "codebook_dim": 4}
+    path, _ = saved(tmp_path, "DacModel", settings)
+    assert [spec.shape for spec in read(path).inputs] == [(1, 1, 16000)]
+
+
 def test_several_named_parts_are_checked_together(tmp_path: Path) -> None:
     """Parts that are named together come back in the user's order; one that is not there refuses all."""
     path, _ = saved(tmp_path, "T5ForConditionalGeneration", T5)

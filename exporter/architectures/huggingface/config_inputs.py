@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -173,13 +174,22 @@ def sound_inputs_by_config(settings: InputSettings, network: Any, name: str) -> 
     if bins and frames and not settings.get("conv_dim"):
         return (TensorSpec(name, (1, int(frames), int(bins))),)
     samples = round(SECONDS * int(settings.processor.get("sampling_rate", 16000)))
-    if channels := settings.get("audio_channels"):
+    channels = settings.get("audio_channels") or _sound_channels_by_docs(network)
+    if channels:
         return (TensorSpec(name, (1, int(channels), samples)),)
     specs = [TensorSpec(name, (1, samples))]
     takes_mask = "attention_mask" in inspect.signature(network.forward).parameters
     if settings.processor.get("return_attention_mask") and takes_mask:
         specs.append(TensorSpec("attention_mask", (1, samples), "int64"))
     return tuple(specs)
+
+
+def _sound_channels_by_docs(network: Any) -> int | None:
+    """Return 1 for a codec whose forward is documented to take channels, as DAC's is; else None."""
+    words = " ".join((type(network).forward.__doc__ or "").split())
+    return (
+        1 if re.search(r"input_values \(`torch\.\w+` of shape `\(batch_size, (1|channels), ", words) else None
+    )
 
 
 def input_codes_by_config(specs: Sequence[TensorSpec], settings: InputSettings) -> dict[str, Codes]:
