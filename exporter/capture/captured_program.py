@@ -38,6 +38,11 @@ GRAPH = "program.pt2"
 MODULE = "module.pt"
 SCRIPT = "module.ts"
 WEIGHTS = "weights.pt"
+KNOWN_OPERATORS = frozenset({
+    "aten", "prims", "quantized", "_quantized", "quantized_decomposed", "torchvision", "export", "sparse",
+    "mkldnn", "onednn",
+})  # fmt: skip
+"""The namespaces of operators that every process of an export knows."""
 
 
 def capture_program(
@@ -198,9 +203,32 @@ def _export_captured_program(
             return TS2EPConverter(module, example).convert(), None
         plain = with_folded_weights(module)
         shapes = dynamic_shapes.torch_dynamic_shapes(plain, sizes, len(example))
-        return torch.export.export(plain, example, dynamic_shapes=shapes), None
+        program = torch.export.export(plain, example, dynamic_shapes=shapes)
     except Exception as error:
         return None, lowering_error(error)
+    if own := _operator_of_a_package(program):
+        return None, LoweringError(
+            f"the network calls {own}, an operator of a package's own: no format has it"
+        )
+    return program, None
+
+
+def _operator_of_a_package(program: torch.export.ExportedProgram) -> str:
+    """Name an operator that neither PyTorch nor torchvision has, and that other processes do not know."""
+    operators = (
+        node.target
+        for module in program.graph_module.modules()
+        if isinstance(module, torch.fx.GraphModule)
+        for node in module.graph.nodes
+    )
+    return next(
+        (
+            str(operator)
+            for operator in operators
+            if isinstance(operator, torch._ops.OpOverload) and operator.namespace not in KNOWN_OPERATORS
+        ),
+        "",
+    )
 
 
 def captured_program_digest(captured: Captured) -> str:

@@ -38,8 +38,12 @@ def print_export_report(request: Request, require: Sequence[str], as_json: bool,
         try:
             report = None if sizes else pipeline.run_pipeline(request, observer)
         except SeveralPartsError as error:
-            if not (error.parts and last):
+            if not error.parts:
                 raise
+            if not last:
+                raise UsageError(
+                    "--bench measures one export.", "Leave it out, then: export-mobile bench OUT/PART."
+                ) from error
             report, names = None, error.parts
         except FixedSizesError as error:
             if not last:

@@ -242,6 +242,36 @@ def test_any_file_stands_for_its_folder(tmp_path: Path, member: str, options: Ma
     assert model.parameters == sum(p.numel() for p in own.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "experts"),
+    [
+        ("MixtralForCausalLM", {"num_key_value_heads": 2, "num_local_experts": 4}),
+        (
+            "Qwen3MoeForCausalLM",
+            {
+                "num_key_value_heads": 2,
+                "num_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 32,
+            },
+        ),
+    ],
+)
+def test_a_mixture_of_experts_calls_no_operator_of_a_package(
+    name: str, experts: Mapping[str, Any], tmp_path: Path
+) -> None:
+    """The default looks experts up by an operator of transformers; the outputs are those of a plain loop."""
+    path, own = saved(tmp_path, name, {**TEXT, **experts})
+    own.set_experts_implementation("eager")
+    model = read(path)
+    for call in calls(model, 2):
+        with torch.no_grad():
+            expected = own(**dict(zip([spec.name for spec in model.inputs], call, strict=True))).logits
+            torch.testing.assert_close(model.module(*call)["logits"], expected, rtol=1e-4, atol=1e-5)
+    program = torch.export.export(model.module, calls(model)[0])
+    assert not [node.name for node in program.graph.nodes if "transformers" in str(node.target)]
+
+
 def test_files_beside_no_network_stand_for_themselves(tmp_path: Path) -> None:
     """A config.json of something else does not make a file a folder's."""
     (tmp_path / "model.safetensors").write_bytes(b"x")

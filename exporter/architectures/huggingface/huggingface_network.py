@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PREFIX = "transformers/"
 ATTENTION = "eager"
 """The attention that is exported: plain matrix products, in every graph and every format the same."""
+EXPERTS = "batched_mm"
+"""Looks up the weights of each token's experts, without sizes that depend on the data."""
 FETCHING = (
     "fusion_config", "distributed_config", "adapter_kwargs", "trust_remote_code", "use_kernels",
     "kernel_config", "attn_implementation", "experts_implementation", "auto_map",
@@ -225,6 +227,7 @@ def _fill_huggingface_network_settings(
                 state_dict=tensors,
                 dtype=torch.float32,
                 attn_implementation=_huggingface_network_attention(kind),
+                **_huggingface_network_experts(kind),
                 output_loading_info=True,
                 local_files_only=True,
                 **arguments,
@@ -244,6 +247,12 @@ def _huggingface_network_attention(kind: Any) -> str | None:
         if getattr(kind, "_supports_sdpa", False) or getattr(kind, "_supports_attention_backend", 0)
         else None
     )
+
+
+def _huggingface_network_experts(kind: Any) -> Mapping[str, str]:
+    """Return how a mixture of experts is computed: the default calls an operator that no format has."""
+    has_experts = getattr(kind, "_can_set_experts_implementation", lambda: False)()
+    return {"experts_implementation": EXPERTS} if has_experts else {}
 
 
 def _check_huggingface_network_weights(
