@@ -6,7 +6,7 @@ to broadcast, slice or fold it, and readers of artifacts do not count it either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -50,11 +50,26 @@ def count_matmul_weights(program: torch.export.ExportedProgram) -> int:
 def matmul_weights_by_operator(program: torch.export.ExportedProgram) -> dict[str, int]:
     """Count the same by the ATen operator that reads a weight; what several read counts for the first."""
     counts: dict[str, int] = {}
+    parameters = set(program.graph_signature.inputs_to_parameters)
     for source, operator in _matmul_weight_sources(program).items():
-        shape = source.meta["val"].shape
-        if len(shape) > 1:
-            counts[operator] = counts.get(operator, 0) + prod(shape)
+        if len(source.meta["val"].shape) > 1:
+            counts[operator] = counts.get(operator, 0) + _least_stored_elements(source, parameters)
     return counts
+
+
+def _least_stored_elements(source: Node, parameters: Collection[str]) -> int:
+    """Count what a file holds of a weight at least: the weight, or the parameters that it is computed from.
+
+    A product with a table of positions may be far larger than its parameter, and not every compiler folds it.
+    """
+    ancestors, ahead = {source}, [source]
+    while ahead:
+        new = set(ahead.pop().all_input_nodes) - ancestors
+        ancestors |= new
+        ahead += new
+    stored = sum(prod(node.meta["val"].shape) for node in ancestors if node.name in parameters)
+    least: int = min(stored, prod(source.meta["val"].shape))
+    return least
 
 
 def _nodes_that_outputs_need(graph: Graph) -> set[Node]:

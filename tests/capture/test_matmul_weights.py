@@ -101,6 +101,18 @@ class InPlace(nn.Module):
         return y
 
 
+class RelativePositions(nn.Module):
+    """Multiplies a constant table by a parameter, and the inputs by the product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4, bias=False)
+        self.register_buffer("table", torch.randn(50, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :4] @ self.layer(self.table).T  # type: ignore[no-any-return]
+
+
 FLOATS = torch.randn(1, 6, 8)
 TOKENS = torch.arange(6).reshape(1, 6)
 
@@ -113,6 +125,7 @@ TOKENS = torch.arange(6).reshape(1, 6)
         (Tied(), TOKENS, 20 * 4),
         (Sliced(), FLOATS, 3 * 4),
         (CrossAttention(), FLOATS, 4 * 8 * 8),
+        (RelativePositions(), FLOATS, 4 * 8),
         (Auxiliary(), FLOATS, 4 * 8),
         (InPlace(), FLOATS, 4 * 8 + 4 * 8),
         (Recurrent(), FLOATS, 16 * 8 + 16 * 4),
