@@ -170,9 +170,10 @@ def _quantize_statically(
 
 def _int8_recipe_float_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """Return the float module with its layers spelled as layers, over the program's own tensors."""
-    from exporter.quantize import constant_arithmetic, matmul_layers
+    from exporter.quantize import constant_arithmetic, empty_tensors, matmul_layers
 
     module = matmul_layers.with_linear_layers(program.module())
+    empty_tensors.leave_out_empty_tensors(module)
     constant_arithmetic.compute_constants(module)
     return module
 
