@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporter.architectures.asked_parts import parts_to_export
 from exporter.errors import SeveralPartsError
 from exporter.records import Sample, TensorSpec
 
@@ -79,13 +80,12 @@ def check_detector_part(title: str, third: str, part: str) -> None:
     """
     if part in (DETECTOR, third):
         return
-    asked = tuple(part.split(","))
-    all_known = set(asked) <= {DETECTOR, third}
+    exported = parts_to_export(part, (DETECTOR, third))
     raise SeveralPartsError(
         f"{title} has the parts {DETECTOR} and {third}, which an app runs one after the other"
-        + (f"; it has no {part}." if part and not all_known else "."),
+        + ("." if exported else f"; it has no {part}."),
         f"Choose one (--part {DETECTOR}), or both (--part {DETECTOR},{third}).",
-        asked if all_known else () if part else (DETECTOR, third),
+        exported,
     )
 
 

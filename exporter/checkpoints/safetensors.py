@@ -31,6 +31,7 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
         CheckpointError: The header or the data is not as the format asks, or a tensor is not finite.
     """
     header = _safetensors_header(source)
+    metadata = _safetensors_metadata(header)
     tensors = _load_safetensors(source)  # in another order each time
     stored = {name: tensors[name] for name in header if name in tensors}
     loaded, converted = checkpoint_tensors.checkpoint_tensors_as_float32(stored)
@@ -60,11 +61,11 @@ def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
                     f"metadata {checkpoint_contents.printable_checkpoint_content(k)}",
                     checkpoint_contents.describe_checkpoint_content(v),
                 )
-                for k, v in _safetensors_metadata(header).items()
+                for k, v in metadata.items()
             ),
         ),
         readings=prefixes.prefix_readings(loaded),
-        stated_networks=stated_network.stated_networks(_safetensors_metadata(header)),
+        stated_networks=stated_network.stated_networks(metadata),
     )
 
 

@@ -101,11 +101,11 @@ class HalfSimulation(fx.Interpreter):
         super().__init__(module)
         self._float32 = float32_nodes_to_simulate(module.graph)
         self._fused = _fused_nodes_to_simulate(module.graph)
-        self._parameters = _half_parameters_to_simulate(module, self._float32)
-        for parameter in self._parameters:
+        parameters = _half_parameters_to_simulate(module, self._float32)
+        for parameter in parameters:
             for rows in _rows_to_simulate(parameter.detach()):
                 rows.copy_(simulate_half(rows))
-        self._rounded = frozenset(map(id, self._parameters))
+        self._rounded = frozenset(map(id, parameters))  # the module keeps them
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute a node, on rounded values unless it stays in float32."""

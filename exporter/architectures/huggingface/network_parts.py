@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporter.architectures.asked_parts import parts_to_export
 from exporter.architectures.huggingface import (
     companion_inputs,
     config_inputs,
@@ -61,27 +62,24 @@ def choose_network_part(loaded: LoadedNetwork, part: str) -> Maker:
         return parts[part]
     if not part and (may_be_whole or not parts):
         return _whole_network_part
-    asked = part.split(",")
     if not parts:
         why = (
             text_generation.why_no_text_parts(loaded.network)
-            if set(asked) & set(text_generation.PARTS)
+            if set(part.split(",")) & set(text_generation.PARTS)
             else ""
         )
         raise UsageError(
             f"--part {part}: {loaded.title} is one network, without parts{why}.", "Leave --part out."
         )
-    all_known = set(asked) <= set(parts)
-    if (
-        not part or all_known
-    ) and "vision" in parts:  # else the first part is exported before the second is refused
+    exported = parts_to_export(part, parts)
+    if exported and "vision" in parts:  # else the first part is exported before the second is refused
         companion_inputs.check_no_patches(loaded.network.get_image_features, "--part text")
     names = " and ".join(parts)
     raise SeveralPartsError(
         f"{loaded.title} has the parts {names}, which an app runs one at a time"
-        + (f"; it has no {part}." if part and not all_known else "."),
+        + ("." if exported else f"; it has no {part}."),
         f"Choose one (--part {next(iter(parts))}), or several (--part {','.join(parts)}).",
-        tuple(asked) if part and all_known else () if part else tuple(parts),
+        exported,
     )
 
 
